@@ -1,0 +1,62 @@
+"""The contract between the agent and any language model: embedded, hub, remote or scripted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from agentkit.events import Notice, TextDelta, ToolCallProposed
+from agentkit.messages import Completion, Message, ToolChoice, ToolSpec
+
+ModelEvent = TextDelta | ToolCallProposed | Notice | Completion
+"""What `ChatModel.stream` yields; a `Completion` comes last, exactly once."""
+
+
+class ChatModel(Protocol):
+    """A model that continues a conversation. Stateless for the caller."""
+
+    @property
+    def name(self) -> str: ...
+
+    def stream(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[ToolSpec] = (),
+        tool_choice: ToolChoice = "auto",
+        max_new_tokens: int | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[ModelEvent]:
+        """Yield text as it comes and calls when they are complete.
+
+        Raises:
+            ModelError: Decoding failed; the model stays usable.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The outcome of routing one user turn."""
+
+    kind: Literal["knowledge", "tool", "chat", "decline"]
+    tool: str | None
+    """The tool's name where ``kind`` is ``tool``."""
+    scores: dict[str, float]
+    """Probability of each option: the tools by name, and ``knowledge``, ``chat``, ``decline``."""
+
+
+class Router(Protocol):
+    """Decides what a user turn needs before the model speaks."""
+
+    def route(self, text: str, tools: Sequence[ToolSpec], passage_score: float | None) -> Route:
+        """Choose between answering from knowledge, one of the tools, small talk and declining.
+
+        Args:
+            text: The user's turn.
+            tools: The tools on offer.
+            passage_score: Cosine similarity of the best passage; ``None`` without a knowledge base.
+        """
+        ...

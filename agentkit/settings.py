@@ -1,0 +1,189 @@
+"""Configuration: option > environment (``AGENTKIT_*``) > ``agentkit.toml`` > default.
+
+Environment names follow the keys: ``AGENTKIT_MODEL`` is ``model``, ``AGENTKIT_SAMPLING__SEED`` is
+``[sampling] seed``. Unknown keys are refused everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentkit.errors import SettingsError
+
+Device = Literal["auto", "cpu", "cuda"]
+Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
+
+RESERVED_VARIABLES = ("AGENTKIT_PROJECT", "AGENTKIT_DATA_DIR", "AGENTKIT_CACHE_DIR")
+"""``AGENTKIT_*`` names that say where things are; they are no settings."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SamplingSettings(_Section):
+    """How tokens are chosen; the defaults decode greedily."""
+
+    temperature: float = Field(0.0, ge=0, le=5)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    """0 keeps every token."""
+    seed: int = 0
+    max_new_tokens: int = Field(256, ge=1, le=32_768)
+    stop: tuple[str, ...] = ()
+    """Decoding ends before any of these strings."""
+
+
+class AgentSettings(_Section):
+    """How one turn runs."""
+
+    name: str = "Lumi"
+    """What the assistant calls itself; a prompt variable."""
+    company: str = "Lantern & Loom"
+    """Whom the assistant works for; a prompt variable."""
+    system_prompt: str = "system"
+    """Name of a template in ``prompts/``."""
+    max_steps: int = Field(4, ge=1, le=64)
+    """Model calls per turn at most."""
+    approve: Literal["ask", "all", "none"] = "ask"
+    """What happens to calls with side effects."""
+    routing: Literal["auto", "model"] = "auto"
+    """``auto``: the router decides between answer and tools; ``model``: the model's own choice."""
+
+
+class KnowledgeSettings(_Section):
+    """Retrieval."""
+
+    path: str = "knowledge"
+    """Folder within the project."""
+    limit: int = Field(4, ge=1, le=50)
+    """Passages per question."""
+    min_score: float | None = Field(None, ge=-1, le=1)
+    """Cosine similarity under which a passage is no evidence; unset uses the measured default."""
+
+
+class ToolSettings(_Section):
+    """Limits for every tool."""
+
+    timeout_s: float = Field(60.0, gt=0)
+    output_limit: int = Field(20_000, ge=100)
+    """Characters of a tool's JSON result."""
+    options: dict[str, dict[str, Any]] = {}
+    """``[tools.options.NAME]``: free settings a tool reads with `agentkit.tool_options`."""
+
+
+class Settings(_Section):
+    """All settings of one project."""
+
+    model: str = "smollm2-135m"
+    """Embedded name, hub id, folder or ``.gguf`` file."""
+    adapter: str = "auto"
+    """``auto`` (the one in use), ``none``, a name or a path."""
+    device: Device = "auto"
+    quantize: Quantize = "auto"
+    sampling: SamplingSettings = SamplingSettings()
+    agent: AgentSettings = AgentSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
+    tools: ToolSettings = ToolSettings()
+
+
+def load_settings(
+    toml_path: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge defaults, file, environment and options.
+
+    Args:
+        toml_path: ``agentkit.toml``; ``None`` or a missing file means defaults.
+        options: Dotted keys (``{"sampling.seed": 3}``); ``None`` values are ignored.
+        environ: Defaults to ``os.environ``.
+
+    Raises:
+        SettingsError: A key is unknown or a value has the wrong type; names where it came from.
+    """
+    values: dict[str, Any] = {}
+    source = "the defaults"
+    if toml_path is not None and toml_path.is_file():
+        values, source = _read_toml(toml_path), str(toml_path)
+        _validate(values, source)
+    for key, value in (os.environ if environ is None else environ).items():
+        if key.startswith("AGENTKIT_") and key not in RESERVED_VARIABLES:
+            _put(values, key.removeprefix("AGENTKIT_").lower().split("__"), _scalar(value), key)
+            _validate(values, f"environment variable {key}")
+    for dotted, value in (options or {}).items():
+        if value is not None:
+            _put(values, dotted.split("."), value, dotted)
+            _validate(values, f"option --{dotted.rsplit('.', 1)[-1].replace('_', '-')}")
+    return _validate(values, source)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}", "fix the file or delete it to use the defaults") from error
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    *sections, last = keys
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"{source}: {section} is not a section", "see `agentkit init` for the keys")
+    values[last] = value
+
+
+def _scalar(text: str) -> Any:
+    """Environment values are read as TOML (numbers, booleans, lists), else as plain text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(values: dict[str, Any], source: str) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise SettingsError(f"{source}: unknown setting {key!r}", f"known here: {_known(first['loc'])}") from error
+        raise SettingsError(f"{source}: {key}: {first['msg']}", f"got {first['input']!r}") from error
+
+
+def _known(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return ", ".join(model.model_fields)
+
+
+def data_dir() -> Path:
+    """Where user data lives (sessions, indexes, adapters); ``AGENTKIT_DATA_DIR`` overrides."""
+    override = os.environ.get("AGENTKIT_DATA_DIR")
+    return Path(override).expanduser() if override else platformdirs.user_data_path("agentkit", appauthor=False)
+
+
+def cache_dir() -> Path:
+    """Where embedded assets live; ``AGENTKIT_CACHE_DIR`` overrides."""
+    override = os.environ.get("AGENTKIT_CACHE_DIR")
+    return Path(override).expanduser() if override else platformdirs.user_cache_path("agentkit", appauthor=False)
+
+
+def private_dir(path: Path) -> Path:
+    """Create a folder only its owner can read."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
