@@ -1,0 +1,120 @@
+"""The decode loop: step, mask, sample, append, until an end-of-turn token, a complete grammar or the budget."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from agentkit.settings import SamplingSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from agentkit.engine.ledger import Ledger
+
+FinishReason = Literal["stop", "grammar", "length", "cancelled"]
+
+
+class MaskProvider(Protocol):
+    """A grammar, as the loop sees it."""
+
+    @property
+    def complete(self) -> bool:
+        """Nothing may follow."""
+        ...
+
+    def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
+        """Set forbidden tokens to minus infinity. ``remaining`` is the token budget left."""
+        ...
+
+    def accept(self, token: int) -> None: ...
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next whatever the model says; already accepted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens appended in one step: one sampled, any number forced."""
+
+    ids: tuple[int, ...]
+
+
+class Sampler:
+    """Temperature, top-k and top-p (nucleus sampling, arXiv:1904.09751) with a seed of its own; 0 is greedy."""
+
+    def __init__(self, settings: SamplingSettings, device: str) -> None:
+        import torch
+
+        self._settings = settings
+        self._generator = torch.Generator(device=device).manual_seed(settings.seed)
+
+    def sample(self, logits: torch.Tensor) -> int:
+        """Choose a token from logits of shape (vocabulary,)."""
+        import torch
+
+        s = self._settings
+        if s.temperature == 0:
+            return int(logits.argmax())
+        logits = logits / s.temperature
+        if 0 < s.top_k < logits.numel():
+            logits = logits.masked_fill(logits < logits.topk(s.top_k).values[-1], -torch.inf)
+        probabilities = logits.softmax(-1)
+        if s.top_p < 1:
+            ordered, order = probabilities.sort(descending=True)
+            # Keep the smallest set whose mass reaches top_p, the token that crosses it included.
+            outside = ordered.cumsum(-1) - ordered >= s.top_p
+            probabilities = probabilities.index_fill(0, order[outside], 0.0)
+        return int(torch.multinomial(probabilities, 1, generator=self._generator))
+
+
+def decode(
+    ledger: Ledger,
+    sampler: Sampler,
+    *,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    grammar: MaskProvider | None = None,
+    cancel: threading.Event | None = None,
+) -> Iterator[Tokens | FinishReason]:
+    """Extend the ledger token by token; the finish reason comes last.
+
+    The end-of-turn token is appended to the ledger (it is part of the conversation) but not yielded. Forced tokens
+    are appended without being sampled and share the next forward pass.
+    """
+    budget = max_new_tokens
+    if grammar is not None:
+        yield from _append(ledger, grammar.forced())
+    while True:
+        if cancel is not None and cancel.is_set():
+            yield "cancelled"
+            return
+        if grammar is not None and grammar.complete:
+            yield "grammar"
+            return
+        if budget <= 0:
+            yield "length"
+            return
+        logits = ledger.logits()
+        if grammar is not None:
+            logits = grammar.mask(logits, budget)
+        token = sampler.sample(logits)
+        if grammar is None and token in stop_ids:
+            ledger.ids.append(token)
+            yield "stop"
+            return
+        step = [token]
+        if grammar is not None:
+            grammar.accept(token)
+            step += grammar.forced()
+        yield from _append(ledger, step)
+        budget -= len(step)
+
+
+def _append(ledger: Ledger, ids: list[int]) -> Iterator[Tokens]:
+    if ids:
+        ledger.ids.extend(ids)
+        yield Tokens(tuple(ids))

@@ -1,0 +1,148 @@
+"""The token ledger: an append-only list of ids with the KV cache of all but the last few of them.
+
+A prompt that extends an earlier one costs only its new tokens. A prompt that diverges from it takes over the
+common prefix; when much would be lost by rolling back, the prefix is copied instead, so that the system-and-tools
+prefix serves every conversation.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from agentkit.engine.weights import LoadedModel
+from agentkit.errors import ModelError
+
+
+class Ledger:
+    """One conversation's ids and cache. ``len(ids) >= cached``; `extend` computes what is missing."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self.ids: list[int] = []
+        self.cache: Any = DynamicCache(config=loaded.model.config)
+        self.cached = 0
+        """Leading ids whose keys and values are in the cache."""
+        self.forward_passes = 0
+        self.busy = False
+        self.last_used = 0
+
+    def align(self, prompt: Sequence[int]) -> int:
+        """Make ``prompt`` the ledger's ids, keeping the cache of the longest common prefix.
+
+        Returns:
+            How many of the prompt's tokens need no computation. At least one always does: the logits that follow
+            the prompt come from computing its last token.
+        """
+        keep = min(self.common_prefix(prompt), len(prompt) - 1, self.cached)
+        self._roll_back(keep)
+        self.ids = list(prompt)
+        return self.cached
+
+    def common_prefix(self, prompt: Sequence[int]) -> int:
+        """Length of the longest common prefix of the cached ids and ``prompt``."""
+        limit = min(self.cached, len(prompt))
+        return next((n for n in range(limit) if self.ids[n] != prompt[n]), limit)
+
+    def truncate(self, length: int) -> None:
+        """Forget every id from ``length`` on."""
+        self._roll_back(min(length, self.cached))
+        del self.ids[length:]
+
+    def logits(self) -> torch.Tensor:
+        """Compute what is not yet cached and return the logits after the last id, shape (vocabulary,), float32."""
+        new = self.ids[self.cached :]
+        if len(self.ids) > self._loaded.context_length:
+            length = self._loaded.context_length
+            raise ModelError(f"the conversation is longer than the model's {length} tokens", "start a new session")
+        with torch.inference_mode():
+            batch = torch.tensor([new], device=self._loaded.device)
+            out = self._loaded.model(input_ids=batch, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.cached = len(self.ids)
+        self.forward_passes += 1
+        return out.logits[0, -1].float()  # type: ignore[no-any-return]
+
+    def fork(self, length: int) -> Ledger:
+        """A new ledger with a copy of the first ``length`` cached ids."""
+        other = Ledger(self._loaded)
+        if length and self._can_crop():
+            for index, layer in enumerate(self.cache.layers):
+                other.cache.update(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone(), index)
+            other.ids, other.cached = self.ids[:length], length
+        return other
+
+    def bytes(self) -> int:
+        """Size of the cache."""
+        layers = [layer for layer in self.cache.layers if getattr(layer, "keys", None) is not None]
+        return sum(t.numel() * t.element_size() for layer in layers for t in (layer.keys, layer.values))
+
+    def _roll_back(self, keep: int) -> None:
+        if keep == self.cached:
+            return
+        if keep and self._can_crop():
+            self.cache.crop(keep - self.cached)  # a negative count drops that many tokens
+            self.cached = keep
+        else:
+            self.cache, self.cached = DynamicCache(config=self._loaded.model.config), 0
+
+    def _can_crop(self) -> bool:
+        """Sliding-window layers have forgotten what a shorter prefix would need."""
+        return not any(getattr(layer, "is_sliding", False) for layer in self.cache.layers)
+
+
+class LedgerPool:
+    """The ledgers of one model, under a memory budget; the least recently used go first.
+
+    Args:
+        loaded: The model.
+        budget_bytes: KV cache kept between turns, over all conversations.
+    """
+
+    COPY_FROM = 64
+    """Copy a prefix of at least this many tokens rather than roll another conversation back by as many."""
+
+    def __init__(self, loaded: LoadedModel, budget_bytes: int = 1 << 30) -> None:
+        self._loaded = loaded
+        self._budget = budget_bytes
+        self._ledgers: list[Ledger] = []
+        self._clock = 0
+        self._lock = threading.Lock()
+
+    def acquire(self, prompt: Sequence[int]) -> tuple[Ledger, int]:
+        """The best ledger for ``prompt``, aligned and marked busy, and the tokens it reuses."""
+        with self._lock:
+            self._clock += 1
+            best = max(self._ledgers, key=lambda ledger: ledger.common_prefix(prompt), default=None)
+            shared = best.common_prefix(prompt) if best else 0
+            if best is None or shared == 0:
+                ledger = Ledger(self._loaded)
+                self._ledgers.append(ledger)
+            elif best.busy or best.cached - shared >= self.COPY_FROM:
+                ledger = best.fork(shared)
+                self._ledgers.append(ledger)
+            else:
+                ledger = best
+            ledger.busy, ledger.last_used = True, self._clock
+            return ledger, ledger.align(prompt)
+
+    def release(self, ledger: Ledger) -> None:
+        """Give a ledger back and evict whole conversations beyond the budget."""
+        with self._lock:
+            ledger.busy = False
+            total = sum(item.bytes() for item in self._ledgers)
+            for item in sorted(self._ledgers, key=lambda item: item.last_used):
+                if total <= self._budget:
+                    break
+                if not item.busy:
+                    total -= item.bytes()
+                    self._ledgers.remove(item)
+
+    def discard(self, ledger: Ledger) -> None:
+        """Drop a ledger whose state is not trusted, after an error."""
+        with self._lock:
+            if ledger in self._ledgers:
+                self._ledgers.remove(ledger)

@@ -1,0 +1,205 @@
+"""Loading a causal language model: folder, hub id or GGUF file; quantization; device.
+
+safetensors and GGUF only, and never code from a model repository.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentkit.errors import ModelError, NotFoundError, UsageError
+from agentkit.settings import Device, Quantize
+
+CPU_DEFAULT: Quantize = "int4"
+"""The faster of int8 and int4 that keeps the greedy answers sane (measured, see docs/benchmarks.md)."""
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model ready to decode."""
+
+    name: str
+    model: Any
+    """The transformers model."""
+    tokenizer: Any
+    device: str
+    quantization: str
+    context_length: int
+    eos_ids: frozenset[int]
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the output head; may exceed the tokenizer's vocabulary."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    def info(self) -> dict[str, Any]:
+        """What `agentkit models info` prints."""
+        from agentkit.engine.kernels import packed_bytes
+
+        unique = {p.data_ptr(): p for p in self.model.parameters()}.values()
+        stored = sum(p.numel() * p.element_size() for p in unique)
+        return {
+            "name": self.name,
+            "architecture": type(self.model).__name__,
+            "parameters": int(self.model.num_parameters()),
+            "device": self.device,
+            "quantization": self.quantization,
+            "weight_bytes": stored,
+            "packed_bytes": packed_bytes(self.model),
+            "context_length": self.context_length,
+            "vocabulary": self.vocab_size,
+        }
+
+
+def load_weights(
+    source: str | Path,
+    *,
+    name: str | None = None,
+    device: Device = "auto",
+    quantize: Quantize = "auto",
+    adapter: Path | None = None,
+) -> LoadedModel:
+    """Load a chat model.
+
+    Args:
+        source: A folder in transformers form, a ``.gguf`` file, or a hub id.
+        name: How the model is called in messages; defaults to ``source``.
+        device: ``auto`` takes CUDA where there is one.
+        quantize: ``auto`` is nf4 on CUDA and `CPU_DEFAULT` on the CPU.
+        adapter: Folder of a PEFT LoRA adapter, merged into the weights before they are packed.
+
+    Raises:
+        NotFoundError: There is no such model.
+        ModelError: The files cannot be loaded.
+        UsageError: Device and quantization do not fit together.
+    """
+    import torch
+
+    device_name = _device(device)
+    method = _method(quantize, device_name)
+    origin, gguf = _locate(str(source))
+    label = name or str(source)
+    tokenizer = _load_part(label, "AutoTokenizer", origin, gguf_file=gguf)
+    options = _load_options(method, device_name, gguf)
+    model = _load_part(label, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
+    if adapter is not None:
+        model = _with_adapter(model, adapter, merge=not method.startswith(("nf4", "bnb")))
+    model.eval().requires_grad_(False)
+    if method in ("int8", "int4"):
+        from agentkit.engine.kernels import pack_linears
+
+        pack_linears(model, 8 if method == "int8" else 4)
+    if device_name == "cpu":
+        # Memory bandwidth is saturated by the physical cores; more threads only add switching.
+        torch.set_num_threads(min(torch.get_num_threads(), os.cpu_count() or 1))
+    context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
+    return LoadedModel(label, model, tokenizer, device_name, method, context, _eos_ids(model, tokenizer))
+
+
+def _device(device: Device) -> str:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, but torch sees no CUDA GPU", "use --device cpu or auto")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _method(quantize: Quantize, device: str) -> str:
+    if device == "cuda":
+        if quantize == "int4":
+            raise UsageError("int4 is a CPU kernel", "use --quantize nf4 or int8 on CUDA")
+        return {"auto": "nf4", "int8": "bnb-int8"}.get(quantize, quantize)
+    return CPU_DEFAULT if quantize == "auto" else quantize
+
+
+def _locate(source: str) -> tuple[str, str | None]:
+    """(folder or hub id, GGUF file name or None)."""
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise NotFoundError(f"no such file: {path}", "check the path of the .gguf file")
+        return str(path.parent), path.name
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise NotFoundError(f"{path} is no model folder: it has no config.json", "name a transformers folder")
+        return str(path), None
+    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+        remedy = "use an embedded name (`agentkit models list`), a folder, a .gguf file or a hub id like org/name"
+        raise NotFoundError(f"unknown model {source!r}", remedy)
+    return source, None
+
+
+def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
+    import torch
+    from transformers import BitsAndBytesConfig, GgufConfig
+
+    options: dict[str, Any] = {"dtype": torch.bfloat16}
+    if gguf is None:
+        options["use_safetensors"] = True
+    if method in ("nf4", "bnb-int8"):
+        if gguf is not None:
+            raise UsageError(f"{method} cannot be applied to a .gguf file", "use --quantize int8, int4 or none")
+        options["device_map"] = {"": device}
+        options["quantization_config"] = (
+            # The defaults are fp4 with fp32 compute; nf4 with bf16 is the QLoRA setting (arXiv:2305.14314).
+            BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.bfloat16,
+            )
+            if method == "nf4"
+            else BitsAndBytesConfig(load_in_8bit=True)
+        )
+    elif gguf is not None:
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    elif device == "cuda":
+        options["device_map"] = {"": device}
+    return options
+
+
+def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    factory = getattr(transformers, kind)
+    options = {key: value for key, value in options.items() if value is not None}
+    try:
+        return factory.from_pretrained(origin, trust_remote_code=False, **options)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError … for bad files
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not Path(origin).exists():
+            remedy = "check the name; without a network only folders and embedded models (`agentkit models list`) load"
+            raise NotFoundError(f"model {label!r} is neither here nor on the hub ({first_line})", remedy) from error
+        raise ModelError(f"cannot load model {label!r}: {first_line}", "check that the folder is complete") from error
+
+
+def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
+    from peft import PeftModel
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise NotFoundError(f"no adapter in {adapter}", "see `agentkit finetune list`")
+    try:
+        tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+        return tuned.merge_and_unload() if merge else tuned
+    except Exception as error:  # peft raises RuntimeError, ValueError, KeyError … for a foreign adapter
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"adapter {adapter} does not fit this model: {reason}", "train it on this model") from error
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a turn: generation config, tokenizer, and the usual end-of-turn tokens."""
+    found: set[int] = set()
+    for value in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
+        if isinstance(value, int):
+            found.add(value)
+        elif value is not None:
+            found.update(value)
+    added = tokenizer.get_added_vocab()
+    for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>"):
+        if token in added:
+            found.add(added[token])
+    return frozenset(found)

@@ -1,0 +1,1 @@
+"""Messages to token ids and back: formats, encoding, grammars, routing, and the models behind one protocol."""

@@ -1,0 +1,75 @@
+"""Token ids to text, piece by piece: never half a character, never a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class TextStream:
+    """Turns a growing list of ids into deltas of text.
+
+    Text is held back while it ends in an unfinished UTF-8 character or could be the beginning of a stop string.
+
+    Args:
+        tokenizer: Decodes ids.
+        stops: Strings that end the answer; they are not part of it.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stops = tuple(stop for stop in stops if stop)
+        self._ids: list[int] = []
+        self._settled = 0
+        """Ids before this index are decoded for good; the rest is decoded again with the next token."""
+        self._prefix = ""
+        self.text = ""
+        """Everything handed out so far."""
+        self._pending = ""
+        self.stopped = False
+
+    def push(self, ids: Iterable[int]) -> str:
+        """Add tokens and return the text that is now certain."""
+        if self.stopped:
+            return ""
+        self._ids.extend(ids)
+        window = self._decode(self._ids[self._settled :])
+        if window.endswith("\ufffd"):
+            return ""
+        fresh = window[len(self._prefix) :]
+        # The last token stays in the window: some tokenizers decode a token differently at the start.
+        self._settled = max(len(self._ids) - 1, 0)
+        self._prefix = self._decode(self._ids[self._settled :])
+        return self._release(fresh)
+
+    def finish(self) -> str:
+        """The rest, when no more tokens come."""
+        if self.stopped:
+            return ""
+        window = self._decode(self._ids[self._settled :])
+        delta = self._release(window[len(self._prefix) :].rstrip("\ufffd"))
+        rest, self._pending, self._prefix = self._pending, "", window
+        self.text += rest
+        return delta + rest
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _release(self, fresh: str) -> str:
+        text = self._pending + fresh
+        at = min((i for stop in self._stops if (i := text.find(stop)) >= 0), default=-1)
+        if at >= 0:
+            self.stopped = True
+            self._pending = ""
+            self.text += text[:at]
+            return text[:at]
+        hold = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._pending = text[len(text) - hold :]
+        delta = text[: len(text) - hold]
+        self.text += delta
+        return delta
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that begins ``stop``."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

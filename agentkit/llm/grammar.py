@@ -1,0 +1,183 @@
+"""JSON schemas to token masks with llguidance: a call under a grammar is valid, or the budget ended.
+
+A schema the grammar cannot express exactly is refused; nothing is approximated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from agentkit.errors import ModelError, SchemaError
+from agentkit.messages import ToolSpec
+
+if TYPE_CHECKING:
+    import torch
+
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""The separators of ``json.dumps``: what the model has seen, and no white space to loop on."""
+
+_BRANCHES = ("anyOf", "allOf", "oneOf", "prefixItems")
+
+
+class GrammarCompiler:
+    """Compiles grammars for one tokenizer.
+
+    Args:
+        tokenizer: A fast transformers tokenizer.
+        vocab_size: Rows of the model's output head; may exceed the tokenizer's vocabulary.
+    """
+
+    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
+        import llguidance.hf
+
+        self._ll_tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
+        self._vocab_size = vocab_size
+        self._closers = _closing_tokens(tokenizer, vocab_size)
+
+    def tool_call(self, tools: Sequence[ToolSpec], opening: str, closing: str) -> Grammar:
+        """A grammar for exactly one call of one of ``tools``.
+
+        Args:
+            tools: The tools that may be called.
+            opening: What stands before the JSON object.
+            closing: What stands after it.
+        """
+        lines = [f"start: {json.dumps(opening)} call {json.dumps(closing)}"]
+        lines.append("call: " + " | ".join(f"call{n}" for n in range(len(tools))))
+        for n, tool in enumerate(tools):
+            head = f'{{"name": {json.dumps(tool.name)}, "arguments": '
+            lines.append(f"call{n}: {json.dumps(head)} args{n} " + '"}"')
+            lines.append(f"args{n}: %json {_schema_text(tool.parameters)}")
+        for tool in tools:
+            self.check(tool.parameters, f"tool {tool.name!r}")
+        return self._grammar("\n".join(lines))
+
+    def json_value(self, schema: dict[str, Any]) -> Grammar:
+        """A grammar for one JSON value of ``schema``."""
+        self.check(schema, "response_format")
+        return self._grammar(f"start: %json {_schema_text(schema)}")
+
+    def check(self, schema: dict[str, Any], owner: str) -> None:
+        """Refuse a schema that the grammar cannot express.
+
+        Raises:
+            SchemaError: Names ``owner``, the path in the schema and the reason.
+        """
+        reason = self._reason(schema)
+        if reason:
+            path = self._locate(schema, schema, "#")
+            raise SchemaError(f"{owner}: the schema at {path} cannot be made a grammar: {reason}", "simplify it there")
+
+    def _reason(self, schema: Any) -> str:
+        import llguidance
+
+        try:
+            text = f"start: %json {_schema_text(schema)}"
+        except (TypeError, ValueError) as error:
+            return str(error)
+        message = llguidance.LLMatcher.validate_grammar(text, self._ll_tokenizer)
+        first_line = message.splitlines()[0] if message else ""
+        return re.sub(r"^at \d+\(\d+\): failed to compile JSON schema: ", "", first_line)
+
+    def _locate(self, schema: Any, root: dict[str, Any], path: str) -> str:
+        """The deepest sub-schema that fails by itself."""
+        for part, child in _children(schema):
+            alone = {**child, "$defs": root["$defs"]} if isinstance(child, dict) and "$defs" in root else child
+            if self._reason(alone):
+                return self._locate(child, root, f"{path}/{part}")
+        return path
+
+    def _grammar(self, text: str) -> Grammar:
+        import llguidance
+
+        matcher = llguidance.LLMatcher(self._ll_tokenizer, text)
+        if matcher.is_error():
+            raise SchemaError(f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it")
+        return Grammar(matcher, self._vocab_size, self._closers)
+
+
+class Grammar:
+    """A `MaskProvider` of the decode loop: one use, one output."""
+
+    WRAP_UP = 64
+    """Tokens before the end of the budget from which on brackets and strings are closed as soon as possible."""
+
+    def __init__(self, matcher: Any, vocab_size: int, closers: torch.Tensor) -> None:
+        import torch
+
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._closers = closers
+        self._bits = torch.zeros((1, (vocab_size + 31) // 32), dtype=torch.int32)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._matcher.is_stopped())
+
+    def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
+        """Forbid what the grammar does not allow; near the end of the budget, prefer what closes."""
+        import llguidance.torch as ll_torch
+        import torch
+
+        ll_torch.fill_next_token_bitmask(self._matcher, self._bits)
+        self._raise_on_error()
+        allowed = _unpack(self._bits[0], self._vocab_size)
+        if remaining <= self.WRAP_UP:
+            closing = allowed & self._closers
+            allowed = closing if bool(closing.any()) else allowed
+        return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+        self._raise_on_error()
+
+    def forced(self) -> list[int]:
+        """Tokens that the grammar leaves no choice about; accepted already."""
+        if self.complete:
+            return []
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        if tokens:
+            self._matcher.consume_tokens(tokens)
+            self._raise_on_error()
+        return tokens
+
+    def _raise_on_error(self) -> None:
+        if self._matcher.is_error():
+            raise ModelError(f"the grammar failed: {self._matcher.get_error().splitlines()[0]}", "report this schema")
+
+
+def _schema_text(schema: Any) -> str:
+    return json.dumps({**schema, "x-guidance": _COMPACT} if isinstance(schema, dict) else schema)
+
+
+def _children(schema: Any) -> list[tuple[str, Any]]:
+    if not isinstance(schema, dict):
+        return []
+    found = [(f"{key}/{name}", child) for key in ("$defs", "properties", "patternProperties")
+             for name, child in (schema.get(key) or {}).items()]  # fmt: skip
+    found += [(f"{key}/{n}", child) for key in _BRANCHES for n, child in enumerate(schema.get(key) or [])]
+    return found + [(key, schema[key]) for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+
+
+def _unpack(bits: torch.Tensor, size: int) -> torch.Tensor:
+    """Bit mask of shape (size / 32,), int32, to booleans of shape (size,)."""
+    import torch
+
+    shifts = torch.arange(32, dtype=torch.int32)
+    return ((bits[:, None] >> shifts) & 1).flatten()[:size].bool()
+
+
+def _closing_tokens(tokenizer: Any, vocab_size: int) -> torch.Tensor:
+    """Which tokens consist only of quotes and closing brackets, shape (vocab_size,), bool."""
+    import torch
+
+    closers = torch.zeros(vocab_size, dtype=torch.bool)
+    special = set(tokenizer.get_added_vocab().values())
+    texts = tokenizer.batch_decode([[n] for n in range(min(vocab_size, len(tokenizer)))])
+    for token, text in enumerate(texts):
+        if token not in special and text.strip() and set(text.strip()) <= set('"}]'):
+            closers[token] = True
+    return closers

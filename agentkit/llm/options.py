@@ -1,0 +1,61 @@
+"""What callers pass to a model, read into agentkit's own types; wrong input is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agentkit.errors import UsageError
+from agentkit.messages import Message, ToolSpec
+from agentkit.settings import SamplingSettings
+
+AnyTool = ToolSpec | Mapping[str, Any] | Callable[..., Any]
+"""A `ToolSpec`, an OpenAI schema, an `agentkit.Tool` or a plain typed function with a docstring."""
+AnyMessage = Message | Mapping[str, Any]
+"""A `Message` or the OpenAI chat form."""
+
+
+def read_messages(messages: Sequence[AnyMessage]) -> list[Message]:
+    """Messages in either form; at least one."""
+    if not messages:
+        raise UsageError("there are no messages", "pass at least one user message")
+    return [Message.from_openai(message) for message in messages]
+
+
+def read_tools(tools: Sequence[AnyTool]) -> list[ToolSpec]:
+    """Tools in any form a caller may hold; names are unique."""
+    specs = [_spec(tool) for tool in tools]
+    names = [spec.name for spec in specs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"two tools are called {twice!r}", "rename one")
+    return specs
+
+
+def read_sampling(defaults: SamplingSettings, overrides: Mapping[str, Any]) -> SamplingSettings:
+    """The defaults with a call's own options laid over them; unknown options are refused."""
+    from pydantic import ValidationError
+
+    try:
+        changes = {key: value for key, value in overrides.items() if value is not None}
+        return SamplingSettings.model_validate({**defaults.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(SamplingSettings.model_fields)
+        raise UsageError(f"sampling option {first['loc'][0]}: {first['msg']}", f"options: {known}") from error
+
+
+def _spec(tool: AnyTool) -> ToolSpec:
+    if isinstance(tool, ToolSpec):
+        return tool
+    if isinstance(tool, Mapping):
+        function = tool.get("function", tool)
+        try:
+            parameters = dict(function.get("parameters") or {"type": "object", "properties": {}})
+            return ToolSpec(str(function["name"]), str(function.get("description") or ""), parameters)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"a tool schema cannot be read ({error})", "use the OpenAI form") from error
+    from agentkit.tooling.tool import Tool, tool as make_tool
+
+    made = tool if isinstance(tool, Tool) else make_tool(tool)
+    return made.spec
