@@ -7,6 +7,7 @@ Environment names follow the keys: ``AGENTKIT_MODEL`` is ``model``, ``AGENTKIT_S
 from __future__ import annotations
 
 import os
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,13 +32,13 @@ class _Section(BaseModel):
 class SamplingSettings(_Section):
     """How tokens are chosen; the defaults decode greedily."""
 
-    temperature: float = Field(0.0, ge=0, le=5)
+    temperature: float = Field(default=0.0, ge=0, le=5)
     """0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
     """0 keeps every token."""
     seed: int = 0
-    max_new_tokens: int = Field(256, ge=1, le=32_768)
+    max_new_tokens: int = Field(default=256, ge=1, le=32_768)
     stop: tuple[str, ...] = ()
     """Decoding ends before any of these strings."""
 
@@ -51,7 +52,7 @@ class AgentSettings(_Section):
     """Whom the assistant works for; a prompt variable."""
     system_prompt: str = "system"
     """Name of a template in ``prompts/``."""
-    max_steps: int = Field(4, ge=1, le=64)
+    max_steps: int = Field(default=4, ge=1, le=64)
     """Model calls per turn at most."""
     approve: Literal["ask", "all", "none"] = "ask"
     """What happens to calls with side effects."""
@@ -64,17 +65,17 @@ class KnowledgeSettings(_Section):
 
     path: str = "knowledge"
     """Folder within the project."""
-    limit: int = Field(4, ge=1, le=50)
+    limit: int = Field(default=4, ge=1, le=50)
     """Passages per question."""
-    min_score: float | None = Field(None, ge=-1, le=1)
+    min_score: float | None = Field(default=None, ge=-1, le=1)
     """Cosine similarity under which a passage is no evidence; unset uses the measured default."""
 
 
 class ToolSettings(_Section):
     """Limits for every tool."""
 
-    timeout_s: float = Field(60.0, gt=0)
-    output_limit: int = Field(20_000, ge=100)
+    timeout_s: float = Field(default=60.0, gt=0)
+    output_limit: int = Field(default=20_000, ge=100)
     """Characters of a tool's JSON result."""
     options: dict[str, dict[str, Any]] = {}
     """``[tools.options.NAME]``: free settings a tool reads with `agentkit.tool_options`."""
@@ -116,8 +117,9 @@ def load_settings(
         values, source = _read_toml(toml_path), str(toml_path)
         _validate(values, source)
     for key, value in (os.environ if environ is None else environ).items():
-        if key.startswith("AGENTKIT_") and key not in RESERVED_VARIABLES:
-            _put(values, key.removeprefix("AGENTKIT_").lower().split("__"), _scalar(value), key)
+        if key.startswith("AGENTKIT_") and key not in RESERVED_VARIABLES and value:
+            keys = key.removeprefix("AGENTKIT_").lower().split("__")
+            _put(values, keys, _from_text(value, free=keys[:2] == ["tools", "options"]), key)
             _validate(values, f"environment variable {key}")
     for dotted, value in (options or {}).items():
         if value is not None:
@@ -128,9 +130,10 @@ def load_settings(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}", "fix the file or delete it to use the defaults") from error
+        remedy = "fix the file or delete it to use the defaults"
+        raise SettingsError(f"cannot read {path}: {error}", remedy) from error
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
@@ -142,12 +145,19 @@ def _put(values: dict[str, Any], keys: list[str], value: Any, source: str) -> No
     values[last] = value
 
 
-def _scalar(text: str) -> Any:
-    """Environment values are read as TOML (numbers, booleans, lists), else as plain text."""
+def _from_text(text: str, free: bool) -> Any:
+    """The value of an environment variable; empty ones never get here, they count as unset.
+
+    Lists and tables are read as TOML. Plain text stays text and is converted by the key's type, so that a
+    model may be called ``7`` or ``true``; where there is no type (``free``), it is read as TOML too.
+    """
+    if not free and not text.startswith(("[", "{")):
+        return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return parsed["value"] if len(parsed) == 1 else text
 
 
 def _validate(values: dict[str, Any], source: str) -> Settings:
@@ -157,8 +167,11 @@ def _validate(values: dict[str, Any], source: str) -> Settings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise SettingsError(f"{source}: unknown setting {key!r}", f"known here: {_known(first['loc'])}") from error
-        raise SettingsError(f"{source}: {key}: {first['msg']}", f"got {first['input']!r}") from error
+            known = _known(first["loc"])
+            raise SettingsError(f"{source}: unknown setting {key!r}", f"known here: {known}") from error
+        raise SettingsError(
+            f"{source}: {key}: {first['msg']}", f"got {reprlib.repr(first['input'])}"
+        ) from error
 
 
 def _known(location: tuple[int | str, ...]) -> str:
@@ -174,13 +187,17 @@ def _known(location: tuple[int | str, ...]) -> str:
 def data_dir() -> Path:
     """Where user data lives (sessions, indexes, adapters); ``AGENTKIT_DATA_DIR`` overrides."""
     override = os.environ.get("AGENTKIT_DATA_DIR")
-    return Path(override).expanduser() if override else platformdirs.user_data_path("agentkit", appauthor=False)
+    return (
+        Path(override).expanduser() if override else platformdirs.user_data_path("agentkit", appauthor=False)
+    )
 
 
 def cache_dir() -> Path:
     """Where embedded assets live; ``AGENTKIT_CACHE_DIR`` overrides."""
     override = os.environ.get("AGENTKIT_CACHE_DIR")
-    return Path(override).expanduser() if override else platformdirs.user_cache_path("agentkit", appauthor=False)
+    return (
+        Path(override).expanduser() if override else platformdirs.user_cache_path("agentkit", appauthor=False)
+    )
 
 
 def private_dir(path: Path) -> Path:

@@ -1,0 +1,163 @@
+"""One SQLite file, opened with care: private, durable, shared by threads, and never touched when damaged."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from agentkit.errors import StoreError
+from agentkit.settings import private_dir
+
+BUSY_TIMEOUT_S = 10.0
+
+Rows = list[tuple[Any, ...]]
+
+
+class Database:
+    """A connection behind a lock; every failure is a `StoreError` that names the file and the remedy.
+
+    Args:
+        path: Created with mode 0600 when missing.
+        schema: Statements that make the tables of a new file.
+        application_id: Marks the file as ours; kept in the SQLite header.
+        version: Schema version, from 1; kept in ``user_version``.
+
+    Raises:
+        StoreError: The file is damaged, not ours, of a newer version, or cannot be opened.
+    """
+
+    def __init__(self, path: Path, schema: str, application_id: int, version: int) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        with self._reporting():
+            self._create_file()
+            self._check(application_id, version)
+            self._db = sqlite3.connect(path, BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
+            try:
+                self._prepare(schema, application_id, version)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file; using it afterwards is a `StoreError`."""
+        with self._lock:
+            self._db.close()
+
+    def read(self, query: str, *values: Any) -> Rows:
+        """All rows of a query."""
+        with self._lock, self._reporting():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed and synced at the end, undone on any error. An inner one joins it."""
+        with self._lock, self._reporting():
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def damaged(self, detail: str) -> StoreError:
+        """The error for content that cannot be read; its remedy is a command.
+
+        The command takes the log along: left behind, it would be replayed into the next file of that name.
+        """
+        folder, name = self.path.parent, self.path.name
+        earlier = len(list(folder.glob(f"damaged-*-{name}")))
+        target = shlex.quote(str(folder / f"damaged-{earlier + 1}-{name}"))
+        command = f"mkdir {target} && mv {shlex.quote(str(self.path))}* {target}"
+        return StoreError(
+            f"the session database {self.path} is damaged ({detail})", f"move it away: {command}"
+        )
+
+    def _create_file(self) -> None:
+        private_dir(self.path.parent)
+        log = self.path.with_name(self.path.name + "-wal")
+        if log.exists() and log.stat().st_size and not (self.path.exists() and self.path.stat().st_size):
+            # SQLite would delete the log, which may hold the only copy of some messages.
+            raise self.damaged("it is empty, but its log is not")
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+
+    def _check(self, application_id: int, version: int) -> None:
+        # Read only: closing a writable connection would fold the log into a file that is damaged or not ours.
+        with closing(
+            sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", BUSY_TIMEOUT_S, uri=True)
+        ) as db:
+            found, owner = _pragma(db, "user_version"), _pragma(db, "application_id")
+            tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            verdict = str(_pragma(db, "quick_check(1)"))
+        if owner != application_id and (owner or found or tables):
+            raise StoreError(
+                f"{self.path} is not an agentkit session database", "move it away: it is not ours"
+            )
+        if found > version:
+            cause = f"{self.path} was written by a newer agentkit (schema {found}; this one knows {version})"
+            raise StoreError(cause, "upgrade with `pip install --upgrade agentkit`")
+        if verdict != "ok":
+            raise self.damaged(verdict.splitlines()[-1])
+
+    def _prepare(self, schema: str, application_id: int, version: int) -> None:
+        os.chmod(self.path, 0o600)
+        if _pragma(self._db, "journal_mode") != "wal":
+            _pragma(self._db, "journal_mode=WAL")
+        for setting in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            self._db.execute(f"PRAGMA {setting}")
+        if _pragma(self._db, "user_version") == 0:
+            with self.write() as db:
+                if _pragma(self._db, "user_version") == 0:  # another process may have been faster
+                    for statement in filter(None, map(str.strip, schema.split(";"))):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA application_id={application_id}")
+                    db.execute(f"PRAGMA user_version={version}")
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: sqlite3.Error | OSError) -> StoreError:
+        if isinstance(error, OSError):
+            cause = f"cannot open the session database {self.path}: {error.strerror or error}"
+            return StoreError(cause, "check the folder, or set AGENTKIT_DATA_DIR to one you can write to")
+        code = (
+            getattr(error, "sqlite_errorcode", 0) & 0xFF
+        )  # extended codes keep the primary one in the low byte
+        cause = f"cannot use the session database {self.path}: {error}"
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
+            return self.damaged(str(error))
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreError(
+                cause, "another agentkit process is writing to it: wait for it, or stop it, and try again"
+            )
+        if code == sqlite3.SQLITE_FULL:
+            return StoreError(cause, f"free some space on the disk of {self.path.parent} and try again")
+        if code in (
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_PERM,
+            sqlite3.SQLITE_IOERR,
+        ):
+            return StoreError(
+                cause, "check the disk and the rights, or set AGENTKIT_DATA_DIR to another folder"
+            )
+        return StoreError(cause, "run with --debug to see where this comes from")
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> Any:
+    return db.execute(f"PRAGMA {name}").fetchone()[0]
