@@ -1,0 +1,77 @@
+"""Prompt templates: ``prompts/*.md`` of a project, in sandboxed Jinja2 where every variable must exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentkit.errors import ProjectError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """One template, compiled."""
+
+    path: Path
+    template: Template
+
+    def render(self, **variables: object) -> str:
+        """The text, without blank space at its ends.
+
+        Raises:
+            ProjectError: The template asks for a variable that is not given, or fails otherwise.
+        """
+        try:
+            return self.template.render(**variables).strip()
+        except Exception as error:  # a template may raise anything its expressions can
+            known = ", ".join(sorted(variables)) or "none"
+            cause = f"prompt {self.path}{_line(error, self.path)}: {_first_line(error)}"
+            raise ProjectError(cause, f"variables given: {known}") from error
+
+
+def load_prompt(folder: Path, name: str) -> PromptTemplate:
+    """Read and compile ``folder/name.md``.
+
+    Raises:
+        ProjectError: The file is missing, unreadable or not a valid template.
+    """
+    from jinja2 import StrictUndefined, TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    path = folder / f"{name}.md"
+    known = sorted(file.stem for file in folder.glob("*.md"))
+    if name not in known:  # also keeps names from leaving the folder
+        remedy = f"known here: {', '.join(known)}" if known else "copy the starter's with `agentkit init DIR`"
+        raise ProjectError(f"no prompt {name!r} in {folder}", remedy)
+    # Prompts are read by a model, not a browser: escaping HTML would only garble them.
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+    try:
+        source = path.read_text(encoding="utf-8-sig")
+        code = environment.compile(source, name, str(path))
+    except TemplateSyntaxError as error:
+        raise ProjectError(
+            f"prompt {path}, line {error.lineno}: {error.message}", "fix the template"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"cannot read prompt {path}: {error}", "save it as UTF-8 text") from error
+    return PromptTemplate(path, environment.template_class.from_code(environment, code, environment.globals))
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """``, line N`` of the template, from the traceback that Jinja2 rewrites to template lines."""
+    trace, number = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            number = trace.tb_lineno
+        trace = trace.tb_next
+    return f", line {number}" if number else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
