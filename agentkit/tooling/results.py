@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,13 +51,13 @@ def bounded(value: Any, limit: int) -> Outcome:
     if isinstance(value, str) and len(value) > limit:  # cut before anything copies a huge string
         return Outcome(True, _encodable(value[:limit]), truncated=True)
     try:
-        plain = to_jsonable_python(value, fallback=_fallback, inf_nan_mode="strings", bytes_mode="utf8")
-        text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+        plain = to_jsonable_python(value, fallback=_fallback)
+        text = json.dumps(plain, ensure_ascii=False)
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         return Outcome(False, error=f"the tool returned a value that is not JSON ({_one_line(str(error))})")
     if len(text) > limit:
         return Outcome(True, _encodable(plain if isinstance(plain, str) else text)[:limit], truncated=True)
-    return Outcome(True, json.loads(_encodable(text)))
+    return Outcome(True, json.loads(_encodable(text), parse_constant=str))  # NaN is no JSON: "NaN" is
 
 
 def error_text(error: BaseException) -> str:
@@ -77,6 +78,8 @@ def _fallback(value: Any) -> Any:
         value, "dtype"
     ):  # numpy scalars and arrays, without importing numpy
         return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     raise TypeError(f"type {type(value).__name__}")
 
 
