@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,21 @@ from agentkit.store import SessionStore
 
 CALL = ToolCall("call_0", "ner", {"text": "Ada lives in London"})
 OTHER = ToolCall("call_1", "ner", {"text": "Paris"})
+
+
+@pytest.fixture(autouse=True)
+def _close_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tests may leave stores open, as a kill does; Python 3.13 warns about those."""
+    opened, connect = [], sqlite3.connect
+
+    def remember(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        opened.append(connect(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remember)
+    yield
+    for connection in opened:
+        connection.close()
 
 
 @pytest.fixture
@@ -223,6 +239,7 @@ def test_dangling_calls_get_an_interrupted_result_in_their_place(
 WRITER = """
 import sys
 from pathlib import Path
+from typing import Any
 from agentkit.messages import Message
 from agentkit.store import SessionStore
 session = SessionStore(Path(sys.argv[1])).open(sys.argv[2])

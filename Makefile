@@ -1,0 +1,72 @@
+# Needs only Python >= 3.11 and make: every target sets up what it uses, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+
+export HF_HUB_OFFLINE := 1
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: assets $(VENV)/.apertium ## play a customer-service conversation on the embedded model
+	@$(BIN)/agentkit demo
+
+.PHONY: test
+test: $(VENV)/.dev assets $(VENV)/.apertium ## run the tests, but for the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+.PHONY: test-all
+test-all: $(VENV)/.dev assets $(VENV)/.apertium ## run all tests
+	$(BIN)/python -m pytest -q
+
+.PHONY: check
+check: $(VENV)/.dev ## check format, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+.PHONY: venv
+venv: $(VENV)/.dev ## only set up .venv, with everything for development
+
+.PHONY: clean
+clean: ## remove .venv and everything built; embedded models and user data stay
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp per step: a second run starts at once, and a changed pyproject.toml or constraints.txt installs again.
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo 'agentkit needs Python 3.11 or newer; name one: make PYTHON=python3.12'; exit 1; }
+	@echo 'Setting up $(VENV) (about two minutes)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	@$(PIP) hatchling editables
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.stamp
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+.PHONY: assets
+assets: $(VENV)/.stamp # always asked, for the cache may have been emptied; it answers at once if nothing is missing
+	@$(BIN)/agentkit models pull
+
+# The translator's embedded backend is a Debian package. Without it only the translation step is skipped.
+$(VENV)/.apertium: $(VENV)/.stamp
+	@if command -v apertium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo 'Installing apertium-eng-spa'; \
+		{ apt-get -qq -o Acquire::http::Timeout=20 update && \
+		  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends apertium-eng-spa; \
+		} >/dev/null 2>&1 || echo 'apertium-eng-spa could not be installed; translation will be skipped'; \
+	else echo 'Translation will be skipped; on Debian or Ubuntu: sudo apt-get install apertium-eng-spa'; fi
+	@touch $@
