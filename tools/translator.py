@@ -1,0 +1,128 @@
+"""Translation between languages, by apertium or by a sequence-to-sequence model."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from typing import Any
+
+from agentkit import AgentkitError, MissingBackendError, UsageError, tool, tool_options
+
+from ._languages import detect, normalise, package_for, spellings
+from ._models import device_of, load_model
+
+MAX_CHARACTERS = 50_000
+EXAMPLES = (
+    (
+        "Translate 'Good evening, how are you?' into Spanish",
+        {"text": "Good evening, how are you?", "target": "es"},
+    ),
+    (
+        "What does 'Hace mucho frío en la montaña' mean in English?",
+        {"text": "Hace mucho frío en la montaña", "target": "en", "source": "es"},
+    ),
+    (
+        "How do you say 'the train leaves at noon' in Spanish?",
+        {"text": "the train leaves at noon", "target": "es"},
+    ),
+    (
+        "Put this into English: El museo abre a las nueve.",
+        {"text": "El museo abre a las nueve.", "target": "en"},
+    ),
+    ("I need this in French: where is the station?", {"text": "where is the station?", "target": "fr"}),
+    (
+        "translate from English to Catalan: My sister lives in the city.",
+        {"text": "My sister lives in the city.", "target": "ca", "source": "en"},
+    ),
+)
+
+
+@tool(examples=EXAMPLES)
+def translator(text: str, target: str, source: str | None = None) -> dict[str, Any]:
+    """Translate a text into another language.
+
+    Args:
+        text: The text to translate, word for word.
+        target: The language to translate into, as an ISO 639-1 code such as "es" or "en".
+        source: The language of the text, as an ISO 639-1 code; detected where it is not given.
+    """
+    if not text.strip():
+        raise UsageError("the text is empty", "give the text to translate")
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(f"the text has {len(text)} characters", f"give at most {MAX_CHARACTERS}")
+    into = _code(target)
+    origin = _code(source) if source and source.strip() else detect(text)
+    if origin is None:
+        raise UsageError("the language of the text cannot be told", 'name it as `source`, e.g. "en"')
+    if origin == into:
+        translation, backend = text, "none"
+    elif model := tool_options("translator").get("model"):
+        name = str(model).replace("{source}", origin).replace("{target}", into)
+        translation, backend = _with_model(text, origin, into, name), name
+    else:
+        translation, backend = _with_apertium(text, origin, into), "apertium"
+    return {"translation": translation, "source": origin, "target": into, "backend": backend}
+
+
+def _code(language: str) -> str:
+    code = normalise(language)
+    if code is None:
+        raise UsageError(
+            f"{language!r} is no language known here", 'use an ISO 639-1 code such as "es" or "en"'
+        )
+    return code
+
+
+def _with_apertium(text: str, source: str, target: str) -> str:
+    program = shutil.which("apertium")
+    package = package_for(source, target)
+    if program is None:
+        remedy = f"run `apt-get install {package or 'apertium-eng-spa'}`"
+        raise MissingBackendError("apertium, the translation program, is not installed", remedy)
+    pair = _pair(_run([program, "-l"], "").split(), source, target)
+    if pair is None:
+        remedy = "name a model in [tools.options.translator]"
+        if package:
+            remedy = f"run `apt-get install {package}`, or {remedy}"
+        raise MissingBackendError(f"apertium has no pair {source} to {target} here", remedy)
+    # -u: no marks on unknown words; -n: no full stops where the text has none
+    return _run([program, "-u", "-n", pair], text).rstrip("\n")
+
+
+def _pair(installed: list[str], source: str, target: str) -> str | None:
+    wanted = [f"{a}-{b}" for a in spellings(source) for b in spellings(target)]
+    exact = next((pair for pair in wanted if pair in installed), None)
+    return exact or next((pair for pair in installed if pair.split("_")[0] in wanted), None)
+
+
+def _run(command: list[str], text: str) -> str:
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}  # apertium reads UTF-8 only under such a locale
+    done = subprocess.run(command, input=text.encode(), capture_output=True, env=environment, check=False)
+    if done.returncode:
+        last = next(iter(done.stderr.decode(errors="replace").strip().splitlines()[::-1]), "no message")
+        raise AgentkitError(f"`{' '.join(command)}` failed: {last}", "check the installation of apertium")
+    return done.stdout.decode(errors="replace")
+
+
+def _with_model(text: str, source: str, target: str, name: str) -> str:
+    """Sentence by sentence, so that no length limit of the model cuts anything; line breaks stay."""
+    import torch
+
+    model, tokenizer = load_model("AutoModelForSeq2SeqLM", name, device_of("translator"))
+    options: dict[str, Any] = {"max_new_tokens": 512, "do_sample": False}
+    if hasattr(tokenizer, "get_lang_id"):  # M2M100: one model for many languages
+        tokenizer.src_lang = source
+        options["forced_bos_token_id"] = tokenizer.get_lang_id(target)
+    lines = []
+    for line in text.splitlines():
+        sentences = [part for part in re.split(r"(?<=[.!?…])\s+", line.strip()) if part]
+        if sentences:
+            batch = tokenizer(sentences, return_tensors="pt", padding=True, truncation=True, max_length=512)
+            tokens = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask")}
+            with torch.inference_mode():
+                ids = model.generate(**tokens, **options)
+            sentences = [part.strip() for part in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        lines.append(" ".join(sentences))
+    return "\n".join(lines)
