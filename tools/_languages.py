@@ -46,11 +46,12 @@ CODES = {
     "zh": ("zho", "chinese"),
 }
 
-PACKAGES = (
-    "afr-nld arg-cat bel-rus br-fr cat-ita cat-srd dan-nor en-gl eng-cat eng-spa eo-ca eo-en eo-es eo-fr es-gl es-pt"
-    " es-ro eu-en eu-es fr-es fra-cat hbs-eng hbs-mkd hbs-slv ind-zlm isl-eng isl-swe mkd-bul mkd-eng nno-nob oc-ca"
-    " oc-es oci-fra por-cat pt-gl rus-ukr spa-arg spa-ast spa-cat spa-ita srd-ita swe-dan swe-nor urd-hin"
-).split()
+PACKAGES = """
+    afr-nld arg-cat bel-rus br-fr cat-ita cat-srd dan-nor en-gl eng-cat eng-spa eo-ca eo-en eo-es eo-fr
+    es-gl es-pt es-ro eu-en eu-es fr-es fra-cat hbs-eng hbs-mkd hbs-slv ind-zlm isl-eng isl-swe mkd-bul
+    mkd-eng nno-nob oc-ca oc-es oci-fra por-cat pt-gl rus-ukr spa-arg spa-ast spa-cat spa-ita srd-ita
+    swe-dan swe-nor urd-hin
+"""
 """Debian's ``apertium-*`` packages for pairs (Debian 13)."""
 
 _WORDS = {
@@ -58,14 +59,14 @@ _WORDS = {
     " thank thanks hello would can order i we good morning very at from want like",
     "es": "el la los las un una de que y en es por para con no mi su se lo está como dónde cuándo cómo hola"
     " gracias buenos días quiero pedido muy pero más yo este esta ha del al usted favor llegó tengo hasta",
-    "ca": "el la els les un una de que i en és per amb no meu meva seu se ho està com on quan hola gràcies bon"
-    " dia vull molt però més jo aquest aquesta ha del al comanda tinc fins són",
-    "fr": "le la les un une des de que et en est pour avec ne pas mon ma votre vous nous je il où quand comment"
-    " bonjour merci veux très mais plus ce cette du au commande suis sont voudrais dans",
+    "ca": "el la els les un una de que i en és per amb no meu meva seu se ho està com on quan hola gràcies"
+    " bon dia vull molt però més jo aquest aquesta ha del al comanda tinc fins són",
+    "fr": "le la les un une des de que et en est pour avec ne pas mon ma votre vous nous je il où quand"
+    " comment bonjour merci veux très mais plus ce cette du au commande suis sont voudrais dans",
     "de": "der die das ein eine und ist sind nicht ich sie wir mit für mein meine ihr wo wann wie hallo danke"
     " bitte möchte sehr aber auf von zu den dem im bestellung habe wurde guten tag auch",
-    "pt": "o a os as um uma de que e em é por para com não meu minha seu se está como onde quando olá obrigado"
-    " obrigada bom dia quero muito mas mais eu este esta do da no na ao pedido você tenho são até",
+    "pt": "o a os as um uma de que e em é por para com não meu minha seu se está como onde quando olá"
+    " obrigado obrigada bom dia quero muito mas mais eu este esta do da no na ao pedido você tenho são até",
     "it": "il lo la i gli le un una di che e in è per con non mio mia suo si sta come dove quando ciao grazie"
     " buon giorno buongiorno voglio molto ma più io questo questa del della ordine sono vorrei ho nel",
     "nl": "de het een en van is zijn niet ik u wij met voor mijn uw waar wanneer hoe hallo dank bedankt wil"
@@ -108,14 +109,16 @@ def detect(text: str) -> str | None:
     scores = {code: float(sum(word in known for word in words)) for code, known in _WORD_SETS.items()}
     for code, letters in _LETTERS.items():
         scores[code] += 0.75 * sum(text.lower().count(letter) for letter in letters)
-    best, second = sorted(scores, key=scores.__getitem__, reverse=True)[:2]
+    best, second = sorted(scores, key=lambda code: scores[code], reverse=True)[:2]
     return best if scores[best] > scores[second] else None
 
 
 def package_for(source: str, target: str) -> str | None:
     """The Debian package that translates between two languages (ISO 639-1), in either direction."""
     wanted = {frozenset((a, b)) for a in spellings(source) for b in spellings(target)}
-    return next((f"apertium-{pair}" for pair in PACKAGES if frozenset(pair.split("-")) in wanted), None)
+    return next(
+        (f"apertium-{pair}" for pair in PACKAGES.split() if frozenset(pair.split("-")) in wanted), None
+    )
 
 
 def spellings(code: str) -> tuple[str, ...]:

@@ -54,10 +54,13 @@ def ner(text: str) -> list[dict[str, Any]]:
 
 
 def _with_spacy(text: str) -> list[dict[str, Any]]:
-    return [
-        {"text": entity.text, "label": entity.label_, "start": entity.start_char, "end": entity.end_char}
-        for entity in _pipeline()(text).ents
-    ]
+    entities = []
+    for entity in _pipeline()(text).ents:
+        start, end = entity.start_char, entity.end_char
+        if entity.label_ == "MONEY" and text[max(start - 1, 0) : start] in tuple("$€£¥"):
+            start -= 1  # the pipeline leaves the currency sign out
+        entities.append({"text": text[start:end], "label": entity.label_, "start": start, "end": end})
+    return entities
 
 
 @functools.cache

@@ -1,0 +1,141 @@
+"""Puts a text into one of some classes: sentiment, or any labels the caller names."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from agentkit import UsageError, load_embedder, tool, tool_options
+
+from ._models import device_of, load_model
+from ._sentiment import LABELS as SENTIMENTS
+from ._sentiment import Sentiment
+
+MAX_CHARACTERS = 100_000
+MAX_LABELS = 100
+TEMPLATES = ("{}", "This text is about {}.", "A message about {}.", "The topic is {}.")
+HYPOTHESIS = "This text is about {}."
+SHARPNESS = 20.0
+"""Multiplies cosine similarities before the softmax; they differ by hundredths."""
+EXAMPLES = (
+    (
+        "Is this review positive or negative? 'The kettle leaks and the lid is loose.'",
+        {"text": "The kettle leaks and the lid is loose.", "labels": ["positive", "negative"]},
+    ),
+    (
+        "What is the sentiment of: I adore my new bicycle, it rides like a dream",
+        {"text": "I adore my new bicycle, it rides like a dream"},
+    ),
+    (
+        "Classify 'The striker scored twice in the final' as sports, politics or cooking",
+        {"text": "The striker scored twice in the final", "labels": ["sports", "politics", "cooking"]},
+    ),
+    (
+        "Which department should get this: billing, shipping or technical support? My card was declined.",
+        {"text": "My card was declined.", "labels": ["billing", "shipping", "technical support"]},
+    ),
+    (
+        "How does this customer feel? I have been put on hold three times.",
+        {"text": "I have been put on hold three times."},
+    ),
+    (
+        "Label this sentence as question, complaint or praise: Why is my basket empty?",
+        {"text": "Why is my basket empty?", "labels": ["question", "complaint", "praise"]},
+    ),
+)
+
+
+@tool(examples=EXAMPLES)
+def classifier(text: str, labels: list[str] | None = None) -> dict[str, Any]:
+    """Classify a text: its sentiment (positive, negative or neutral), or which of the given labels fits best.
+
+    Args:
+        text: The text to classify, word for word.
+        labels: The classes to choose from; without them the sentiment is told.
+    """
+    wanted = _check(text, labels)
+    model = tool_options("classifier").get("model")
+    if model:
+        scores = _with_model(text, wanted, str(model))
+    elif {label.lower() for label in wanted} <= set(SENTIMENTS):
+        everything = _sentiment().scores(text)
+        scores = {label: everything[label.lower()] for label in wanted}
+    else:
+        scores = _by_similarity(text, wanted)
+    total = sum(scores.values())
+    rounded = {label: round(score / total, 4) for label, score in scores.items()}
+    return {"label": max(scores, key=scores.__getitem__), "scores": rounded}
+
+
+def _check(text: str, labels: list[str] | None) -> list[str]:
+    """The labels, without repetitions; those of sentiment where none are given."""
+    if not text.strip():
+        raise UsageError("the text is empty", "give the text to classify")
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(f"the text has {len(text)} characters", f"give at most {MAX_CHARACTERS}")
+    if not labels:
+        return list(SENTIMENTS)
+    wanted = list(
+        {label.strip().lower(): label.strip() for label in reversed(labels) if label.strip()}.values()
+    )[::-1]
+    if not 2 <= len(wanted) <= MAX_LABELS:
+        raise UsageError(f"{len(wanted)} labels are no choice", f"give 2 to {MAX_LABELS} different labels")
+    return wanted
+
+
+@functools.cache
+def _embedder() -> Any:
+    return load_embedder("minilm")
+
+
+@functools.cache
+def _sentiment() -> Sentiment:
+    return Sentiment(_embedder())
+
+
+def _by_similarity(text: str, labels: list[str]) -> dict[str, float]:
+    """Softmax over the cosine similarity of the text and each label, averaged over phrasings of the label."""
+    phrases = [template.format(label) for label in labels for template in TEMPLATES]
+    vectors = _embedder().embed([text, *phrases])
+    means = (vectors[1:] @ vectors[0]).reshape(len(labels), len(TEMPLATES)).mean(1)
+    return _softmax(labels, [SHARPNESS * float(mean) for mean in means])
+
+
+def _with_model(text: str, labels: list[str], name: str) -> dict[str, float]:
+    """A sequence classifier: one for entailment judges any labels, any other knows its own only."""
+    model, tokenizer = load_model("AutoModelForSequenceClassification", name, device_of("classifier"))
+    known = {str(label).lower(): int(index) for index, label in model.config.id2label.items()}
+    entailment = next((index for label, index in known.items() if label.startswith("entail")), None)
+    if entailment is not None:
+        pairs = [HYPOTHESIS.format(label) for label in labels]
+        logits = _logits(model, tokenizer, [text] * len(labels), pairs)
+        return _softmax(labels, [float(row[entailment]) for row in logits])
+    chosen = [label for label in labels if label.lower() in known]
+    if len(chosen) < len(labels) and labels != list(SENTIMENTS):
+        names = ", ".join(map(str, model.config.id2label.values()))
+        raise UsageError(
+            f"the model {name!r} knows only the labels {names}", "use them, or an entailment model"
+        )
+    if len(chosen) < 2:  # asked for the sentiment: the model's own classes are the answer
+        chosen = [str(label) for label in model.config.id2label.values()]
+    row = _logits(model, tokenizer, [text], None)[0]
+    return _softmax(chosen, [float(row[known[label.lower()]]) for label in chosen])
+
+
+def _logits(model: Any, tokenizer: Any, texts: list[str], pairs: list[str] | None) -> Any:
+    """Shape (len(texts), classes); a text too long for the model is cut, its hypothesis is not."""
+    import torch
+
+    limit = min(int(getattr(model.config, "max_position_embeddings", 512)), 512)
+    cut: Any = "only_first" if pairs else True
+    batch = tokenizer(texts, pairs, return_tensors="pt", padding=True, truncation=cut, max_length=limit)
+    tokens = {key: value.to(model.device) for key, value in batch.items()}
+    with torch.inference_mode():
+        return model(**tokens).logits.float()
+
+
+def _softmax(labels: list[str], logits: list[float]) -> dict[str, float]:
+    top = max(logits)
+    powers = [math.exp(logit - top) for logit in logits]
+    return {label: power / sum(powers) for label, power in zip(labels, powers, strict=True)}
