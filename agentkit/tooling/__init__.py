@@ -1,1 +1,1 @@
-"""Tools: schemas from signatures, loading, policy-free running in a sandbox. Knows no model and no retrieval."""
+"""Tools: schemas from signatures, loading, running in a sandbox. Knows no model and no retrieval."""

@@ -131,7 +131,8 @@ def _import_file(path: Path) -> ModuleType:
         sys.modules[package] = parent
     name = f"{package}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # always so for a .py file
+    assert spec is not None  # always so for a .py file
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

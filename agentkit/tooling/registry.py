@@ -89,7 +89,7 @@ class ToolRegistry:
                 found.output_limit if found.output_limit is not None else self._settings.output_limit,
                 cancel,
             )
-        except Exception as error:  # noqa: BLE001 - the promise of this method
+        except Exception as error:  # the promise of this method
             outcome = Outcome(False, error=error_text(error))
         seconds = round(time.perf_counter() - started, 4)
         return ToolResult(

@@ -38,7 +38,7 @@ def run_bounded(
     """
     try:
         return bounded(call(arguments), limit)
-    except BaseException as error:  # noqa: BLE001 - SystemExit of a tool is its failure too
+    except BaseException as error:  # SystemExit of a tool is its failure too
         return Outcome(False, error=error_text(error))
 
 
@@ -64,7 +64,7 @@ def error_text(error: BaseException) -> str:
     """``ValueError: message`` on one line; an `AgentkitError` speaks for itself."""
     try:
         message = _one_line(str(error))
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that the tool failed
+    except Exception:  # a broken __str__ must not hide that the tool failed
         message = "no message"
     if isinstance(error, AgentkitError):
         return message

@@ -35,7 +35,9 @@ def write(folder: Path, name: str, text: str) -> Path:
 def test_files_load_in_order_and_import_their_neighbours(tmp_path: Path) -> None:
     write(tmp_path, "_helper.py", "WORD = 'hi'\n")
     write(tmp_path, "json.py", HEAD + GREET)
-    code = HEAD + GREET.replace("greet", "wave").replace("    return", "    from ._helper import WORD\n    return WORD +")
+    code = HEAD + GREET.replace("greet", "wave").replace(
+        "    return", "    from ._helper import WORD\n    return WORD +"
+    )
     write(tmp_path, "a-b.py", code)
     before = sys.modules["json"]
     tools = load_tools(tmp_path)
@@ -69,7 +71,9 @@ def test_no_folder_no_tools(tmp_path: Path) -> None:
         ("x = '\0'\n", "", "null bytes"),
     ],
 )
-def test_a_file_that_does_not_load_is_named_in_one_line(tmp_path: Path, text: str, where: str, problem: str) -> None:
+def test_a_file_that_does_not_load_is_named_in_one_line(
+    tmp_path: Path, text: str, where: str, problem: str
+) -> None:
     write(tmp_path, "broken.py", text)
     with pytest.raises(ProjectError) as caught:
         load_tools(tmp_path)
@@ -114,7 +118,7 @@ def test_entry_points_run_in_the_worker_too(installed_package: Path) -> None:
 
 def test_an_entry_point_that_does_not_load(installed_package: Path) -> None:
     (installed_package / "their_tools.py").write_text("raise OSError('gone')")
-    with pytest.raises(ProjectError, match="entry point 'theirs' .* OSError: gone"):
+    with pytest.raises(ProjectError, match=r"entry point 'theirs' .* OSError: gone"):
         loading.load_entry_points()
     with pytest.raises(NotFoundError):
         loading.load_entry_point("unknown")

@@ -24,7 +24,6 @@ from agentkit.tooling.tool import Tool, tool
 MakeRegistry = Callable[..., ToolRegistry]
 
 
-
 def call(name: str, /, **arguments: Any) -> ToolCall:
     """A call as the model makes it."""
     return ToolCall("call_1", name, arguments)
@@ -363,7 +362,9 @@ def test_options_of_a_closure_are_those_of_its_registry() -> None:
 
     set_options({"mine": {"from": "process"}})
     try:
-        assert ToolRegistry([mine], ToolSettings(options={"mine": {"a": 1}})).run(call("mine")).value == {"a": 1}
+        assert ToolRegistry([mine], ToolSettings(options={"mine": {"a": 1}})).run(call("mine")).value == {
+            "a": 1
+        }
         assert tool_options("mine") == {"from": "process"}
     finally:
         set_options({})

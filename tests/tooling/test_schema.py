@@ -90,13 +90,18 @@ def test_the_whole_schema_of_a_tool() -> None:
             datetime,
             {"type": "string", "format": "date-time"},
             "2024-02-29T10:00:00",
-            datetime(2024, 2, 29, 10),  # noqa: DTZ001
+            datetime(2024, 2, 29, 10),
         ),
         (Path, {"type": "string", "format": "path"}, "a/b", Path("a/b")),
         (Literal["a", "b"], {"type": "string", "enum": ["a", "b"]}, "b", "b"),
         (Colour, {"type": "string", "enum": ["red", "blue"]}, "blue", Colour.BLUE),
         (list[int], {"type": "array", "items": {"type": "integer"}}, [1, 2], [1, 2]),
-        (dict[str, float], {"type": "object", "additionalProperties": {"type": "number"}}, {"a": 1}, {"a": 1.0}),
+        (
+            dict[str, float],
+            {"type": "object", "additionalProperties": {"type": "number"}},
+            {"a": 1},
+            {"a": 1.0},
+        ),
         (str | None, {"anyOf": [{"type": "string"}, {"type": "null"}]}, None, None),
         (Any, {}, [1], [1]),
         (Annotated[int, Field(ge=1, description="How many")],
@@ -130,7 +135,7 @@ def test_the_whole_schema_of_a_tool() -> None:
     ],
 )  # fmt: skip
 def test_every_kind_of_parameter(annotation: Any, schema: Any, given: Any, received: Any) -> None:
-    def take(value) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def take(value) -> str:  # type: ignore[no-untyped-def]
         """Take it."""
         seen.append(value)
         return "ok"
@@ -214,7 +219,7 @@ def test_options_and_examples() -> None:
     assert cancel_order.spec.examples == (ToolExample("stop 7", {"order": 7}),)
 
 
-def no_annotation(x) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def no_annotation(x) -> str:  # type: ignore[no-untyped-def]
     """Words."""
     return str(x)
 
@@ -284,7 +289,7 @@ def test_bad_examples(example: Any) -> None:
         """Look."""
         return order
 
-    with pytest.raises(SchemaError, match="the example .* does not fit"):
+    with pytest.raises(SchemaError, match=r"the example .* does not fit"):
         tool(examples=[example])(look)
 
 
@@ -297,7 +302,9 @@ def test_a_tool_from_an_openai_schema() -> None:
         made()
 
 
-@pytest.mark.parametrize("schema", [{}, {"function": {"name": ""}}, {"name": "a\x1b[2J"}, {"name": 3}, "x", None])
+@pytest.mark.parametrize(
+    "schema", [{}, {"function": {"name": ""}}, {"name": "a\x1b[2J"}, {"name": 3}, "x", None]
+)
 def test_schemas_without_a_usable_name(schema: Any) -> None:
     with pytest.raises(SchemaError, match="no usable name"):
         Tool.from_schema(schema)
