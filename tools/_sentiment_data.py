@@ -163,8 +163,8 @@ GOOD = _words(
     fun generous glad good gorgeous grateful great handy happy helpful helped impressed impressive incredible
     kind love loved lovely loves magnificent marvellous neat nice outstanding perfect perfectly pleasant
     pleased pleasure polite prompt promptly quick quickly quiet recommend recommended refreshing reliable
-    satisfied smooth smoothly soft spotless stunning sturdy stylish superb sweet tasty terrific thank thanks thankful
-    thrilled top treat warm welcoming well wonderful worth wow"""
+    satisfied smooth smoothly soft spotless stunning sturdy stylish superb sweet tasty terrific
+    thank thanks thankful thrilled top treat warm welcoming well wonderful worth wow"""
 )
 BAD = _words(
     """angry annoyed annoying appalling avoid awful awkward bad boring broke broken bug buggy bugs cheap
