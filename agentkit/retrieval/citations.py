@@ -1,0 +1,176 @@
+"""Which passage supports a sentence of an answer; sentences nothing supports are dropped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from agentkit.messages import Citation, Passage
+from agentkit.retrieval.numbers import contradicts
+from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.sentences import sentences
+from agentkit.retrieval.words import content_words, stems, words
+
+SUPPORT_THRESHOLD = 0.6
+"""Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
+COURTESY_WORDS = 8
+
+_MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
+_NEGATIONS = frozenset("not no never cannot without neither nor none nothing unable except".split())  # noqa: SIM905
+_COURTESY = stems(
+    "go help hope happy glad thank thanks sorry welcome please let know question questions anything else "
+    "contact hello hi hey sure course great good answer assist assistance reach feel free ask enjoy day "
+    "wish kind regards today further more here there pleasure apologies afraid moment check look come "
+    "soon need needs anytime always nice"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The best support of one sentence."""
+
+    passage: Passage | None
+    """``None`` where nothing supports it at all."""
+    quote: str
+    """The sentence of the passage."""
+    score: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedAnswer:
+    """An answer that holds only supported sentences and courtesies."""
+
+    text: str
+    """With footnote numbers: ``You have 30 days. [1]``"""
+    citations: tuple[Citation, ...]
+    dropped: tuple[str, ...]
+    """Sentences that no passage supports, in order."""
+
+
+class Quote(NamedTuple):
+    """A sentence of a passage that answers a question."""
+
+    text: str
+    passage: Passage
+    score: float
+    """Cosine similarity with the question."""
+
+
+def support(sentence: str, passages: Sequence[Passage], embedder: Embedder) -> Support:
+    """The passage and quote that support a sentence best.
+
+    The score is the mean of two measures: the share of the sentence's content words that passage and quote
+    have, and the cosine with the quote. A number, amount or date that the passage lacks makes it 0;
+    a negation on one side only halves it.
+    """
+    best = Support(None, "", 0.0)
+    wanted = stems(sentence)
+    for passage in passages:
+        quotes = _quotes(passage)
+        if not quotes or contradicts(sentence, f"{passage.heading}\n{passage.text}"):
+            continue
+        vectors = embedder.embed([sentence, *quotes])
+        cosines = vectors[1:] @ vectors[0]
+        quote = quotes[int(np.argmax(cosines))]
+        # Words scattered over a passage need not be about one another; those of the quote mostly are.
+        texts = (f"{passage.heading} {passage.text}", f"{_last(passage.heading)} {quote}")
+        overlap = sum(len(wanted & stems(text)) for text in texts) / (2 * len(wanted)) if wanted else 0.0
+        score = (overlap + max(0.0, float(cosines.max()))) / 2
+        if _negative(sentence) != _negative(quote):
+            score /= 2
+        if score > best.score:
+            best = Support(passage, quote, min(score, 1.0))
+    return best
+
+
+def check_answer(
+    text: str, passages: Sequence[Passage], embedder: Embedder, threshold: float = SUPPORT_THRESHOLD
+) -> CheckedAnswer:
+    """Number the supported sentences of an answer and drop the others.
+
+    A courtesy ("I hope that helps!") stays as it is; footnote marks the model wrote itself are removed.
+    Sentences that rest on the same quote share a number.
+    """
+    citations: dict[tuple[str, str], Citation] = {}
+    dropped: list[str] = []
+    lines: list[str] = []
+    for line in _MARKER.sub("", text).splitlines():
+        kept: list[str] = []
+        for sentence in sentences(line):
+            if is_courtesy(sentence):
+                kept.append(sentence)
+                continue
+            found = support(sentence, passages, embedder)
+            if found.passage is None or found.score < threshold:
+                dropped.append(sentence)
+                continue
+            passage = found.passage
+            key = (passage.document, found.quote)
+            new = Citation(
+                len(citations) + 1, passage.document, passage.heading, passage.page, found.quote, found.score
+            )
+            kept.append(f"{sentence} [{citations.setdefault(key, new).number}]")
+        if kept or not line.strip():
+            lines.append(" ".join(kept))
+    checked = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    return CheckedAnswer(checked, tuple(citations.values()), tuple(dropped))
+
+
+def is_courtesy(sentence: str) -> bool:
+    """Whether a sentence claims nothing: short, without a number, and made of polite words only."""
+    if len(words(sentence)) >= COURTESY_WORDS or any(character.isdigit() for character in sentence):
+        return False
+    return stems(sentence) <= _COURTESY
+
+
+def best_quotes(
+    question: str, passages: Sequence[Passage], embedder: Embedder, limit: int = 2
+) -> list[Quote]:
+    """The sentences that answer a question best, best first, each complete enough to stand alone."""
+    candidates = [(quote, passage) for passage in passages for quote in _quotes(passage)]
+    if not candidates or not question.strip():
+        return []
+    texts = [f"{_last(passage.heading)}: {quote}" for quote, passage in candidates]
+    vectors = embedder.embed([question, *texts])
+    cosines = vectors[1:] @ vectors[0]
+    wanted = stems(question)
+    # Words the question and the sentence share break ties between sentences on one subject.
+    shared = [len(wanted & stems(text)) / max(len(wanted), 1) for text in texts]
+    scores = cosines + 0.1 * np.array(shared)
+    best: dict[str, Quote] = {}
+    for n in np.argsort(-scores, kind="stable"):
+        quote, passage = candidates[int(n)]
+        best.setdefault(quote, Quote(quote, passage, float(cosines[n])))
+        if len(best) == limit:
+            break
+    return list(best.values())
+
+
+def _quotes(passage: Passage) -> list[str]:
+    """The passage's sentences; a lead-in ("You need:") or a fragment is joined with its neighbour."""
+    quotes: list[str] = []
+    carry = ""
+    for sentence in sentences(passage.text):
+        joined = f"{carry} {sentence}".strip()
+        if sentence.endswith(":") and len(joined) < 300:
+            carry = joined
+        elif len(content_words(sentence)) < 2 and quotes and not carry:
+            quotes[-1] = f"{quotes[-1]} {sentence}"
+        else:
+            quotes.append(joined)
+            # The lead-in of a list holds for all its lines.
+            carry = carry if carry and sentence.startswith("- ") else ""
+    return quotes or ([carry] if carry else [])
+
+
+def _last(heading: str) -> str:
+    return heading.rsplit(" > ", 1)[-1]
+
+
+def _negative(text: str) -> bool:
+    return any(word in _NEGATIONS or word.endswith("n't") for word in words(text))

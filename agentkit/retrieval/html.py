@@ -1,0 +1,125 @@
+"""HTML to `Document`: headings give the structure, table rows and list items become lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from agentkit.retrieval.documents import Document, DocumentBuilder
+
+if TYPE_CHECKING:
+    from bs4 import Tag
+
+DROPPED = (
+    "nav", "header", "footer", "script", "style", "noscript", "template", "form", "button", "svg", "iframe",
+    "head",
+)  # fmt: skip
+HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+LINES = ("li", "tr", "dt", "dd")
+BLOCKS = (
+    "p", "div", "section", "article", "main", "aside", "blockquote", "pre", "ul", "ol", "dl",
+    "table", "thead", "tbody", "tfoot", "figure", "figcaption", "caption", "details", "summary", "address",
+    "hr", "body",
+)  # fmt: skip
+_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+
+
+def load_html(text: str, name: str) -> Document:
+    """HTML without navigation, header, footer, scripts and hidden elements."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(text, "html.parser")
+    # The first h1 names the page even where it stands in a <header> that is dropped below.
+    title = soup.find("h1") or soup.find("title")
+    fallback = title.get_text(" ") if title is not None else ""
+    for tag in soup.find_all(_is_dropped):
+        tag.extract()
+    reader = _Reader()
+    root = soup.find("main") or soup.find("article") or soup.find("body") or soup
+    for event, name_of_tag, string in _walk(root):
+        reader.read(event, name_of_tag, string)
+    reader.close()
+    return reader.builder.build(name, fallback)
+
+
+def _is_dropped(tag: Tag) -> bool:
+    hidden = (
+        tag.has_attr("hidden")
+        or tag.get("aria-hidden") == "true"
+        or _HIDDEN.search(str(tag.get("style", "")))
+    )
+    return tag.name in DROPPED or bool(hidden)
+
+
+def _walk(root: Tag) -> Iterator[tuple[str, str, str]]:
+    """(start, end or text; tag name; text) in reading order. A stack, as pages nest without limit."""
+    from bs4 import Tag
+    from bs4.element import NavigableString, PreformattedString
+
+    stack: list[tuple[Tag, Iterator[object]]] = [(root, iter(root.children))]
+    while stack:
+        parent, children = stack[-1]
+        child = next(children, None)
+        if child is None:
+            stack.pop()
+            yield "end", parent.name, ""
+        elif isinstance(child, Tag):
+            yield "start", child.name, ""
+            stack.append((child, iter(child.children)))
+        elif isinstance(child, NavigableString) and not isinstance(child, PreformattedString):
+            yield "text", "", str(child)
+
+
+class _Reader:
+    """Turns walk events into headings, paragraphs and lines; ``_text`` is what has no end yet."""
+
+    def __init__(self) -> None:
+        self.builder = DocumentBuilder()
+        self._text: list[str] = []
+        self._as_line = 0
+        """How many list items or table rows are open."""
+        self._preformatted = False
+
+    def read(self, event: str, tag: str, string: str) -> None:
+        if event == "text":
+            self._text.append(string if self._preformatted else re.sub(r"\s+", " ", string))
+        elif tag == "br":
+            self._text.append("\n" if event == "start" and not self._as_line else " ")
+        elif tag in ("td", "th"):
+            self._text.append(" | " if event == "end" else "")
+        elif tag in HEADINGS:
+            if event == "end":
+                text, self._text = "".join(self._text), []
+                self.builder.heading(int(tag[1]), text)
+            else:
+                self.close()
+        elif tag in LINES:
+            self._line_tag(event, tag)
+        elif self._as_line and tag in ("p", "div"):
+            self._text.append(" ")
+        elif tag in BLOCKS:
+            self.close()
+            self._preformatted = tag == "pre" and event == "start"
+            if tag in ("ul", "ol", "dl", "table") and not self._as_line:
+                self.builder.flush()
+
+    def _line_tag(self, event: str, tag: str) -> None:
+        self.close()
+        self._as_line += 1 if event == "start" else -1
+        if event == "start" and tag == "li":
+            self._text.append("- ")
+
+    def close(self) -> None:
+        """End the open paragraph or line."""
+        text, self._text = "".join(self._text), []
+        if self._as_line:
+            cells = [" ".join(cell.split()) for cell in text.split(" | ")]
+            line = " | ".join(cell for cell in cells if cell)
+            if line != "-":
+                self.builder.line(line)
+        elif text.strip():
+            lines = (
+                text.splitlines() if self._preformatted else [" ".join(x.split()) for x in text.splitlines()]
+            )
+            self.builder.paragraph("\n".join(lines))

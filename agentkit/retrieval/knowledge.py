@@ -1,0 +1,251 @@
+"""The knowledge base: a folder of documents, and documents added by hand, searched together."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agentkit.errors import KnowledgeError, NotFoundError, UsageError
+from agentkit.messages import Passage
+from agentkit.retrieval.abstention import Abstention, load_abstention
+from agentkit.retrieval.database import damaged_files
+from agentkit.retrieval.index import Index
+from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.records import IndexedDocument, StoredChunk, Vectors
+from agentkit.retrieval.sync import (
+    Progress,
+    SyncReport,
+    copy_file,
+    find_sources,
+    sources_of,
+    synchronize,
+)
+from agentkit.retrieval.words import content_words
+
+CANDIDATES = 24
+"""Chunks that each of the two searches, by vector and by words, offers for ranking."""
+LEXICAL_WEIGHT = 0.005
+"""Of one unit of BM25 (scores reach 20) against a cosine; chosen on the tuning questions."""
+QUERY_WORDS = 64
+"""Words of a question that take part in lexical search."""
+QUERY_CHARACTERS = 8_000
+
+
+class KnowledgeBase:
+    """Finds passages; keeps its index in step with the files.
+
+    Nothing is read or written before the first use, so a damaged index can still be rebuilt.
+
+    Args:
+        folder: Documents kept by the user; ``None`` for a knowledge base of added documents only.
+        index_path: The SQLite file. Beside it: ``.faiss`` (a view) and ``.added/`` (copies of added files).
+        embedder: Texts to vectors.
+        on_notice: Told of every repair, as it happens; `notices` keeps them too.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        index_path: Path,
+        embedder: Embedder,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.index_path = index_path
+        self.embedder = embedder
+        self.notices: list[str] = []
+        self._on_notice = on_notice
+        self._added = index_path.with_name(index_path.name + ".added")
+        self._lock = threading.RLock()
+        self._opened: Index | None = None
+
+    def search(self, query: str, limit: int = 4) -> list[Passage]:
+        """The best passages: order by cosines and BM25 together, the score is the cosine.
+
+        Raises:
+            UsageError: The query is empty, or ``limit`` is less than 1.
+            KnowledgeError: The index is damaged.
+        """
+        query = query[:QUERY_CHARACTERS].strip()
+        if not query:
+            raise UsageError("the question is empty", "ask something")
+        if limit < 1:
+            raise UsageError(f"a limit of {limit} passages finds nothing", "use 1 or more")
+        index = self._index()
+        vector = self.embedder.embed([query])[0]
+        wanted = max(CANDIDATES, limit)
+        lexical = index.matching(content_words(query)[:QUERY_WORDS], wanted)
+        chunks = index.fetch([*{*index.nearest(vector, wanted), *lexical}])
+        best = sorted(
+            chunks.values(), key=lambda chunk: -_relevance(chunk, vector, lexical.get(chunk.id, 0.0))
+        )
+        return [
+            Passage(c.id, c.document, c.heading, c.text, float(c.vectors[0] @ vector), c.page, c.start, c.end)
+            for c in best[:limit]
+        ]
+
+    def answerable(self, query: str, passages: Sequence[Passage]) -> float:
+        """Probability, 0 to 1, that the passages answer the question; compare with `answer_threshold`."""
+        return self._abstention.probability(query[:QUERY_CHARACTERS], passages, self.embedder, self._index())
+
+    @property
+    def answer_threshold(self) -> float:
+        """`answerable` under this means: say that the knowledge base does not know."""
+        return self._abstention.threshold
+
+    @property
+    def _abstention(self) -> Abstention:
+        return load_abstention()
+
+    def sync(self, progress: Progress | None = None) -> SyncReport:
+        """Bring the index in step with the files; unreadable files are named in the report and skipped.
+
+        Args:
+            progress: Called with the name of every document that has been embedded.
+
+        Raises:
+            KnowledgeError: The folder is missing, or the index is damaged or not writable.
+        """
+        return self._sync(self._index(), progress, force=False)
+
+    def add(self, paths: Sequence[Path], progress: Progress | None = None) -> SyncReport:
+        """Add files, or all files of folders, to the knowledge base; their content is copied.
+
+        A document of the same name that was added before is replaced.
+
+        Raises:
+            NotFoundError: A path does not exist; nothing has been added.
+            KnowledgeError: None of the files can be read as text, or a name is taken by the folder.
+        """
+        from agentkit.retrieval.loaders import load_document
+
+        index = self._index()
+        skipped: list[tuple[str, str]] = []
+        sources = [source for path in paths for source in sources_of(path, skipped)]
+        taken = {document.name for document in index.documents() if document.origin == "folder"}
+        accepted = []
+        for source in sources:
+            try:
+                if source.name in taken:
+                    raise KnowledgeError(
+                        f"{source.name} is in {self.folder} already", "change the file there"
+                    )
+                load_document(source.path, source.name)
+                accepted.append(source)
+            except KnowledgeError as error:
+                skipped.append((source.name, str(error)))
+        if skipped and not accepted:
+            raise KnowledgeError(skipped[0][1])
+        for source in accepted:
+            copy_file(source.path, self._added / source.name)
+        report = self._sync(index, progress, force=False)
+        return SyncReport(
+            report.added, report.changed, report.removed, report.unchanged, (*report.skipped, *skipped)
+        )
+
+    def remove(self, name: str) -> None:
+        """Remove a document that was added.
+
+        Raises:
+            NotFoundError: There is no such document; names the nearest ones.
+            UsageError: The document is a file of the folder.
+        """
+        index = self._index()
+        documents = {document.name: document for document in index.documents()}
+        if name not in documents:
+            near = difflib.get_close_matches(name, documents, n=3, cutoff=0.4)
+            remedy = f"did you mean {', '.join(near)}?" if near else "see `agentkit knowledge list`"
+            raise NotFoundError(f"there is no document {name!r} in the knowledge base", remedy)
+        if documents[name].origin == "folder":
+            raise UsageError(
+                f"{name} is a file of {self.folder}", f"delete {self.folder}/{name} and it is gone"
+            )
+        (self._added / name).unlink(missing_ok=True)
+        index.remove([name])
+        index.save_view()
+
+    def list(self) -> list[IndexedDocument]:
+        """Every document of the index, by name."""
+        return self._index().documents()
+
+    def verify(self) -> None:
+        """Check database and view.
+
+        Raises:
+            KnowledgeError: The database is damaged; the remedy is `rebuild`.
+        """
+        self._index().verify()
+
+    def rebuild(self, progress: Progress | None = None) -> SyncReport:
+        """Load and embed every document again; a damaged index is moved aside (``.damaged``) first."""
+        with self._lock:
+            try:
+                index = self._index()
+                index.verify()
+            except KnowledgeError as error:
+                self.close()
+                for path in damaged_files(self.index_path):
+                    os.replace(path, path.with_name(path.name + ".damaged"))
+                self._notice(f"{error.cause}; moved to {self.index_path.name}.damaged and made anew")
+                index = self._index()
+            return self._sync(index, progress, force=True)
+
+    def close(self) -> None:
+        """Release the index; the next call opens it again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+    def _sync(self, index: Index, progress: Progress | None, force: bool) -> SyncReport:
+        if self.folder is not None and not self.folder.is_dir():
+            raise KnowledgeError(
+                f"the knowledge folder {self.folder} does not exist", "make it or name another"
+            )
+        skipped: list[tuple[str, str]] = []
+        sources = [] if self.folder is None else [*find_sources(self.folder, "folder", skipped)]
+        names = {source.name for source in sources}
+        for source in find_sources(self._added, "added", skipped) if self._added.is_dir() else ():
+            if source.name in names:
+                skipped.append(
+                    (source.name, "an added document of this name is hidden by the one in the folder")
+                )
+            else:
+                sources.append(source)
+        report = synchronize(index, sources, lambda texts: self.embedder.embed(texts), progress, force)
+        return SyncReport(
+            report.added, report.changed, report.removed, report.unchanged, (*skipped, *report.skipped)
+        )
+
+    def _index(self) -> Index:
+        with self._lock:
+            if self._opened is None:
+                self._opened = Index(self.index_path, self.embedder.dimension, self._notice)
+                self._check_embedder(self._opened)
+            return self._opened
+
+    def _check_embedder(self, index: Index) -> None:
+        """Vectors of another embedder cannot be compared with ours."""
+        before = index.embedder()
+        if before == self.embedder.name:
+            return
+        had_documents = index.counts()[0] > 0
+        index.reset(self.embedder.name)
+        if had_documents:
+            self._notice(f"the embedding model changed from {before} to {self.embedder.name}; indexing again")
+            self._sync(index, None, force=True)
+
+    def _notice(self, text: str) -> None:
+        self.notices.append(text)
+        if self._on_notice:
+            self._on_notice(text)
+
+
+def _relevance(chunk: StoredChunk, vector: Vectors, bm25: float) -> float:
+    """Mean of four cosines (section, its text, its best sentence, its document) and a share of BM25."""
+    rows = chunk.vectors @ vector
+    cosines = (rows[0], rows[1], rows[2:].max(initial=-1.0), chunk.document_vector @ vector)
+    return float(sum(cosines)) / 4 + LEXICAL_WEIGHT * bm25

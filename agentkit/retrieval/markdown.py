@@ -1,0 +1,104 @@
+"""Markdown to `Document`: structure from headings, text without marks."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from agentkit.retrieval.documents import Document, DocumentBuilder, clean_line
+
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
+_SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_QUOTE = re.compile(r" {0,3}>[ ]?")
+_RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
+_ITEM = re.compile(r"[ \t]*(?:([-*+])|(\d{1,9}[.)]))[ \t]+(.*)")
+_ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
+_ROW_RULE = re.compile(r"[\s|:-]+$")
+_DEFINITION = re.compile(r" {0,3}\[[^\]]{1,200}\]:[ \t]+\S+")
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+
+# The repeat counts are bounded so that no line, however odd, costs quadratic time.
+_INLINE = (
+    (re.compile(r"!?\[([^\[\]]{0,500})\]\([^()\s]{0,2000}(?:\s+[\"'(][^\"')]{0,500}[\"')])?\)"), r"\1"),
+    (re.compile(r"!?\[([^\[\]]{1,500})\]\[[^\[\]]{0,200}\]"), r"\1"),
+    (re.compile(r"<((?:https?://|mailto:)[^\s<>]{1,500})>"), r"\1"),
+    (re.compile(r"</?[A-Za-z][^<>]{0,500}>"), ""),
+    (re.compile(r"(\*{1,3})(?=[^\s*])([^*]{1,500}?)(?<=[^\s*])\1"), r"\2"),
+    (re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^\n]{1,500}?)(?<=[^\s_])\1(?!\w)"), r"\2"),
+    (re.compile(r"~~([^~]{1,500})~~"), r"\1"),
+    (re.compile(r"(`{1,2})([^`]{1,500})\1"), r"\2"),
+    (re.compile(r"\\([\\`*_{}\[\]()#+.!|<>~-])"), r"\1"),
+)
+
+
+def load_markdown(text: str, name: str) -> Document:
+    """Markdown: ATX and setext headings; emphasis, link targets and front matter are dropped."""
+    text = _COMMENT.sub("", _FRONT_MATTER.sub("", text, count=1))
+    return _Reader().read(text).build(name)
+
+
+def plain(text: str) -> str:
+    """Inline Markdown without its marks."""
+    for pattern, replacement in _INLINE:
+        text = pattern.sub(replacement, text)
+    return clean_line(html.unescape(text))
+
+
+class _Reader:
+    """Line by line; ``_open`` holds the lines of the paragraph or list item being read."""
+
+    def __init__(self) -> None:
+        self.builder = DocumentBuilder()
+        self._open: list[str] = []
+        self._in_list = False
+
+    def read(self, text: str) -> DocumentBuilder:
+        mark, code = "", list[str]()
+        for line in text.splitlines():
+            if mark and not line.strip().startswith(mark):
+                code.append(line)
+            elif mark:
+                self.builder.paragraph("\n".join(code))
+                mark, code = "", []
+            elif fence := _FENCE.match(line):
+                self._close()
+                mark = fence.group(1)
+            else:
+                self._line(_QUOTE.sub("", line))
+        self._close()
+        self.builder.paragraph("\n".join(code))
+        return self.builder
+
+    def _line(self, line: str) -> None:
+        if not line.strip():
+            self._close()
+        elif heading := _ATX.match(line):
+            self._close()
+            self.builder.heading(len(heading.group(1)), plain(heading.group(2) or ""))
+        elif self._open and not self._in_list and (under := _SETEXT.match(line)):
+            title, self._open = " ".join(self._open), []
+            self.builder.heading(1 if under.group(1)[0] == "=" else 2, plain(title))
+        elif _RULE.match(line) or _DEFINITION.match(line):
+            self._close()
+        elif _ROW.match(line):
+            self._close()
+            if not _ROW_RULE.match(line):
+                cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
+                self.builder.line(" | ".join(plain(cell) for cell in cells))
+        elif item := _ITEM.match(line):
+            self._close()
+            self._in_list = True
+            self._open = [f"{item.group(2) or '-'} {item.group(3)}"]
+        else:
+            self._open.append(line.strip())
+
+    def _close(self) -> None:
+        """End the open paragraph or list item."""
+        text = plain(" ".join(self._open))
+        if self._in_list:
+            self.builder.line(text)
+        elif text:
+            self.builder.paragraph(text)
+        self._open, self._in_list = [], False

@@ -1,0 +1,166 @@
+"""What is on disk, and what of it the index does not have yet."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agentkit.errors import KnowledgeError, NotFoundError
+from agentkit.retrieval.chunks import Chunk, chunk_document
+from agentkit.retrieval.index import Index
+from agentkit.retrieval.loaders import parse_document, read_bytes
+from agentkit.retrieval.records import Origin, Vectors
+from agentkit.retrieval.sentences import sentences
+
+Progress = Callable[[str], None]
+Embed = Callable[[list[str]], Vectors]
+GROUP = 64
+"""Chunks embedded together, across documents: full batches cost half of many small ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that should be in the index."""
+
+    name: str
+    path: Path
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a round of synchronisation did; names in order."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    """(name, reason) of files that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    source: Source
+    sha256: str
+    title: str
+    chunks: list[Chunk]
+
+
+def find_sources(folder: Path, origin: Origin, skipped: list[tuple[str, str]]) -> Iterator[Source]:
+    """Every visible file under a folder, by name; what must not be followed goes to ``skipped``."""
+    root = folder.resolve()
+
+    def unreadable(error: OSError) -> None:
+        skipped.append((_name(Path(error.filename), folder), f"cannot be read: {error.strerror}"))
+
+    for where, folders, files in os.walk(folder, onerror=unreadable):
+        here = Path(where)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in [name for name in folders if (here / name).is_symlink()]:
+            skipped.append((_name(here / name, folder), "a link to a folder is not followed"))
+        for name in sorted(
+            name for name in files if not name.startswith((".", "~")) and not name.endswith("~")
+        ):
+            path = here / name
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                skipped.append((_name(path, folder), "a link that leads out of the knowledge folder"))
+            else:
+                yield Source(_name(path, folder), path, origin)
+
+
+def synchronize(
+    index: Index, sources: list[Source], embed: Embed, progress: Progress | None, force: bool
+) -> SyncReport:
+    """Make the index hold exactly ``sources``; only new and changed files are loaded and embedded.
+
+    Every document is stored in a transaction of its own: a stop half-way keeps what is done.
+    """
+    known = {document.name: document for document in index.documents()}
+    added, changed, unchanged = list[str](), list[str](), list[str]()
+    skipped: list[tuple[str, str]] = []
+    pending: list[_Loaded] = []
+    for source in sources:
+        try:
+            data = read_bytes(source.path)
+            sha256 = hashlib.sha256(data).hexdigest()
+            old = known.get(source.name)
+            if old and not force and (old.sha256, old.origin) == (sha256, source.origin):
+                unchanged.append(source.name)
+                continue
+            document = parse_document(data, source.path, source.name)
+        except KnowledgeError as error:
+            skipped.append((source.name, str(error)))
+            continue
+        (changed if old else added).append(source.name)
+        pending.append(_Loaded(source, sha256, document.title, chunk_document(document)))
+        if sum(len(loaded.chunks) for loaded in pending) >= GROUP:
+            _store(index, pending, embed, progress)
+            pending = []
+    _store(index, pending, embed, progress)
+    removed = sorted(known.keys() - {*added, *changed, *unchanged})
+    if removed:
+        index.remove(removed)
+    index.save_view()
+    return SyncReport(tuple(added), tuple(changed), tuple(removed), tuple(unchanged), tuple(skipped))
+
+
+def _store(index: Index, pending: list[_Loaded], embed: Embed, progress: Progress | None) -> None:
+    if not pending:
+        return
+    texts = {text for loaded in pending for chunk in loaded.chunks for text in _embedded(chunk)}
+    vectors = dict(zip(texts, embed(list(texts)), strict=True))
+    for loaded in pending:
+        own = [np.stack([vectors[text] for text in _embedded(chunk)]) for chunk in loaded.chunks]
+        source = loaded.source
+        index.put(source.name, loaded.title, loaded.sha256, source.origin, loaded.chunks, own)
+        if progress:
+            progress(source.name)
+
+
+def _embedded(chunk: Chunk) -> list[str]:
+    """The rows of `StoredChunk.vectors`: a question may match a whole section or one sentence of it."""
+    return [chunk.embedded_text(), chunk.text, *sentences(chunk.text)]
+
+
+def _name(path: Path, folder: Path) -> str:
+    # Undecodable bytes of a file name must not reach SQLite as lone surrogates.
+    return path.relative_to(folder).as_posix().encode(errors="surrogateescape").decode(errors="replace")
+
+
+def sources_of(path: Path, skipped: list[tuple[str, str]]) -> list[Source]:
+    """The file, or the files of the folder, that a user asks to add.
+
+    Raises:
+        NotFoundError: There is nothing at ``path``.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist", "name an existing file or folder")
+    if not path.is_dir():
+        return [Source(path.name, path, "added")]
+    name = path.resolve().name
+    return [Source(f"{name}/{s.name}", s.path, "added") for s in find_sources(path, "added", skipped)]
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy content only, whole or not at all, readable by the owner only."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with (
+            source.open("rb") as read,
+            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as write,
+        ):
+            shutil.copyfileobj(read, write)
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise KnowledgeError(
+            f"cannot copy {source}: {error.strerror}", "check permissions and the disk"
+        ) from error

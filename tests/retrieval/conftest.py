@@ -1,0 +1,70 @@
+"""The real MiniLM, and one index over the starter knowledge base for all tests that only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agentkit.assets import asset_path
+from agentkit.retrieval.embedder import MiniLMEmbedder, load_embedder
+from agentkit.retrieval.knowledge import KnowledgeBase
+
+STARTER = Path(__file__).parents[2] / "knowledge"
+
+
+class CountingEmbedder:
+    """A real embedder that remembers how many texts it was given."""
+
+    def __init__(self, inner: MiniLMEmbedder, name: str = "") -> None:
+        self.inner = inner
+        self.name = name or inner.name
+        self.texts = 0
+
+    @property
+    def dimension(self) -> int:
+        return self.inner.dimension
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.texts += len(texts)
+        return self.inner.embed(texts)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> MiniLMEmbedder:
+    return load_embedder(asset_path("minilm"))
+
+
+@pytest.fixture
+def embedder(minilm: MiniLMEmbedder) -> CountingEmbedder:
+    return CountingEmbedder(minilm)
+
+
+@pytest.fixture(scope="session")
+def starter(minilm: MiniLMEmbedder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
+    base = KnowledgeBase(STARTER, tmp_path_factory.mktemp("starter") / "index.db", minilm)
+    report = base.sync()
+    assert report.skipped == ()
+    yield base
+    base.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three small documents."""
+    root = tmp_path / "docs"
+    (root / "sub").mkdir(parents=True)
+    (root / "returns.md").write_text("# Returns\n\n## Period\n\nYou can return items within 30 days.\n")
+    (root / "sub" / "shipping.txt").write_text("SHIPPING\n\nStandard delivery costs 4.95 euros.\n")
+    (root / "contact.html").write_text("<h1>Contact</h1><p>Call us from Monday to Friday.</p>")
+    return root
+
+
+@pytest.fixture
+def base(folder: Path, tmp_path: Path, embedder: CountingEmbedder) -> Iterator[KnowledgeBase]:
+    base = KnowledgeBase(folder, tmp_path / "index.db", embedder)
+    yield base
+    base.close()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+
+from agentkit.messages import Passage
+from agentkit.retrieval.citations import best_quotes, check_answer, is_courtesy, support
+from agentkit.retrieval.embedder import MiniLMEmbedder
+from agentkit.retrieval.numbers import Number, contradicts, numbers
+
+RETURNS = Passage(
+    1,
+    "returns.md",
+    "Returns > How long you have",
+    "You can return any unused item within 30 days of delivery. A return label costs €3.95, which we deduct.",
+    0.7,
+)
+GIFTS = Passage(
+    2, "gift.md", "Gift cards", "Gift cards cannot be returned.\nYou need:\n- the 16-digit code", 0.5
+)
+PASSAGES = [RETURNS, GIFTS]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("€4.90", {Number("4.9", "€")}),
+        ("4,90 euros", {Number("4.9", "€")}),
+        ("1,000 items", {Number("1000", "")}),
+        ("thirty days", {Number("30", "day")}),
+        ("a 30-day period", {Number("30", "day")}),
+        ("2 to 4 working days", {Number("2", ""), Number("4", "day")}),
+        ("50 percent", {Number("50", "%")}),
+        ("at 13:00", {Number("13:00", "")}),
+        ("nothing here", set()),
+    ],
+)
+def test_numbers(text: str, expected: set[Number]) -> None:
+    assert numbers(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("sentence", "passage", "expected"),
+    [
+        ("within 30 days", "within thirty days", False),
+        ("within 30 days", "within 30 weeks", True),
+        ("within 2 days", "takes 2 to 4 days", False),
+        ("until 31 January", "until 31 January", False),
+        ("until 31 March", "until 31 January", True),
+        ("costs 5 euros", "costs €15", True),
+        ("no number", "3 and 4", False),
+    ],
+)
+def test_contradicts(sentence: str, passage: str, expected: bool) -> None:
+    assert contradicts(sentence, passage) is expected
+
+
+def test_a_paraphrase_is_supported(minilm: MiniLMEmbedder) -> None:
+    found = support("You have 30 days to return an unused item.", PASSAGES, minilm)
+    assert found.passage == RETURNS
+    assert found.quote == "You can return any unused item within 30 days of delivery."
+    assert 0.6 <= found.score <= 1
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "You have 14 days to return an unused item.",
+        "A return label costs €4.95.",
+        "Gift cards can be returned.",
+        "The shop was founded by two sisters.",
+    ],
+)
+def test_unsupported(minilm: MiniLMEmbedder, sentence: str) -> None:
+    assert support(sentence, PASSAGES, minilm).score < 0.6
+
+
+def test_check_answer(minilm: MiniLMEmbedder) -> None:
+    answer = (
+        "You can return unused items within 30 days of delivery [7]. It takes 99 days. "
+        "Gift cards cannot be returned. "
+        "Any unused item can be returned within 30 days.\n\nI hope that helps!"
+    )
+    checked = check_answer(answer, PASSAGES, minilm)
+    assert checked.text == (
+        "You can return unused items within 30 days of delivery. [1] Gift cards cannot be returned. [2] "
+        "Any unused item can be returned within 30 days. [1]\n\nI hope that helps!"
+    )
+    assert checked.dropped == ("It takes 99 days.",)
+    assert [(c.number, c.document, c.quote) for c in checked.citations] == [
+        (1, "returns.md", "You can return any unused item within 30 days of delivery."),
+        (2, "gift.md", "Gift cards cannot be returned."),
+    ]
+
+
+def test_without_passages_only_courtesy_stays(minilm: MiniLMEmbedder) -> None:
+    checked = check_answer("Returns are free. Thank you!", [], minilm)
+    assert (checked.text, checked.citations, checked.dropped) == ("Thank you!", (), ("Returns are free.",))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("I hope that helps!", True),
+        ("Returns are free.", False),
+        ("Sure, here you go.", True),
+        ("It is 5.", False),
+    ],
+)
+def test_courtesy(sentence: str, expected: bool) -> None:
+    assert is_courtesy(sentence) is expected
+
+
+def test_best_quotes(minilm: MiniLMEmbedder) -> None:
+    quotes = best_quotes("How many days do I have to send something back?", PASSAGES, minilm, limit=2)
+    assert len(quotes) == 2
+    assert quotes[0].text == "You can return any unused item within 30 days of delivery."
+    assert quotes[0].passage == RETURNS
+    texts = [quote.text for quote in best_quotes("What do I need?", [GIFTS], minilm, limit=9)]
+    assert "You need: - the 16-digit code" in texts
+    assert best_quotes("anything", [], minilm) == []

@@ -1,0 +1,174 @@
+"""Sync, add, remove and search, on a small folder with the real embedder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentkit.errors import KnowledgeError, NotFoundError, UsageError
+from agentkit.retrieval.knowledge import KnowledgeBase
+
+if TYPE_CHECKING:
+    from tests.retrieval.conftest import CountingEmbedder
+
+NAMES = ("contact.html", "returns.md", "sub/shipping.txt")
+
+
+def names(base: KnowledgeBase) -> list[str]:
+    return [document.name for document in base.list()]
+
+
+def test_sync_embeds_only_what_changed(base: KnowledgeBase, folder: Path, embedder: CountingEmbedder) -> None:
+    progress: list[str] = []
+    assert base.sync(progress.append).added == NAMES
+    assert progress == list(NAMES)
+    embedder.texts = 0
+    assert base.sync().unchanged == NAMES
+    assert embedder.texts == 0
+
+    (folder / "returns.md").write_text("# Returns\n\nYou can return items within 60 days.\n")
+    (folder / "contact.html").unlink()
+    (folder / "new.txt").write_text("Gift cards are valid for 5 years.")
+    report = base.sync()
+    assert (report.added, report.changed, report.removed) == (
+        ("new.txt",),
+        ("returns.md",),
+        ("contact.html",),
+    )
+    assert report.unchanged == ("sub/shipping.txt",)
+    assert "60 days" in base.search("How many days to return?")[0].text
+    assert base.search("How long is a gift card valid?")[0].document == "new.txt"
+    assert all(passage.document != "contact.html" for passage in base.search("call Monday", 10))
+
+
+def test_bad_files_are_skipped_and_named(base: KnowledgeBase, folder: Path, tmp_path: Path) -> None:
+    (folder / "photo.png").write_bytes(b"\x89PNG")
+    (folder / "nul.md").write_bytes(b"a\x00b")
+    os.mkfifo(folder / "pipe.txt")
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / ".hidden.md").write_text("hidden")
+    report = base.sync()
+    assert report.added == NAMES
+    reasons = dict(report.skipped)
+    assert sorted(reasons) == ["link.txt", "nul.md", "photo.png", "pipe.txt", "up"]
+    assert "leads out" in reasons["link.txt"]
+    assert "NUL" in reasons["nul.md"]
+
+
+def test_missing_folder_removes_nothing(base: KnowledgeBase, folder: Path) -> None:
+    base.sync()
+    folder.rename(folder.with_name("moved"))
+    with pytest.raises(KnowledgeError, match="does not exist"):
+        base.sync()
+    assert names(base) == list(NAMES)
+
+
+def test_search(base: KnowledgeBase) -> None:
+    base.sync()
+    best = base.search("What does delivery cost?", limit=2)
+    assert len(best) == 2
+    assert best[0].document == "sub/shipping.txt"
+    assert best[0].heading == "Shipping"
+    assert best[0].text == "Standard delivery costs 4.95 euros."
+    assert -1 <= best[0].score <= 1
+
+
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_an_empty_question_is_a_usage_error(base: KnowledgeBase, query: str) -> None:
+    with pytest.raises(UsageError):
+        base.search(query)
+
+
+@pytest.mark.parametrize("query", ['" OR * NEAR(', "heading:x AND -y", "\x00", "?!", "return " * 150_000])
+def test_odd_questions_find_something(base: KnowledgeBase, query: str) -> None:
+    base.sync()
+    assert base.search(query)
+
+
+def test_search_before_sync_is_empty(base: KnowledgeBase) -> None:
+    assert base.search("anything") == []
+    assert base.answerable("anything", []) == 0.0
+
+
+def test_add_and_remove(base: KnowledgeBase, tmp_path: Path) -> None:
+    base.sync()
+    extra = tmp_path / "extra.txt"
+    extra.write_text("Workshops take place on Saturdays.")
+    assert base.add([extra]).added == ("extra.txt",)
+    extra.unlink()  # the content has been copied
+    assert base.sync().unchanged == (*NAMES, "extra.txt")
+    assert base.search("When are the workshops?")[0].document == "extra.txt"
+    base.remove("extra.txt")
+    assert names(base) == list(NAMES)
+    assert base.sync().added == ()
+
+
+def test_add_refuses(base: KnowledgeBase, tmp_path: Path) -> None:
+    base.sync()
+    with pytest.raises(NotFoundError, match="nowhere"):
+        base.add([tmp_path / "nowhere.md"])
+    bad = tmp_path / "bad.md"
+    bad.write_bytes(b"\x00")
+    with pytest.raises(KnowledgeError, match=r"bad\.md"):
+        base.add([bad])
+    taken = tmp_path / "returns.md"
+    taken.write_text("other")
+    with pytest.raises(KnowledgeError, match="already"):
+        base.add([taken])
+    assert names(base) == list(NAMES)
+
+
+def test_remove_refuses(base: KnowledgeBase) -> None:
+    base.sync()
+    with pytest.raises(NotFoundError, match=r"did you mean returns\.md"):
+        base.remove("return.md")
+    with pytest.raises(UsageError, match="delete"):
+        base.remove("returns.md")
+
+
+def test_another_embedder_indexes_again(base: KnowledgeBase, embedder: CountingEmbedder) -> None:
+    base.sync()
+    base.close()
+    other = KnowledgeBase(base.folder, base.index_path, type(embedder)(embedder.inner, "other"))
+    assert names(other) == list(NAMES)
+    assert other.embedder.texts > 0  # type: ignore[attr-defined]
+    assert "changed" in other.notices[0]
+    other.close()
+
+
+def test_a_second_process_sees_changes(base: KnowledgeBase, folder: Path, embedder: CountingEmbedder) -> None:
+    base.sync()
+    reader = KnowledgeBase(folder, base.index_path, embedder)
+    assert reader.search("return")[0].document == "returns.md"
+    (folder / "new.txt").write_text("Candles burn for forty hours.")
+    base.sync()
+    assert reader.search("How long does a candle burn?")[0].document == "new.txt"
+    assert reader.notices == []
+    reader.close()
+
+
+def test_rebuild_keeps_added_documents(base: KnowledgeBase, tmp_path: Path) -> None:
+    extra = tmp_path / "extra.txt"
+    extra.write_text("Workshops take place on Saturdays.")
+    base.add([extra])
+    assert base.rebuild().changed == (*NAMES, "extra.txt")
+    base.close()
+    base.index_path.write_bytes(b"this is no database, whatever its name says" * 100)
+    with pytest.raises(KnowledgeError, match="agentkit knowledge rebuild") as caught:
+        base.list()
+    assert str(base.index_path) in caught.value.cause
+    assert base.rebuild().added == (*NAMES, "extra.txt")
+    assert base.index_path.with_name("index.db.damaged").exists()
+    assert base.search("workshops")[0].document == "extra.txt"
+
+
+def test_files_are_private(base: KnowledgeBase) -> None:
+    base.sync()
+    for path in base.index_path.parent.glob("index.db*"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
