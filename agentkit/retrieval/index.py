@@ -152,8 +152,9 @@ class Index:
         with self._read() as connection:
             rows = connection.execute(query, tuple(ids)).fetchall()
         chunks = {}
-        for *fields, vectors, mean in rows:
-            chunks[fields[0]] = StoredChunk(*fields, self._matrix(vectors), np.frombuffer(mean, np.float32))
+        for id_, name, heading, text, page, start, stop, vectors, mean in rows:
+            own, whole = self._matrix(vectors), np.frombuffer(mean, np.float32)
+            chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, whole)
         return chunks
 
     def save_view(self) -> None:
