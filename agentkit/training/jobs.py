@@ -1,0 +1,195 @@
+"""Fine-tuning jobs: each its own process, which outlives the one that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agentkit.errors import NotFoundError, TrainingError, UsageError
+from agentkit.settings import private_dir
+from agentkit.training import settings as job_settings
+from agentkit.training.adapters import check_name
+from agentkit.training.data import load_chats
+from agentkit.training.job import (
+    DATA,
+    LOG,
+    Job,
+    last_line,
+    read_progress,
+    read_settings,
+    stage_dir,
+    view,
+    write_new,
+)
+from agentkit.training.process import Process, launch, stop
+from agentkit.training.settings import make_settings
+from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
+
+__all__ = ["Job", "cancel", "get_job", "list_jobs", "start", "wait"]
+
+POLL_S = 0.2
+
+
+def start(
+    data: Path,
+    *,
+    model_name: str,
+    model_source: str | Path,
+    jobs_dir: Path,
+    adapters_dir: Path,
+    name: str | None = None,
+    epochs: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Job:
+    """Check data and settings, then start a process that trains and outlives this one.
+
+    Args:
+        data: JSONL of chats; copied, so it may change afterwards.
+        model_name: What the base model is called; the adapter will only fit a model of this name.
+        model_source: Folder, ``.gguf`` file or hub id to load it from.
+        jobs_dir: Where jobs keep their files.
+        adapters_dir: Where the adapter will lie, in a folder of its name.
+        name: Of the adapter; by default that of the file, with a number where it is taken.
+        epochs: Passes over the data.
+        options: Other fields of `JobSettings`.
+
+    Raises:
+        UsageError: A line of the data, the name or a setting is wrong; nothing was started.
+        TrainingError: The process cannot be started.
+    """
+    load_chats(data)
+    content = data.read_bytes()
+    values = {
+        **(options or {}),
+        "name": name or _free_name(data, jobs_dir, adapters_dir),
+        "model_name": model_name,
+        "model_source": str(Path(model_source).absolute() if Path(model_source).exists() else model_source),
+        "data_name": data.name,
+        "data_sha256": hashlib.sha256(content).hexdigest(),
+        "adapters_dir": adapters_dir.absolute(),
+        "epochs": epochs if epochs is not None else (options or {}).get("epochs"),
+    }
+    settings = make_settings(values)
+    check_name(adapters_dir, settings.name)
+    created = datetime.now(UTC)
+    folder = jobs_dir.absolute() / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    with job_table(jobs_dir) as table:
+        table.reserve(
+            folder.name, settings.name, created.isoformat(timespec="seconds"), Process.of(os.getpid())
+        )
+        try:
+            private_dir(folder)
+            write_new(folder / DATA, content)
+            write_new(folder / job_settings.FILE, settings.model_dump_json(indent=1).encode())
+            write_new(folder / LOG, b"")
+            table.hand_over(folder.name, launch(folder, folder / LOG))
+        except OSError as error:
+            table.end(folder.name, "failed", str(error))
+            remedy = "check free space and rights of that folder"
+            raise TrainingError(
+                f"cannot start a job in {folder}: {error.strerror or error}", remedy
+            ) from error
+    return get_job(jobs_dir, folder.name)
+
+
+def list_jobs(jobs_dir: Path) -> list[Job]:
+    """All jobs, the newest first; those whose process has died are found and marked as failed."""
+    if not (jobs_dir / FILE).is_file():
+        return []
+    with job_table(jobs_dir) as table:
+        _bury(table, jobs_dir)
+        return [view(record, jobs_dir.absolute() / record.id) for record in reversed(table.all())]
+
+
+def get_job(jobs_dir: Path, id: str) -> Job:
+    """A job by its id, the beginning of it, or the name of its adapter (then the newest).
+
+    Raises:
+        NotFoundError: There is none, or the beginning fits several.
+    """
+    jobs = list_jobs(jobs_dir)
+    for job in jobs:
+        if id in (job.id, job.name):
+            return job
+    begin = [job for job in jobs if id and job.id.startswith(id)]
+    if len(begin) == 1:
+        return begin[0]
+    cause = f"{len(begin)} jobs begin with {id!r}" if begin else f"there is no job {id!r}"
+    raise NotFoundError(cause, "see `agentkit finetune status`")
+
+
+def cancel(job: Job) -> Job:
+    """End a job; nothing of its adapter is kept. Returns how it ended: ``done`` if that came first.
+
+    Raises:
+        UsageError: The job has ended already.
+    """
+    jobs_dir = job.folder.parent
+    if not get_job(jobs_dir, job.id).active:
+        raise UsageError(f"job {job.id} has ended already", "see `agentkit finetune status`")
+    with job_table(jobs_dir) as table:
+        process = next(record.process for record in table.all() if record.id == job.id)
+        stop(process)
+        table.end(job.id, "cancelled")
+        _clear(job.folder)
+    return get_job(jobs_dir, job.id)
+
+
+def wait(
+    job: Job, timeout: float | None = None, on_progress: Callable[[dict[str, Any]], None] | None = None
+) -> Job:
+    """Wait until the job has ended.
+
+    Args:
+        job: A job in any state.
+        timeout: Seconds; afterwards the job is returned as it then is.
+        on_progress: Called once for each step since the job began, with its line of ``progress.jsonl``.
+    """
+    deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+    seen = 0
+    while True:
+        now = get_job(job.folder.parent, job.id)
+        lines = read_progress(job.folder) if on_progress else []
+        for line in lines[seen:]:
+            assert on_progress is not None
+            on_progress(line)
+        seen = len(lines)
+        if not now.active or time.monotonic() >= deadline:
+            return now
+        time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+
+def _free_name(data: Path, jobs_dir: Path, adapters_dir: Path) -> str:
+    stem = re.sub(r"[^a-z0-9._-]+", "-", data.stem.lower()).strip("._-")[:56] or "adapter"
+    taken = {job.name for job in list_jobs(jobs_dir) if job.active}
+    number, name = 1, stem
+    while name in taken or (adapters_dir / name).exists():
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _bury(table: JobTable, jobs_dir: Path) -> None:
+    for record in table.all():
+        if record.status in ACTIVE and not record.process.alive():
+            folder = jobs_dir / record.id
+            last = last_line(folder / LOG)
+            # Nothing changes if the process ended the job between the two looks.
+            if table.end(record.id, "failed", f"the process ended unexpectedly; last log line: {last}"):
+                _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a process that was killed may have left among the adapters."""
+    with contextlib.suppress(OSError, ValueError):
+        settings = read_settings(folder)
+        shutil.rmtree(stage_dir(settings.adapters_dir, folder.name), ignore_errors=True)

@@ -1,0 +1,86 @@
+"""The process behind a job: starting it, ending it, and whether it is alive."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import agentkit
+
+GRACE_S = 10.0
+"""A process that has not ended by then is killed."""
+_CLOCK_S = 10.0
+"""Process start times are counted from the boot time, which moves when the clock is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, told from a later one with the same number by when it started."""
+
+    pid: int
+    started: float
+    """Seconds since the epoch."""
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """The process that has this number now; start time 0 where there is none any more."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            return cls(pid, float(psutil.Process(pid).create_time()))
+        return cls(pid, 0.0)
+
+    def alive(self) -> bool:
+        """Whether it is still at work; one that has ended but was not yet collected is not."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < _CLOCK_S
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.Error:  # not ours to look at, but there
+            return True
+
+
+def launch(folder: Path, log_file: Path) -> Process:
+    """Start the worker of a job; what it prints goes into the log, which must exist."""
+    # -P: a json.py in the working folder must not stand in for the real one
+    command = [sys.executable, "-P", "-m", "agentkit.training.worker", str(folder)]
+    home = str(Path(next(iter(agentkit.__path__))).resolve().parent)
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    # Passive: waiting threads sleep. Where they spin, training and a chat beside it both crawl.
+    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONIOENCODING": "utf-8"}
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={**defaults, **os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # outlives this process, its terminal, and the group a tool runs in
+        )
+    # Collects the process when it ends: nobody else here waits for it.
+    threading.Thread(target=process.wait, name="training-wait", daemon=True).start()
+    return Process.of(process.pid)
+
+
+def stop(process: Process) -> None:
+    """Ask a process to end, and end it if it does not."""
+    for demand in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        if not process.alive() or process.pid == os.getpid():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, demand)
+        deadline = time.monotonic() + GRACE_S
+        while process.alive() and time.monotonic() < deadline:
+            time.sleep(0.05)

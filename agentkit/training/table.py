@@ -1,0 +1,105 @@
+"""The row of each job in one SQLite table.
+
+A table and not a file per job, because starter, worker and canceller write to it: a change of status is one
+conditional UPDATE, so the first to end a job decides how it ended. Progress is no status; it goes to a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agentkit.database import Database
+from agentkit.errors import UsageError
+from agentkit.training.process import Process
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+ACTIVE: tuple[Status, ...] = ("queued", "running")
+
+FILE = "jobs.db"
+_APPLICATION_ID = 0x61676B6A  # "agkj"
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, created TEXT NOT NULL, status TEXT NOT NULL,
+    pid INTEGER NOT NULL, started REAL NOT NULL, error TEXT);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row."""
+
+    id: str
+    name: str
+    created: str
+    status: Status
+    process: Process
+    error: str | None
+
+
+class JobTable:
+    """All jobs of one folder."""
+
+    def __init__(self, jobs_dir: Path) -> None:
+        self._db = Database(jobs_dir / FILE, _SCHEMA, _APPLICATION_ID, _VERSION)
+
+    def all(self) -> list[Record]:
+        """Every job, the oldest first."""
+        rows = self._db.read("SELECT id, name, created, status, pid, started, error FROM jobs ORDER BY rowid")
+        return [
+            Record(id, name, created, status, Process(pid, started), error)
+            for id, name, created, status, pid, started, error in rows
+        ]
+
+    def reserve(self, id: str, name: str, created: str, process: Process) -> None:
+        """Enter a queued job, unless another that is under way has taken the name.
+
+        Raises:
+            UsageError: The name is taken.
+        """
+        with self._db.write() as db:
+            query = "SELECT id, pid, started FROM jobs WHERE name = ? AND status IN ('queued', 'running')"
+            for other, pid, started in db.execute(query, (name,)).fetchall():
+                if Process(pid, started).alive():
+                    remedy = "choose another name, or cancel that job"
+                    raise UsageError(f"job {other} is already making an adapter {name!r}", remedy)
+            row = (id, name, created, "queued", process.pid, process.started)
+            db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
+
+    def hand_over(self, id: str, process: Process) -> None:
+        """Name the worker as the process behind a queued job; afterwards it speaks for itself."""
+        with self._db.write() as db:
+            query = "UPDATE jobs SET pid = ?, started = ? WHERE id = ? AND status = 'queued'"
+            db.execute(query, (process.pid, process.started, id))
+
+    def run(self, id: str, process: Process) -> bool:
+        """Queued to running; false if the job has been ended before it began."""
+        with self._db.write() as db:
+            query = (
+                "UPDATE jobs SET status = 'running', pid = ?, started = ? WHERE id = ? AND status = 'queued'"
+            )
+            return db.execute(query, (process.pid, process.started, id)).rowcount == 1
+
+    def end(self, id: str, status: Status, error: str | None = None) -> bool:
+        """End a job that is under way; false if it has ended already, and then nothing changes."""
+        with self._db.write() as db:
+            query = "UPDATE jobs SET status = ?, error = ? WHERE id = ? AND status IN ('queued', 'running')"
+            return db.execute(query, (status, error, id)).rowcount == 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+@contextmanager
+def job_table(jobs_dir: Path) -> Iterator[JobTable]:
+    """The table, opened and closed."""
+    table = JobTable(jobs_dir)
+    try:
+        yield table
+    finally:
+        table.close()

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentkit.errors import NotFoundError, TrainingError, UsageError
+from agentkit.training.adapters import (
+    CARD,
+    IN_USE,
+    Adapter,
+    add,
+    check_name,
+    get_adapter,
+    in_use,
+    list_adapters,
+    resolve_adapter,
+    unuse,
+    use,
+)
+
+
+def put(folder: Path, name: str, base: str = "smollm2-135m") -> Adapter:
+    adapter = Adapter(
+        name=name,
+        path=folder / name,
+        base=base,
+        data="chats.jsonl",
+        data_sha256="ab",
+        examples=24,
+        duplicates=0,
+        cut=0,
+        epochs=3,
+        steps=18,
+        train_loss=1.2,
+        loss_before=4.5,
+        loss_after=2.5,
+        seconds=30.0,
+        created="2025-01-01T00:00:00+00:00",
+        version="0.1.0",
+    )
+
+    def write(stage: Path) -> None:
+        (stage / "adapter_config.json").write_text("{}", encoding="utf-8")
+
+    add(folder, adapter, write, stage=folder / ".stage")
+    return adapter
+
+
+def test_an_adapter_comes_back_as_it_was_put(tmp_path: Path) -> None:
+    folder = tmp_path / "adapters"
+    assert list_adapters(folder) == []
+    shop, other = put(folder, "shop"), put(folder, "other")
+    assert list_adapters(folder) == [other, shop]
+    assert get_adapter(folder, "shop") == shop
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert json.loads(json.dumps(shop.to_json()))["path"] == str(folder / "shop")
+
+
+def test_an_adapter_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    adapter = put(tmp_path, "shop")
+
+    def fail(stage: Path) -> None:
+        (stage / "adapter_config.json").write_text("{", encoding="utf-8")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        add(tmp_path, adapter, fail, stage=tmp_path / ".stage")
+    with pytest.raises(UsageError, match="there is an adapter 'shop' already; choose another name"):
+        put(tmp_path, "shop")
+    assert [path.name for path in tmp_path.iterdir()] == ["shop"]
+    assert get_adapter(tmp_path, "shop") == adapter
+
+
+def test_an_unknown_name_brings_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="finetune start"):
+        get_adapter(tmp_path, "shop")
+    put(tmp_path, "shop-2")
+    for name in ("shop", "../shop-2", "SHOP-2"):
+        with pytest.raises(NotFoundError, match="shop-2"):
+            get_adapter(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["", "Shop", "../shop", ".shop", "a b", "a" * 65, "shop\n"])
+def test_wrong_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="is no name for an adapter"):
+        check_name(tmp_path, name)
+
+
+def test_a_damaged_card(tmp_path: Path) -> None:
+    put(tmp_path, "good")
+    put(tmp_path, "bad")
+    (tmp_path / "bad" / CARD).write_text("{}", encoding="utf-8")
+    assert [adapter.name for adapter in list_adapters(tmp_path)] == ["good"]
+    with pytest.raises(TrainingError, match="train again"):
+        get_adapter(tmp_path, "bad")
+
+
+def test_use_is_kept_for_each_base_model(tmp_path: Path) -> None:
+    assert in_use(tmp_path, "smollm2-135m") is None
+    assert unuse(tmp_path, "smollm2-135m") is None
+    put(tmp_path, "shop")
+    put(tmp_path, "big", base="org/big")
+    assert use(tmp_path, "shop").name == "shop"
+    use(tmp_path, "big")
+    assert (in_use(tmp_path, "smollm2-135m"), in_use(tmp_path, "org/big")) == ("shop", "big")
+    assert unuse(tmp_path, "smollm2-135m") == "shop"
+    assert (in_use(tmp_path, "smollm2-135m"), in_use(tmp_path, "org/big")) == (None, "big")
+    with pytest.raises(NotFoundError):
+        use(tmp_path, "nobody")
+    (tmp_path / IN_USE).write_text("[", encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"in_use\.json cannot be read"):
+        in_use(tmp_path, "org/big")
+
+
+def test_what_an_adapter_setting_means(tmp_path: Path) -> None:
+    folder, base = tmp_path / "adapters", "smollm2-135m"
+    assert resolve_adapter(folder, "none", base) is None
+    assert resolve_adapter(folder, "auto", base) is None
+    put(folder, "shop")
+    put(folder, "big", base="org/big")
+    use(folder, "shop")
+    shop = folder / "shop"
+    assert resolve_adapter(folder, "auto", base) == shop
+    assert resolve_adapter(folder, "none", base) is None
+    assert resolve_adapter(folder, "auto", "org/other") is None
+    assert resolve_adapter(folder, "shop", base) == shop
+    assert resolve_adapter(folder, str(shop), base) == shop
+    for spec in ("big", str(folder / "big")):
+        with pytest.raises(UsageError, match="'big' was trained for org/big, not for smollm2-135m"):
+            resolve_adapter(folder, spec, base)
+    for spec in ("shops", str(folder / "shops"), str(tmp_path)):
+        with pytest.raises(NotFoundError):
+            resolve_adapter(folder, spec, base)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert resolve_adapter(folder, str(foreign), base) == foreign
