@@ -1,0 +1,159 @@
+"""`agentkit doctor`: is everything there that is needed, and what to do where it is not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agentkit.cli.common import Common, command_app, common
+from agentkit.cli.output import data, json_line, one_line
+
+app = command_app()
+
+NEEDED_BYTES = 1_000_000_000
+"""Free disk that the embedded models, an index and a small adapter take, with some to spare."""
+PACKAGES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "faiss-cpu": "faiss",
+    "llguidance": "llguidance",
+    "textual": "textual",
+    "spacy": "spacy",
+    "peft": "peft",
+}
+"""Distribution and module, of what only some commands load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The outcome of one check."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = True
+    """Whether agentkit's main job fails without it."""
+
+
+@app.command()
+@common
+def doctor(options: Common) -> int:
+    """Check that everything needed is there; exit 1 where something is not."""
+    failed = False
+    for check in checks(options):
+        failed = failed or (check.needed and not check.ok)
+        if options.as_json:
+            json_line(asdict(check))
+            continue
+        state = "ok" if check.ok else "missing" if check.needed else "optional"
+        remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
+        data(f"{state:<8}  {check.name:<18}  {one_line(check.detail + remedy)}")
+    return int(failed)
+
+
+def checks(options: Common) -> Iterator[Check]:
+    """Every check, in order; one that breaks is a failed check, not an error."""
+    yield _python()
+    yield _guarded("packages", _packages)
+    yield _guarded("processor", _processor)
+    yield from _assets()
+    yield _apertium()
+    yield _guarded("project", lambda: _project(options))
+    yield _guarded("knowledge", lambda: _knowledge(options))
+    yield _guarded("sessions", lambda: _sessions(options))
+    yield _guarded("disk", _disk)
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    from agentkit.errors import AgentkitError
+
+    try:
+        return check()
+    except AgentkitError as error:
+        return Check(name, False, error.cause, error.remedy)
+    except Exception as error:
+        return Check(name, False, f"{type(error).__name__}: {error}", "run again with --debug")
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check("python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+
+
+def _packages() -> Check:
+    missing = [name for name, module in PACKAGES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        return Check("packages", False, f"without {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
+    return Check("packages", True, found)
+
+
+def _processor() -> Check:
+    import torch
+
+    capability = f"CPU {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    if not torch.cuda.is_available():
+        return Check("processor", True, f"{capability}; no CUDA, models run on the CPU")
+    return Check(
+        "processor", True, f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda}); {capability}"
+    )
+
+
+def _assets() -> Iterator[Check]:
+    from agentkit.assets import ASSETS, installed
+
+    for asset in ASSETS.values():
+        there = installed(asset.name)
+        detail = f"{asset.use}, {asset.folder}" if there else f"{asset.use}: not installed"
+        yield Check(asset.name, there, detail, f"agentkit models pull {asset.name}")
+
+
+def _apertium() -> Check:
+    path = shutil.which("apertium")
+    remedy = "on Debian or Ubuntu: sudo apt-get install apertium-eng-spa"
+    return Check(
+        "apertium", path is not None, path or "not found, no embedded translation", remedy, needed=False
+    )
+
+
+def _project(options: Common) -> Check:
+    with options.workspace() as workspace:
+        kind = "the starter" if workspace.project.is_starter else str(workspace.project.root)
+        return Check("project", True, f"{kind}, {len(workspace.registry)} tools")
+
+
+def _knowledge(options: Common) -> Check:
+    with options.workspace() as workspace:
+        index = workspace.project.data_dir / "knowledge.sqlite"
+        if not index.exists():
+            return Check("knowledge", True, "not indexed yet; the first question does it")
+        workspace.knowledge.verify()
+        documents = workspace.knowledge.list()
+        chunks = sum(document.chunks for document in documents)
+        return Check("knowledge", True, f"{len(documents)} documents, {chunks} chunks")
+
+
+def _sessions(options: Common) -> Check:
+    with options.workspace() as workspace:
+        if not workspace.project.sessions_path.exists():
+            return Check("sessions", True, "none yet")
+        found = workspace.store.list()  # opening checks the whole file
+        return Check("sessions", True, f"{len(found)} in {workspace.project.sessions_path}")
+
+
+def _disk() -> Check:
+    from agentkit.settings import cache_dir, data_dir
+
+    free = min(shutil.disk_usage(_existing(folder)).free for folder in (cache_dir(), data_dir()))
+    remedy = f"free space for {cache_dir()} and {data_dir()}"
+    return Check("disk", free >= NEEDED_BYTES, f"{free / 1e9:.1f} GB free", remedy)
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())

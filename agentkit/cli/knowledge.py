@@ -1,0 +1,130 @@
+"""`agentkit knowledge`: search the knowledge base and keep it in order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentkit.cli.common import Common, common, group_app
+from agentkit.cli.output import data, json_line, note, one_line, status, table
+from agentkit.ui.clean import source_text
+
+if TYPE_CHECKING:
+    from agentkit.retrieval.sync import SyncReport
+
+app = group_app("knowledge", "Search and keep the knowledge base.")
+PASSAGE_CHARS = 300
+
+
+@app.command()
+@common
+def add(
+    options: Common,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files and folders; they are copied.")],
+) -> None:
+    """Add documents."""
+    with options.workspace() as workspace:
+        report = workspace.knowledge.add(paths, _indexing)
+        _report(report, options.as_json)
+
+
+@app.command()
+@common
+def search(
+    options: Common,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for.")],
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Passages at most.")] = None,
+) -> None:
+    """Show the best passages, best first."""
+    with options.workspace() as workspace:
+        wanted = limit if limit is not None else workspace.settings.knowledge.limit
+        passages = workspace.ready_knowledge(_indexing).search(text, wanted)
+        status("")
+        for number, passage in enumerate(passages, 1):
+            if options.as_json:
+                json_line(passage.to_json())
+                continue
+            where = source_text(passage.document, passage.heading, passage.page)
+            data(f"{number}. {where}  ({passage.score:.2f})")
+            data(f"   {one_line(passage.text, PASSAGE_CHARS)}")
+        if not passages:
+            note("no passages; the knowledge base is empty")
+
+
+@app.command("list")
+@common
+def list_documents(options: Common) -> None:
+    """List the documents."""
+    with options.workspace() as workspace:
+        documents = workspace.ready_knowledge(_indexing).list()
+        status("")
+        if options.as_json:
+            for document in documents:
+                json_line(asdict(document))
+            return
+        rows = [(d.name, d.title, f"{d.chunks} chunks", d.origin) for d in documents]
+        table(rows, ("ID", "TITLE", "SIZE", "FROM"))
+
+
+@app.command()
+@common
+def remove(
+    options: Common, id: Annotated[str, typer.Argument(metavar="ID", help="As `knowledge list` shows it.")]
+) -> None:
+    """Remove a document that was added."""
+    with options.workspace() as workspace:
+        workspace.ready_knowledge(_indexing).remove(id)
+        status("")
+        _done({"removed": id}, f"removed {id}", options.as_json)
+
+
+@app.command()
+@common
+def verify(options: Common) -> None:
+    """Check the index; exit 1 where it is damaged."""
+    with options.workspace() as workspace:
+        knowledge = workspace.knowledge
+        knowledge.verify()
+        documents = knowledge.list()
+        chunks = sum(document.chunks for document in documents)
+        for notice in knowledge.notices:
+            note(one_line(notice), "!")
+        found = {"ok": True, "documents": len(documents), "chunks": chunks}
+        _done(found, f"ok: {len(documents)} documents, {chunks} chunks", options.as_json)
+
+
+@app.command()
+@common
+def rebuild(options: Common) -> None:
+    """Make the index anew from the documents."""
+    with options.workspace() as workspace:
+        report = workspace.knowledge.rebuild(_indexing)
+        for notice in workspace.knowledge.notices:
+            note(one_line(notice), "!")
+        _report(report, options.as_json)
+
+
+def _indexing(name: str) -> None:
+    status(f"indexing {name}")
+
+
+def _report(report: SyncReport, as_json: bool | None) -> None:
+    status("")
+    body = asdict(report)
+    body["skipped"] = [{"document": name, "reason": reason} for name, reason in report.skipped]
+    counts = ", ".join(
+        f"{len(getattr(report, kind))} {kind}" for kind in ("added", "changed", "removed", "unchanged")
+    )
+    _done(body, counts, as_json)
+    for name, reason in report.skipped:
+        note(one_line(f"{name} skipped: {reason}"), "!")
+
+
+def _done(body: dict[str, Any], text: str, as_json: bool | None) -> None:
+    if as_json:
+        json_line(body)
+    else:
+        data(text)

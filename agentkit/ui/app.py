@@ -1,0 +1,116 @@
+"""The Textual chat: themes, quitting, and the one screen."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.theme import Theme
+
+from agentkit.ui.messages import LoadFailed
+from agentkit.ui.protocol import ChatWorkspace
+from agentkit.ui.screens.chat import ChatScreen
+
+AGAIN_S = 2.0
+"""How soon the second Ctrl+C must follow the first."""
+
+DARK = Theme(
+    "agentkit-dark",
+    primary="#6f9fc8",
+    secondary="#8a93a6",
+    accent="#d3a15f",
+    warning="#d3a15f",
+    error="#d0706c",
+    success="#86b37a",
+    foreground="#d8dade",
+    background="#15171b",
+    surface="#1d2026",
+    panel="#262a31",
+    dark=True,
+)
+LIGHT = Theme(
+    "agentkit-light",
+    primary="#2f6594",
+    secondary="#5d6675",
+    accent="#8f5a12",
+    warning="#8f5a12",
+    error="#a8322d",
+    success="#3b7330",
+    foreground="#23272d",
+    background="#fcfbf8",
+    surface="#f1f0ec",
+    panel="#e6e4de",
+    dark=False,
+)
+
+
+class ChatApp(App[str]):
+    """Ends with the id of the session.
+
+    Args:
+        workspace: The opened project.
+        session: Id of the session to resume.
+    """
+
+    TITLE = "agentkit"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "Quit", priority=True),
+        Binding("ctrl+c", "interrupt", "Copy, stop or quit", priority=True),
+        Binding("ctrl+t", "toggle_theme", "Light or dark", priority=True),
+    ]
+
+    def __init__(self, workspace: ChatWorkspace, session: str | None = None) -> None:
+        super().__init__()
+        self._chat = ChatScreen(workspace, session)
+        self._interrupted = float("-inf")
+        self.load_error: Exception | None = None
+        """Why there was no chat."""
+
+    def on_mount(self) -> None:
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+        self.push_screen(self._chat)
+
+    def on_load_failed(self, message: LoadFailed) -> None:
+        """There is nothing to chat with: end, and let the command line tell why."""
+        self.load_error = message.error
+        self.exit()
+
+    async def action_quit(self) -> None:
+        """Quit; every message is on disk already, and the text being written by the agent is kept too."""
+        self._chat.quit()
+        self.exit(self._chat.session)
+
+    async def action_interrupt(self) -> None:
+        """Copy what is selected; else stop the answer; twice: quit."""
+        if self._chat.copy_selection():
+            return
+        if time.monotonic() - self._interrupted < AGAIN_S:
+            await self.action_quit()
+            return
+        self._interrupted = time.monotonic()
+        self._chat.interrupt("press Ctrl+C again to quit; the conversation is kept")
+
+    def action_toggle_theme(self) -> None:
+        """Change between light and dark."""
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+
+def run_chat(workspace: ChatWorkspace, session: str | None = None) -> str | None:
+    """Run the chat until it is quit.
+
+    Returns:
+        The id of the session; ``None`` where nothing was said.
+
+    Raises:
+        AgentkitError: The agent cannot be loaded.
+    """
+    app = ChatApp(workspace, session)
+    ended = app.run()
+    if app.load_error is not None:
+        raise app.load_error
+    return ended or None

@@ -1,0 +1,71 @@
+"""What can be typed in a chat besides messages; the same in the Textual chat and in the plain one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentkit.ui.clean import one_line
+
+if TYPE_CHECKING:
+    from agentkit.ui.protocol import ChatWorkspace
+
+COMMANDS = {
+    "/help": "show this list",
+    "/tools": "what the assistant can call",
+    "/sessions": "earlier conversations",
+    "/new": "start a new conversation",
+    "/quit": "end; everything is kept",
+}
+SESSIONS_SHOWN = 15
+
+
+def command_of(text: str) -> str:
+    """The command a message consists of, or an empty string; ``/etc/hosts`` and longer texts are messages."""
+    word = text.strip()
+    return word if word.startswith("/") and word[1:].isidentifier() else ""
+
+
+def answer(command: str, workspace: ChatWorkspace, session: str) -> str:
+    """The text that a command other than ``/new`` and ``/quit`` shows.
+
+    Args:
+        command: With its slash.
+        workspace: Whose tools and sessions are listed.
+        session: The current one, which is marked.
+    """
+    if command == "/help":
+        return _columns(list(COMMANDS.items()))
+    if command == "/tools":
+        rows = [
+            (spec.name, one_line(spec.description.split("\n")[0], 70)) for spec in workspace.registry.specs()
+        ]
+        return _columns(rows) or "This project has no tools."
+    if command == "/sessions":
+        return _sessions(workspace, session)
+    near = difflib.get_close_matches(command, COMMANDS, 1)
+    return f"There is no {command}; {f'did you mean {near[0]}?' if near else '/help lists what there is.'}"
+
+
+def _sessions(workspace: ChatWorkspace, session: str) -> str:
+    found = [info for info in workspace.store.list() if info.messages]
+    rows = [
+        (
+            f"{'*' if info.id == session else ' '} {info.id}",
+            f"{info.messages} messages",
+            one_line(info.title, 50),
+        )
+        for info in found[:SESSIONS_SHOWN]
+    ]
+    more = f"\n… {len(found) - len(rows)} more: agentkit sessions list" if len(found) > len(rows) else ""
+    return (_columns(rows) + more) or "There are no earlier conversations."
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

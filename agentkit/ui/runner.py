@@ -1,0 +1,112 @@
+"""The agent's side of the chat: runs in a thread, one job at a time, and posts what happens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from textual.message import Message
+
+from agentkit.errors import AgentkitError
+from agentkit.events import ApprovalRequired, TurnFailed
+from agentkit.ui.approval import Approval
+from agentkit.ui.commands import answer
+from agentkit.ui.messages import AgentEvent, Answered, ApprovalAsked, LoadFailed, Loading, Ready, TurnEnded
+from agentkit.ui.protocol import ChatAgent, ChatWorkspace
+
+
+class Runner:
+    """Loads the agent and runs its turns.
+
+    `load`, `turn`, `new_session` and `command` belong into a thread, one after the other; `stop` and `quit`
+    may be called from anywhere.
+
+    Args:
+        workspace: The opened project.
+        post: Takes messages from any thread, e.g. a widget's ``post_message``.
+    """
+
+    def __init__(self, workspace: ChatWorkspace, post: Callable[[Message], object]) -> None:
+        self._workspace = workspace
+        self._post_message = post
+        self._agent: ChatAgent | None = None
+        self._cancel = threading.Event()
+        self._approval: Approval | None = None
+        self._quitting = False
+
+    def load(self, session: str | None) -> None:
+        """Get everything ready; ends with `Ready` or `LoadFailed`."""
+        try:
+            self._post(Loading("reading the knowledge base"))
+            self._workspace.ready_knowledge(lambda name: self._post(Loading(f"indexing {name}")))
+            self._post(Loading(f"loading {self._workspace.settings.model}"))
+            self._open(session)
+        except Exception as error:
+            self._post(LoadFailed(error))
+
+    def new_session(self) -> None:
+        """Go on in a new session."""
+        try:
+            self._open(None)
+        except Exception as error:
+            self._post(AgentEvent(_failure(error)))
+        self._post(TurnEnded())
+
+    def turn(self, text: str) -> None:
+        """Run one turn; ends with `TurnEnded`, whatever happens."""
+        assert self._agent is not None
+        try:
+            for event in self._agent.stream(text, approve=self._approve, cancel=self._cancel):
+                self._post(AgentEvent(event))
+        except Exception as error:
+            self._post(AgentEvent(_failure(error)))
+        self._post(TurnEnded())
+
+    def command(self, text: str, more: str = "") -> None:
+        """Answer ``/tools`` and the like; ``more`` is added to the answer."""
+        assert self._agent is not None
+        try:
+            self._post(Answered(answer(text, self._workspace, self._agent.session.id) + more))
+        except Exception as error:
+            self._post(AgentEvent(_failure(error)))
+        self._post(TurnEnded())
+
+    def begin(self) -> None:
+        """A job is about to start: earlier stops do not count for it."""
+        self._cancel = threading.Event()
+
+    def stop(self) -> None:
+        """End the running turn; its text is kept and a waiting approval is denied."""
+        self._cancel.set()
+        if self._approval is not None:
+            self._approval.answer(False)
+
+    def quit(self) -> None:
+        """Let the thread end soon: nobody listens any more."""
+        self._quitting = True
+        self.stop()
+
+    def _open(self, session: str | None) -> None:
+        agent = self._workspace.agent(session)
+        if self._agent is not None:
+            self._agent.close()
+        self._agent = agent
+        name = str(self._workspace.settings.model)
+        self._post(Ready(name, agent.session.id, agent.session.messages()))
+
+    def _approve(self, request: ApprovalRequired) -> bool:
+        self._approval = approval = Approval(request)
+        if self._quitting or self._cancel.is_set():
+            return False
+        self._post(ApprovalAsked(approval))
+        return approval.wait()
+
+    def _post(self, message: Message) -> None:
+        if not self._quitting:
+            self._post_message(message)
+
+
+def _failure(error: Exception) -> TurnFailed:
+    if isinstance(error, AgentkitError):
+        return TurnFailed(str(error))
+    return TurnFailed(f"unexpected {type(error).__name__}: {error}")

@@ -1,0 +1,63 @@
+"""A tool call on one line; opened, it shows the whole call and its result."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from textual.content import Content
+from textual.widgets import Collapsible, Static
+
+from agentkit.messages import ToolCall, ToolResult
+from agentkit.ui.clean import call_text, clean, json_text, one_line
+
+TITLE_CHARS = 70
+RESULT_CHARS = 40
+BODY_CHARS = 4_000
+
+
+class ToolCallLine(Collapsible):
+    """One call, running or finished."""
+
+    DEFAULT_CSS = """
+    ToolCallLine {
+        height: auto;
+        background: $background;
+        border: none;
+        padding: 0;
+        margin: 0 0 1 0;
+        color: $text-muted;
+        &:focus-within { background-tint: $foreground 0%; }
+        & CollapsibleTitle { padding: 0 1; color: $text-muted; text-style: none; }
+        & CollapsibleTitle:focus { background: $surface; color: $text; }
+        & Contents { padding: 0 0 0 3; }
+        &.failed CollapsibleTitle { color: $text-error; }
+    }
+    """
+
+    def __init__(self, call: ToolCall) -> None:
+        self._body = Static(Content(_details(call, None)))
+        super().__init__(
+            self._body, title=self._title_of(call, "…"), collapsed_symbol="▸", expanded_symbol="▾"
+        )
+        self.call = call
+
+    def show_result(self, result: ToolResult) -> None:
+        """The call is over."""
+        text = json_text(result.value) if result.ok else f"failed: {result.error}"
+        self.title = self._title_of(self.call, f"→ {one_line(text, RESULT_CHARS)}  {result.seconds:.2f} s")
+        self.set_class(not result.ok, "failed")
+        self._body.update(Content(_details(self.call, result)))
+
+    @staticmethod
+    def _title_of(call: ToolCall, state: str) -> str:
+        # Textual declares a str and reads it as markup; a Content is taken as it is.
+        return cast(str, Content(f"{call_text(call.name, call.arguments, TITLE_CHARS)}  {state}"))
+
+
+def _details(call: ToolCall, result: ToolResult | None) -> str:
+    lines = [json_text(call.arguments, indent=2)]
+    if result is not None:
+        value = json_text(result.value, indent=2) if result.ok else result.error or "failed"
+        cut = value if len(value) <= BODY_CHARS else value[:BODY_CHARS] + " …"
+        lines.append(f"→ {cut}" + (" (cut to the tool's output limit)" if result.truncated else ""))
+    return clean("\n".join(lines))

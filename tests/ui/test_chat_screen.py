@@ -1,0 +1,344 @@
+"""The terminal chat, with a scripted agent: what is shown, and what keys do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chat_helpers import ScriptedWorkspace, Turn, call_tool, say, say_until_stopped, wait_until
+from textual import events
+from textual.pilot import Pilot
+from textual.widgets import Static
+from textual.widgets.markdown import MarkdownBlock
+
+from agentkit.errors import ModelError
+from agentkit.events import Event, Notice, TextDelta, TurnDone, TurnFailed
+from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
+from agentkit.ui.app import ChatApp
+from agentkit.ui.screens.chat import ChatScreen
+from agentkit.ui.widgets import question
+from agentkit.ui.widgets.answer import Answer
+from agentkit.ui.widgets.composer import Composer
+from agentkit.ui.widgets.conversation import Conversation
+from agentkit.ui.widgets.lines import CommandAnswer, ErrorMessage, NoticeLine, UserMessage
+from agentkit.ui.widgets.question import ApprovalQuestion
+from agentkit.ui.widgets.tool_call import ToolCallLine
+
+CALL = ToolCall("call_1", "order_status", {"order_id": "1042"})
+RESULT = ToolResult("call_1", "order_status", True, {"state": "shipped"}, seconds=0.31)
+EVIL = "red\x1b[31m bell\x07 \x1b]0;title\x07 bidi\u202eabc \x9b31m &#x202e; <b>tag</b> [red]markup[/red]"
+
+
+@pytest.fixture(autouse=True)
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question, "GRACE_S", 0.0)
+
+
+def chat(app: ChatApp) -> ChatScreen:
+    assert isinstance(app.screen, ChatScreen)
+    return app.screen
+
+
+def screen_text(app: ChatApp) -> str:
+    """What stands on the terminal, row by row."""
+    return "\n".join(
+        "".join(segment.text for segment in row) for row in app.screen._compositor.render_strips()
+    )
+
+
+def answers(app: ChatApp) -> list[str]:
+    """The rendered text of every answer."""
+    found = []
+    for answer in app.screen.query(Answer):
+        found.append(
+            "\n".join(block._content.plain for block in answer.query(MarkdownBlock) if not block._blocks)
+        )
+    return found
+
+
+async def ready(pilot: Pilot[str]) -> ChatScreen:
+    await wait_until(
+        lambda: isinstance(pilot.app.screen, ChatScreen) and not pilot.app.screen.busy, "the agent"
+    )
+    return chat(pilot.app)  # type: ignore[arg-type]
+
+
+async def send(pilot: Pilot[str], text: str, wait: bool = True) -> None:
+    composer = pilot.app.screen.query_one(Composer)
+    composer.focus()
+    composer.text = text
+    await pilot.press("enter")
+    if wait:
+        await wait_until(lambda: not pilot.app.screen.busy, "the end of the turn")  # type: ignore[attr-defined]
+        await pilot.pause()
+
+
+async def test_an_answer_streams_and_is_replaced_by_its_checked_form(tmp_path: Path) -> None:
+    def play(turn: Turn) -> Iterator[Event]:
+        yield TextDelta("You have 30 days. ")
+        yield TextDelta("Invented.")
+        turn.go.wait(5)
+        cite = Citation(1, "orders/returns.md", "Returns > Deadline", 2, "30 days", 0.9)
+        yield Notice("unsupported_sentence", "removed, no passage supports it: Invented.")
+        yield TurnDone(Reply("You have 30 days. [1]", citations=(cite,)))
+
+    workspace = ScriptedWorkspace(tmp_path, play)
+    app = ChatApp(workspace)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "How long?", wait=False)
+        await wait_until(lambda: answers(app) == ["You have 30 days. Invented."], "the streamed text")
+        workspace.go.set()
+        await wait_until(lambda: answers(app) == ["You have 30 days. [1]"], "the final text")
+        await wait_until(lambda: not chat(app).busy)
+        await pilot.pause()
+        shown = screen_text(app)
+        assert "[1] orders/returns.md › Returns › Deadline, page 2" in shown
+        assert "removed, no passage supports it: Invented." in shown
+        assert workspace.agents[0].seen == ["How long?"]
+
+
+async def test_a_tool_call_is_one_line_that_opens(tmp_path: Path) -> None:
+    app = ChatApp(ScriptedWorkspace(tmp_path, call_tool(CALL, RESULT, "It is on its way.")))
+    async with app.run_test(size=(110, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Where is order 1042?")
+        line = app.screen.query_one(ToolCallLine)
+        assert 'order_status(order_id="1042")  → {"state": "shipped"}  0.31 s' in screen_text(app)
+        assert '"order_id": "1042"' not in screen_text(app)
+        line.query_one("CollapsibleTitle").focus()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert '"order_id": "1042"' in screen_text(app)
+        order = [type(child) for child in app.screen.query_one(Conversation).children]
+        assert order == [UserMessage, ToolCallLine, Answer]
+
+
+async def test_esc_stops_and_keeps_the_text(tmp_path: Path) -> None:
+    app = ChatApp(ScriptedWorkspace(tmp_path, say_until_stopped, say("Again.")))
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await send(pilot, "Talk", wait=False)
+        await wait_until(lambda: answers(app) and "more more" in answers(app)[0], "some text")
+        await pilot.press("escape")
+        await wait_until(lambda: not chat(app).busy, "the stop")
+        assert "more more" in answers(app)[0]
+        await send(pilot, "Go on")
+        assert answers(app)[1] == "Again."
+
+
+@pytest.mark.parametrize(("key", "last"), [("y", "Done."), ("n", "I did not do it.")])
+async def test_approval_blocks_until_y_or_n(tmp_path: Path, key: str, last: str) -> None:
+    app = ChatApp(ScriptedWorkspace(tmp_path, call_tool(CALL, RESULT, ask=True)))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Do it", wait=False)
+        await wait_until(lambda: isinstance(app.focused, ApprovalQuestion), "the question")
+        await pilot.pause()
+        assert "order_status changes something. Allow it?" in screen_text(app)
+        await pilot.press(key)
+        await wait_until(lambda: not chat(app).busy, "the answer")
+        assert answers(app) == [last]
+        assert isinstance(app.focused, Composer)
+        assert not app.screen.query(ApprovalQuestion)
+
+
+async def test_keys_typed_before_the_question_was_seen_do_not_answer_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(question, "GRACE_S", 60.0)
+    app = ChatApp(ScriptedWorkspace(tmp_path, call_tool(CALL, RESULT, ask=True)))
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await send(pilot, "Do it", wait=False)
+        await wait_until(lambda: isinstance(app.focused, ApprovalQuestion), "the question")
+        await pilot.press("y")
+        assert chat(app).busy
+        await pilot.press("escape")  # stopping denies
+        await wait_until(lambda: not chat(app).busy, "the end")
+        assert answers(app) == ["I did not do it."]
+
+
+async def test_a_paste_of_many_lines_is_one_message(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    app = ChatApp(workspace)
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        composer = app.screen.query_one(Composer)
+        before = composer.size.height
+        app.post_message(events.Paste("one\r\ntwo\x1b[2J\nthree"))
+        await wait_until(lambda: composer.text == "one\ntwo\nthree", "the paste")
+        await pilot.pause()
+        assert composer.size.height > before
+        await pilot.press("shift+enter", "4", "ctrl+j", "5", "enter")
+        await wait_until(lambda: workspace.agents[0].seen == ["one\ntwo\nthree\n4\n5"], "the message")
+
+
+async def test_foreign_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    def play(turn: Turn) -> Iterator[Event]:
+        evil_call = ToolCall("c", "order_status", {"order_id": EVIL})
+        cite = Citation(1, EVIL, EVIL, None, "", 1.0)
+        yield from list(call_tool(evil_call, ToolResult("c", "order_status", True, EVIL))(turn))[:-1]
+        yield Notice("x", EVIL)
+        yield TurnDone(Reply(EVIL, citations=(cite,)))
+
+    def fail(turn: Turn) -> Iterator[Event]:
+        yield TurnFailed(EVIL)
+
+    app = ChatApp(ScriptedWorkspace(tmp_path, play, fail))
+    async with app.run_test(size=(140, 50)) as pilot:
+        await ready(pilot)
+        await send(pilot, EVIL)
+        app.screen.query_one(ToolCallLine).collapsed = False
+        await send(pilot, "fail")
+        await pilot.pause()
+        shown = screen_text(app)
+        for control in "\x1b\x07\x9b\u202e":
+            assert control not in shown
+        assert "<b>tag</b>" in answers(app)[0]
+        assert "&#x202e;" in answers(app)[0]
+        assert "[red]markup[/red]" in shown
+        assert app.screen.query_one(NoticeLine)
+        assert app.screen.query_one(ErrorMessage)
+
+
+async def test_a_failed_turn_leaves_the_chat_usable(tmp_path: Path) -> None:
+    def fail(turn: Turn) -> Iterator[Event]:
+        yield TextDelta("Half")
+        yield TurnFailed("decoding failed; try again")
+
+    def crash(turn: Turn) -> Iterator[Event]:
+        raise KeyError("bug")
+        yield
+
+    app = ChatApp(ScriptedWorkspace(tmp_path, fail, crash, say("Fine.")))
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await send(pilot, "one")
+        await send(pilot, "two")
+        await send(pilot, "three")
+        assert [str(error.content) for error in app.screen.query(ErrorMessage)] == [
+            "decoding failed; try again",
+            "unexpected KeyError: 'bug'",
+        ]
+        assert answers(app) == ["Half", "Fine."]
+
+
+async def test_a_message_sent_while_loading_waits(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path, say("Hello."))
+    workspace.loaded.clear()
+    app = ChatApp(workspace)
+    async with app.run_test() as pilot:
+        await wait_until(lambda: isinstance(app.screen, ChatScreen) and app.screen.query(Composer))
+        await wait_until(lambda: "indexing orders/returns.md" in screen_text(app), "the progress")
+        await send(pilot, "Hi", wait=False)
+        assert len(app.screen.query(UserMessage)) == 1
+        assert not workspace.agents
+        workspace.loaded.set()
+        await wait_until(lambda: answers(app) == ["Hello."], "the answer")
+        assert len(app.screen.query(UserMessage)) == 1
+
+
+async def test_a_resumed_session_shows_its_history(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    session = workspace.store.create()
+    cite = {"number": 1, "document": "a.md", "heading": "A", "page": None, "quote": "q", "score": 1.0}
+    for message in (
+        Message("system", "secret prompt"),
+        Message("user", "Where is it?"),
+        Message("user", "what only the model reads", meta={"kind": "context"}),
+        Message("assistant", "", (CALL,)),
+        Message("tool", '{"result": "shipped"}', (), "call_1", "order_status"),
+        Message("assistant", "On its way. [1]", meta={"citations": [cite], "notices": ["cut"]}),
+    ):
+        session.append(message)
+    app = ChatApp(workspace, session.id)
+    async with app.run_test(size=(110, 30)) as pilot:
+        await ready(pilot)
+        await wait_until(lambda: answers(app) == ["On its way. [1]"], "the history")
+        await pilot.pause()
+        shown = screen_text(app)
+        assert "Where is it?" in shown
+        assert '→ "shipped"' in shown
+        assert "[1] a.md › A" in shown
+        assert "secret" not in shown
+        assert "only the model" not in shown
+        assert session.id in shown
+
+
+async def test_quitting_during_generation_ends_the_thread_and_keeps_the_session(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path, say_until_stopped)
+    app = ChatApp(workspace)
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await send(pilot, "Talk", wait=False)
+        await wait_until(lambda: answers(app) and "more" in answers(app)[0], "some text")
+        await pilot.press("ctrl+c", "ctrl+c")
+        await wait_until(lambda: not app.is_running, "the end")
+    session = workspace.agents[0].session
+    await wait_until(lambda: len(session.messages()) == 2, "the stored answer")
+    assert "more" in session.messages()[1].content
+    assert app.return_value == session.id
+
+
+async def test_quitting_denies_a_waiting_approval(tmp_path: Path) -> None:
+    decided = threading.Event()
+
+    def play(turn: Turn) -> Iterator[Event]:
+        yield from call_tool(CALL, RESULT, ask=True)(turn)
+        decided.set()
+
+    app = ChatApp(ScriptedWorkspace(tmp_path, play))
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await send(pilot, "Do it", wait=False)
+        await wait_until(lambda: isinstance(app.focused, ApprovalQuestion), "the question")
+        await pilot.press("ctrl+q")
+    await wait_until(decided.is_set, "the thread")
+
+
+async def test_commands_and_new_session(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path, say("Hello."))
+    app = ChatApp(workspace)
+    async with app.run_test(size=(110, 40)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Hi")
+        for command in ("/tools", "/sessions", "/help", "/tolls"):
+            await send(pilot, command)
+        texts = [str(answer.content) for answer in app.screen.query(CommandAnswer)]
+        assert "Look up an order." in texts[0]
+        assert f"* {workspace.agents[0].session.id}" in texts[1]
+        assert "Ctrl+Y" in texts[2]
+        assert "did you mean /tools?" in texts[3]
+        await send(pilot, "/new")
+        await wait_until(lambda: not app.screen.query(UserMessage), "the empty conversation")
+        assert len(workspace.agents) == 2
+        await send(pilot, "/quit", wait=False)
+        await wait_until(lambda: not app.is_running, "the end")
+
+
+async def test_copying_themes_and_status(tmp_path: Path) -> None:
+    app = ChatApp(ScriptedWorkspace(tmp_path, say("Hello there.", final="Hello there, friend.")))
+    async with app.run_test(size=(110, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Hi")
+        await pilot.press("ctrl+y")
+        assert app.clipboard == "Hello there, friend."
+        facts = str(app.screen.query_one("#facts", Static).content)
+        assert facts.startswith("1,203 cached + 45 new · 51 tok/s · ")
+        assert facts.endswith(" · scripted")
+        await pilot.press("ctrl+t")
+        assert app.theme == "agentkit-light"
+        await pilot.press("ctrl+t")
+        assert app.theme == "agentkit-dark"
+
+
+async def test_an_agent_that_cannot_load_ends_the_app(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    workspace.load_error = ModelError("cannot load x", "name another")
+    app = ChatApp(workspace)
+    async with app.run_test():
+        await wait_until(lambda: app.load_error is not None, "the error")
+    assert app.load_error is workspace.load_error
