@@ -31,7 +31,7 @@ from agentkit.training.job import (
     write_new,
 )
 from agentkit.training.process import Process, launch, stop
-from agentkit.training.settings import make_settings
+from agentkit.training.settings import JobSettings, make_settings
 from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
 
 __all__ = ["Job", "cancel", "get_job", "list_jobs", "start", "wait"]
@@ -80,25 +80,7 @@ def start(
     }
     settings = make_settings(values)
     check_name(adapters_dir, settings.name)
-    created = datetime.now(UTC)
-    folder = jobs_dir.absolute() / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    with job_table(jobs_dir) as table:
-        table.reserve(
-            folder.name, settings.name, created.isoformat(timespec="seconds"), Process.of(os.getpid())
-        )
-        try:
-            private_dir(folder)
-            write_new(folder / DATA, content)
-            write_new(folder / job_settings.FILE, settings.model_dump_json(indent=1).encode())
-            write_new(folder / LOG, b"")
-            table.hand_over(folder.name, launch(folder, folder / LOG))
-        except OSError as error:
-            table.end(folder.name, "failed", str(error))
-            remedy = "check free space and rights of that folder"
-            raise TrainingError(
-                f"cannot start a job in {folder}: {error.strerror or error}", remedy
-            ) from error
-    return get_job(jobs_dir, folder.name)
+    return _begin(settings, content, jobs_dir)
 
 
 def list_jobs(jobs_dir: Path) -> list[Job]:
@@ -137,8 +119,10 @@ def cancel(job: Job) -> Job:
     if not get_job(jobs_dir, job.id).active:
         raise UsageError(f"job {job.id} has ended already", "see `agentkit finetune status`")
     with job_table(jobs_dir) as table:
-        process = next(record.process for record in table.all() if record.id == job.id)
-        stop(process)
+        record = next(record for record in table.all() if record.id == job.id)
+        if record.status == "queued":  # its process may not listen yet, and would end without a word
+            table.end(job.id, "cancelled")
+        stop(record.process)
         table.end(job.id, "cancelled")
         _clear(job.folder)
     return get_job(jobs_dir, job.id)
@@ -166,6 +150,27 @@ def wait(
         if not now.active or time.monotonic() >= deadline:
             return now
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+
+def _begin(settings: JobSettings, data: bytes, jobs_dir: Path) -> Job:
+    created = datetime.now(UTC)
+    folder = jobs_dir.absolute() / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    with job_table(jobs_dir) as table:
+        when = created.isoformat(timespec="seconds")
+        table.reserve(folder.name, settings.name, when, Process.of(os.getpid()))
+        try:
+            private_dir(folder)
+            write_new(folder / DATA, data)
+            write_new(folder / job_settings.FILE, settings.model_dump_json(indent=1).encode())
+            write_new(folder / LOG, b"")
+            table.hand_over(folder.name, launch(folder, folder / LOG))
+        except OSError as error:
+            table.end(folder.name, "failed", str(error))
+            remedy = "check free space and rights of that folder"
+            raise TrainingError(
+                f"cannot start a job in {folder}: {error.strerror or error}", remedy
+            ) from error
+    return get_job(jobs_dir, folder.name)
 
 
 def _free_name(data: Path, jobs_dir: Path, adapters_dir: Path) -> str:
