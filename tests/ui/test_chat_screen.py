@@ -106,7 +106,7 @@ async def test_a_tool_call_is_one_line_that_opens(tmp_path: Path) -> None:
         await ready(pilot)
         await send(pilot, "Where is order 1042?")
         line = app.screen.query_one(ToolCallLine)
-        assert 'order_status(order_id="1042")  → {"state": "shipped"}  0.31 s' in screen_text(app)
+        assert 'order_status(order_id="1042")  0.31 s → {"state": "shipped"}' in screen_text(app)
         assert '"order_id": "1042"' not in screen_text(app)
         line.query_one("CollapsibleTitle").focus()
         await pilot.press("enter")

@@ -37,6 +37,7 @@ class Answer(Vertical):
     Answer {
         height: auto;
         & > Markdown { padding: 0 1; background: $background; }
+        & MarkdownFence { background: $surface; margin: 0 0 1 0; }
         & > #footnotes { height: auto; color: $text-muted; margin: 0 0 1 1; display: none; }
         &.cited > #footnotes { display: block; }
     }

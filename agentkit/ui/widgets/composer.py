@@ -23,10 +23,10 @@ class Composer(TextArea):
         max-height: 12;
         margin: 0 2;
         padding: 0 1;
-        border: round $border-blurred;
+        border: round $panel;
         background: $background;
         scrollbar-size-vertical: 1;
-        &:focus { border: round $border; }
+        &:focus { border: round $primary; }
         & .text-area--cursor-line { background: $background; }
     }
     """

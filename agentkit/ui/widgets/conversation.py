@@ -25,6 +25,12 @@ class Conversation(VerticalScroll, can_focus=False):
         height: 1fr;
         padding: 1 3 0 3;
         scrollbar-size-vertical: 1;
+        scrollbar-color: $panel;
+        scrollbar-color-hover: $secondary;
+        scrollbar-color-active: $secondary;
+        scrollbar-background: $background;
+        scrollbar-background-hover: $background;
+        scrollbar-background-active: $background;
     }
     """
 

@@ -14,7 +14,7 @@ class UserMessage(Static):
     DEFAULT_CSS = """
     UserMessage {
         height: auto;
-        margin: 1 0 1 0;
+        margin: 0 0 1 0;
         padding: 0 1;
         border-left: thick $primary;
         background: $surface;

@@ -10,8 +10,9 @@ from textual.widgets import Collapsible, Static
 from agentkit.messages import ToolCall, ToolResult
 from agentkit.ui.clean import call_text, clean, json_text, one_line
 
-TITLE_CHARS = 70
-RESULT_CHARS = 40
+CALL_CHARS = 60
+RESULT_CHARS = 200
+"""Of the title; what does not fit into the line is cut by the widget."""
 BODY_CHARS = 4_000
 
 
@@ -27,7 +28,14 @@ class ToolCallLine(Collapsible):
         margin: 0 0 1 0;
         color: $text-muted;
         &:focus-within { background-tint: $foreground 0%; }
-        & CollapsibleTitle { padding: 0 1; color: $text-muted; text-style: none; }
+        & CollapsibleTitle {
+            width: 100%;
+            padding: 0 1;
+            color: $text-muted;
+            text-style: none;
+            text-wrap: nowrap;
+            text-overflow: ellipsis;
+        }
         & CollapsibleTitle:focus { background: $surface; color: $text; }
         & Contents { padding: 0 0 0 3; }
         &.failed CollapsibleTitle { color: $text-error; }
@@ -44,14 +52,14 @@ class ToolCallLine(Collapsible):
     def show_result(self, result: ToolResult) -> None:
         """The call is over."""
         text = json_text(result.value) if result.ok else f"failed: {result.error}"
-        self.title = self._title_of(self.call, f"→ {one_line(text, RESULT_CHARS)}  {result.seconds:.2f} s")
+        self.title = self._title_of(self.call, f"{result.seconds:.2f} s → {one_line(text, RESULT_CHARS)}")
         self.set_class(not result.ok, "failed")
         self._body.update(Content(_details(self.call, result)))
 
     @staticmethod
     def _title_of(call: ToolCall, state: str) -> str:
         # Textual declares a str and reads it as markup; a Content is taken as it is.
-        return cast(str, Content(f"{call_text(call.name, call.arguments, TITLE_CHARS)}  {state}"))
+        return cast(str, Content(f"{call_text(call.name, call.arguments, CALL_CHARS)}  {state}"))
 
 
 def _details(call: ToolCall, result: ToolResult | None) -> str:

@@ -1,0 +1,178 @@
+"""What the commands print: data on stdout, everything else on stderr, JSON one object a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_helpers import Cli
+
+from agentkit.messages import ToolCall
+
+TURN_DONE = {"type", "text", "tool_calls", "citations", "notices", "usage", "session"}
+
+
+def test_ask_prints_the_answer_only(cli: Cli) -> None:
+    cli.steps = ["You have \x1b[31m30 days.\x07"]
+    assert cli("ask", "How long?") == 0
+    assert cli.out == "You have 30 days.\n"
+    assert cli.err == ""
+
+
+def test_ask_prints_events_as_json(cli: Cli) -> None:
+    cli.steps = ["You have 30\u202e days."]
+    assert cli("ask", "How long?", "--json") == 0
+    assert cli.out.isascii()
+    events = list(cli.lines())
+    assert {event["type"] for event in events[:-1]} == {"text_delta"}
+    assert events[-1]["type"] == "turn_done"
+    assert set(events[-1]) >= TURN_DONE
+    assert events[-1]["text"] == "You have 30\u202e days."
+
+
+@pytest.mark.parametrize("arguments", [("ask",), ("ask", "-")])
+def test_ask_reads_stdin(cli: Cli, arguments: tuple[str, ...]) -> None:
+    cli.steps = ["Yes."]
+    assert cli("--json", *arguments, stdin="Is it\nopen? \xff\n".encode("latin-1")) == 0
+    session = list(cli.lines())[-1]["session"]
+    cli("sessions", "show", session, "--json")
+    assert "Is it\nopen? �" in [message["content"] for message in cli.lines()]
+
+
+def test_a_tool_call_goes_to_stderr(cli: Cli) -> None:
+    cli.steps = [ToolCall("c", "shout", {"text": "hi"}), "Done."]
+    assert cli("ask", "shout hi") == 0
+    assert cli.out == "Done.\n"
+    called, returned = cli.err.splitlines()
+    assert called == '→ shout(text="hi")'
+    assert returned.startswith("← ")
+    assert "HI" in returned
+    assert "\x1b" not in cli.err
+
+
+@pytest.mark.parametrize(
+    ("approve", "ok"), [((), False), (("--approve", "none"), False), (("--approve", "all"), True)]
+)
+def test_side_effects_need_approval(cli: Cli, approve: tuple[str, ...], ok: bool) -> None:
+    cli.steps = [ToolCall("c", "send", {"to": "Rome"}), "Done."]
+    assert cli("ask", "send it", "--json", *approve) == 0
+    finished = next(event for event in cli.lines() if event["type"] == "tool_finished")
+    assert finished["result"]["ok"] is ok
+
+
+def test_options_stand_before_or_after_the_command(cli: Cli) -> None:
+    project = cli.folder / "shop"
+    project.mkdir()
+    (project / "agentkit.toml").write_text("")
+    for arguments in (
+        ("--json", "--project", str(project), "sessions", "list"),
+        ("sessions", "--json", "list", "--project", str(project)),
+        ("--project", "/none", "sessions", "list", "--json", "--project", str(project)),
+    ):
+        assert cli(*arguments) == 0, cli.err
+        assert cli.out == ""
+
+
+def test_a_session_goes_on(cli: Cli) -> None:
+    cli.steps = ["One."]
+    cli("ask", "first", "--json")
+    session = list(cli.lines())[-1]["session"]
+    cli.steps = ["Two."]
+    assert cli("ask", "second", "--session", session[11:]) == 0
+    assert cli("sessions", "list", "--json") == 0
+    [info] = cli.lines()
+    assert (info["id"], info["title"], info["messages"]) == (session, "first", 5)
+    assert cli("sessions", "show", session) == 0
+    assert cli.out == f"{session}  first\n\nYou: first\n\nAssistant: One.\n\nYou: second\n\nAssistant: Two.\n"
+    assert cli("sessions", "export", session) == 0
+    assert [line["type"] for line in cli.lines()] == ["session"] + ["message"] * 5
+    assert cli("sessions", "fork", session, "--upto", "3") == 0
+    fork = cli.out.strip()
+    assert cli("sessions", "delete", session, "--json") == 0
+    assert list(cli.lines()) == [{"deleted": session}]
+    assert cli("sessions", "list") == 0
+    assert cli.out.split()[0] == fork
+
+
+def test_tools(cli: Cli) -> None:
+    assert cli("tools", "list") == 0
+    assert cli.out.splitlines()[0] == "shout   text, times?  Say a text loudly."
+    assert cli("tools", "show", "send", "--json") == 0
+    [shown] = cli.lines()
+    assert shown["side_effect"] is True
+    assert shown["parameters"]["required"] == ["to"]
+    assert cli("tools", "show", "send") == 0
+    assert "calls need approval" in cli.out
+
+
+def test_tools_call(cli: Cli) -> None:
+    assert cli("tools", "call", "shout", '{"text": "hi", "times": 2}') == 0
+    assert cli.out == "HI HI\n"
+    assert cli("tools", "call", "shout", "-", "--json", stdin='{"text": "hi"}') == 0
+    [result] = cli.lines()
+    assert set(result) == {"ok", "value", "error", "seconds"}
+    assert (result["ok"], result["value"], result["error"]) == (True, "HI\x1b[31m", None)
+    assert "\x1b" not in cli.out
+    assert cli("tools", "call", "broken", "{}", "--json") == 1
+    [result] = cli.lines()
+    assert (result["ok"], result["value"]) == (False, None)
+    assert "out of order" in result["error"]
+    assert cli("tools", "call", "send", '{"to": "Rome"}', "--approve", "all") == 0
+    assert json.loads(cli.out) == {"sent": "Rome"}
+
+
+def test_knowledge_search(cli: Cli) -> None:
+    assert cli("knowledge", "search", "days", "--json", "--limit", "1") == 0
+    assert list(cli.lines()) == [
+        {
+            "document": "orders/returns.md",
+            "heading": "Returns > Deadline",
+            "page": 2,
+            "text": "You have 30 days.\x1b[2J",
+            "score": 0.7123,
+        }
+    ]
+    assert cli("knowledge", "search", "days") == 0
+    assert cli.out.splitlines()[:2] == [
+        "1. orders/returns.md › Returns › Deadline, page 2  (0.71)",
+        "   You have 30 days.",
+    ]
+
+
+def test_chat_line_by_line(cli: Cli) -> None:
+    cli.steps = ["One.", ToolCall("c", "send", {"to": "Rome"}), "Two."]
+    assert cli("chat", stdin="first\n\n/tools\n/nope\nsecond\n/sessions\n/quit\nnever\n") == 0
+    assert cli.out.startswith("One.\n")
+    assert "Say a text loudly." in cli.out
+    assert "There is no /nope" in cli.out
+    assert "Two.\n" in cli.out
+    assert "nobody was there to approve it" in cli.err
+    cli("sessions", "list", "--json")
+    [info] = cli.lines()
+    assert info["title"] == "first"
+
+
+def test_chat_goes_on_after_an_error(cli: Cli) -> None:
+    from agentkit.errors import ModelError
+
+    cli.steps = [ModelError("decoding failed"), "Two."]
+    assert cli("chat", "--json", stdin="first\nsecond") == 1
+    assert [event["type"] for event in cli.lines()] == ["turn_failed", "text_delta", "turn_done"]
+
+
+def test_models_and_init(cli: Cli, tmp_path: Path) -> None:
+    assert cli("models", "list", "--json") == 0
+    assert {"smollm2-135m", "minilm"} <= {line["name"] for line in cli.lines()}
+    assert cli("init", str(tmp_path / "shop")) == 0
+    assert str(tmp_path / "shop" / "agentkit.toml") in cli.out.splitlines()
+    assert cli("init", str(tmp_path / "shop")) == 2
+    assert "already holds" in cli.err
+
+
+def test_finetune_without_jobs(cli: Cli) -> None:
+    from agentkit.build import Workspace
+
+    assert Workspace.jobs_dir.fget is not None
+    assert cli("finetune", "--help") == 0
+    assert "evaluate" not in cli.out
