@@ -59,10 +59,22 @@ class ToolSpec:
     examples: tuple[ToolExample, ...] = ()
     """Turns that call this tool and the arguments they lead to: evidence for routing and few-shot prompts."""
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """``parameters`` without agentkit's own ``x-`` keys."""
+        bare: dict[str, Any] = _bare(self.parameters)
+        return bare
+
     def to_openai(self) -> dict[str, Any]:
         """The OpenAI tool form ``{"type": "function", "function": {...}}``."""
-        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        function = {"name": self.name, "description": self.description, "parameters": self.schema}
         return {"type": "function", "function": function}
+
+
+def _bare(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _bare(value) for key, value in node.items() if not key.startswith("x-")}
+    return [_bare(item) for item in node] if isinstance(node, list) else node
 
 
 @dataclass(frozen=True, slots=True)

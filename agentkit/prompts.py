@@ -10,6 +10,7 @@ from agentkit.errors import ProjectError
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from jinja2.sandbox import SandboxedEnvironment
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +40,14 @@ def load_prompt(folder: Path, name: str) -> PromptTemplate:
     Raises:
         ProjectError: The file is missing, unreadable or not a valid template.
     """
-    from jinja2 import StrictUndefined, TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2 import TemplateSyntaxError
 
     path = folder / f"{name}.md"
     known = sorted(file.stem for file in folder.glob("*.md"))
     if name not in known:  # also keeps names from leaving the folder
         remedy = f"known here: {', '.join(known)}" if known else "copy the starter's with `agentkit init DIR`"
         raise ProjectError(f"no prompt {name!r} in {folder}", remedy)
-    # Prompts are read by a model, not a browser: escaping HTML would only garble them.
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = _environment()
     try:
         source = path.read_text(encoding="utf-8-sig")
         code = environment.compile(source, name, str(path))
@@ -61,6 +58,28 @@ def load_prompt(folder: Path, name: str) -> PromptTemplate:
     except (OSError, UnicodeDecodeError) as error:
         raise ProjectError(f"cannot read prompt {path}: {error}", "save it as UTF-8 text") from error
     return PromptTemplate(path, environment.template_class.from_code(environment, code, environment.globals))
+
+
+def render_text(source: str, **variables: object) -> str:
+    """Render a template given as text, such as a tool's reply.
+
+    Raises:
+        ProjectError: It is no valid template, or fails.
+    """
+    try:
+        return _environment().from_string(source).render(**variables).strip()
+    except Exception as error:  # as in `PromptTemplate.render`
+        raise ProjectError(f"template {source[:60]!r}: {_first_line(error)}", "fix the tool's reply") from error
+
+
+def _environment() -> SandboxedEnvironment:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # Prompts are read by a model, not a browser: escaping HTML would only garble them.
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
 
 
 def _line(error: BaseException, path: Path) -> str:

@@ -56,6 +56,9 @@ class AgentSettings(_Section):
     """Model calls per turn at most."""
     approve: Literal["ask", "all", "none"] = "ask"
     """What happens to calls with side effects."""
+    answers: Literal["auto", "model", "quote"] = "auto"
+    """``model``: answers in the model's own words, checked against the passages; ``quote``: in the passages' own
+    sentences; ``auto``: quote with models under a billion parameters."""
     routing: Literal["auto", "model"] = "auto"
     """``auto``: the router decides between answer and tools; ``model``: the model's own choice."""
 

@@ -124,3 +124,8 @@ def package_for(source: str, target: str) -> str | None:
 def spellings(code: str) -> tuple[str, ...]:
     """How apertium may spell a language: ISO 639-3 in newer pairs, ISO 639-1 in older ones."""
     return (CODES[code][0], code)
+
+
+def synonyms() -> dict[str, list[str]]:
+    """The names by which people call each language, by ISO 639-1 code."""
+    return {code: names.split() for code, (_, names) in CODES.items()}

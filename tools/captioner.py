@@ -45,7 +45,7 @@ COLOURS = {
 """Names for the nearest of these, in sRGB."""
 
 
-@tool(examples=EXAMPLES)
+@tool(examples=EXAMPLES, reply="{{ result.caption }}")
 def captioner(image: str) -> dict[str, Any]:
     """Describe what an image file shows: a caption, likely labels and the main colours.
 

@@ -43,10 +43,16 @@ EXAMPLES = (
         "Label this sentence as question, complaint or praise: Why is my basket empty?",
         {"text": "Why is my basket empty?", "labels": ["question", "complaint", "praise"]},
     ),
+    (
+        "Put this into one of fruit, vegetable or meat: 'We bought two kilos of carrots'",
+        {"text": "We bought two kilos of carrots", "labels": ["fruit", "vegetable", "meat"]},
+    ),
+    ("Is the mood of this message good or bad: What a lovely surprise!", {"text": "What a lovely surprise!"}),
 )
+REPLY = "I would call that {{ result.label }} ({{ '%.0f' | format(100 * result.scores[result.label]) }} % sure)."
 
 
-@tool(examples=EXAMPLES)
+@tool(examples=EXAMPLES, reply=REPLY)
 def classifier(text: str, labels: list[str] | None = None) -> dict[str, Any]:
     """Classify a text: its sentiment (positive, negative or neutral), or which of the given labels fits best.
 

@@ -17,11 +17,18 @@ EXAMPLES = (
         "Please teach the model our tone from exports/tone.jsonl, two passes, and name it tone-v2.",
         {"data": "exports/tone.jsonl", "name": "tone-v2", "epochs": 2},
     ),
+    (
+        "Run a training job named spring on spring.jsonl, epochs 4",
+        {"data": "spring.jsonl", "name": "spring", "epochs": 4},
+    ),
     ("Learn from the conversations in /srv/chats/june.jsonl", {"data": "/srv/chats/june.jsonl"}),
 )
 
 
-@tool(side_effect=True, examples=EXAMPLES)
+REPLY = "Training of {{ result.name }} has started as job {{ result.job }}; follow it with `{{ result.follow }}`."
+
+
+@tool(side_effect=True, examples=EXAMPLES, reply=REPLY)
 def finetune(data: str, name: str | None = None, epochs: int = 3) -> dict[str, Any]:
     """Start fine-tuning the chat model (training a LoRA adapter) on a JSONL file of conversations.
 

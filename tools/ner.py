@@ -34,7 +34,12 @@ EXAMPLES = (
 )
 
 
-@tool(examples=EXAMPLES)
+REPLY = """\
+{% if not result %}I found no names, places, dates or amounts in that text.{% else %}\
+I found {% for e in result %}{{ e.text }} ({{ e.label }}){{ ", " if not loop.last }}{% endfor %}.{% endif %}"""
+
+
+@tool(examples=EXAMPLES, reply=REPLY)
 def ner(text: str) -> list[dict[str, Any]]:
     """Find the named entities in a text: people, organisations, places, dates, amounts of money.
 

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from agentkit import AgentkitError, MissingBackendError, UsageError, tool, tool_options
 
-from ._languages import detect, normalise, package_for, spellings
+from ._languages import detect, normalise, package_for, spellings, synonyms
 from ._models import device_of, load_model
 
 MAX_CHARACTERS = 50_000
@@ -21,7 +23,7 @@ EXAMPLES = (
     ),
     (
         "What does 'Hace mucho frío en la montaña' mean in English?",
-        {"text": "Hace mucho frío en la montaña", "target": "en", "source": "es"},
+        {"text": "Hace mucho frío en la montaña", "target": "en"},
     ),
     (
         "How do you say 'the train leaves at noon' in Spanish?",
@@ -33,14 +35,16 @@ EXAMPLES = (
     ),
     ("I need this in French: where is the station?", {"text": "where is the station?", "target": "fr"}),
     (
-        "translate from English to Catalan: My sister lives in the city.",
-        {"text": "My sister lives in the city.", "target": "ca", "source": "en"},
+        "How is 'window' called in Italian?",
+        {"text": "window", "target": "it"},
     ),
 )
+REPLY = "{{ result.translation }}"
+Target = Annotated[str, Field(json_schema_extra={"x-synonyms": synonyms()})]
 
 
-@tool(examples=EXAMPLES)
-def translator(text: str, target: str, source: str | None = None) -> dict[str, Any]:
+@tool(examples=EXAMPLES, reply=REPLY)
+def translator(text: str, target: Target, source: str | None = None) -> dict[str, Any]:
     """Translate a text into another language.
 
     Args:

@@ -1,8 +1,8 @@
 """Weight-only linears for decoding on the CPU.
 
 Decoding one token reads every weight once, so its speed is bound by the bytes of the weights. These linears keep
-a packed copy (int8 or int4) for steps of a few rows and the bf16 weight for prefill, where a wide matrix product
-is bound by arithmetic and bf16 is faster than unpacking.
+a packed copy (int8 or int4) for steps of a few rows and the plain weight for prefill, where a wide matrix product
+is bound by arithmetic and unpacking would only be slower. Both copies are resident.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PACKED_ROWS = 8
-"""Up to this many rows the packed product is faster than bf16 (measured, see docs/benchmarks.md)."""
+from agentkit.engine.precision import packed_rows
 
 INT4_GROUP = 32
 """Weights that share one scale and zero point. 32 keeps the greedy answers of a 135M model."""
@@ -24,7 +23,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight, self.bias, self._rows = linear.weight, linear.bias, packed_rows()
         weight = linear.weight.detach().float()
         scale = (weight.abs().amax(dim=1) / 127).clamp(min=1e-8)
         packed = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
@@ -32,11 +31,12 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale.to(torch.bfloat16), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in_features) to (…, out_features), bf16."""
+        """(…, in_features) to (…, out_features), in the type of ``x``."""
         rows = x.reshape(-1, x.shape[-1])
-        if rows.shape[0] > PACKED_ROWS:
+        if rows.shape[0] > self._rows:
             return nn.functional.linear(x, self.weight, self.bias)
-        y = torch._weight_int8pack_mm(rows, self.packed, self.scale)
+        # The kernels are vectorized for bf16 activations only.
+        y = torch._weight_int8pack_mm(rows.bfloat16(), self.packed, self.scale).to(x.dtype)
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
 
 
@@ -45,7 +45,7 @@ class Int4Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight, self.bias, self._rows = linear.weight, linear.bias, packed_rows()
         rows, columns = linear.weight.shape
         groups = linear.weight.detach().float().reshape(rows, columns // INT4_GROUP, INT4_GROUP)
         low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
@@ -57,11 +57,11 @@ class Int4Linear(nn.Module):
         self.register_buffer("scale_zero", scale_zero.to(torch.bfloat16), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in_features) to (…, out_features), bf16."""
+        """(…, in_features) to (…, out_features), in the type of ``x``."""
         rows = x.reshape(-1, x.shape[-1])
-        if rows.shape[0] > PACKED_ROWS:
+        if rows.shape[0] > self._rows:
             return nn.functional.linear(x, self.weight, self.bias)
-        y = torch._weight_int4pack_mm_for_cpu(rows, self.packed, INT4_GROUP, self.scale_zero)
+        y = torch._weight_int4pack_mm_for_cpu(rows.bfloat16(), self.packed, INT4_GROUP, self.scale_zero).to(x.dtype)
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
 
 
@@ -72,7 +72,7 @@ def pack_linears(model: Any, bits: int) -> None:
     whatever its rows cost. A linear whose width does not fit the int4 groups becomes int8 too.
 
     Args:
-        model: A bf16 transformers model on the CPU.
+        model: A transformers model on the CPU.
         bits: 8 or 4.
     """
     head = model.get_output_embeddings()

@@ -5,16 +5,13 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentkit.engine.precision import fastest_kernel, native_dtype
 from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.settings import Device, Quantize
-
-CPU_DEFAULT: Quantize = "int4"
-"""The faster of int8 and int4 that keeps the greedy answers sane (measured, see docs/benchmarks.md)."""
 
 
 @dataclass(slots=True)
@@ -68,7 +65,7 @@ def load_weights(
         source: A folder in transformers form, a ``.gguf`` file, or a hub id.
         name: How the model is called in messages; defaults to ``source``.
         device: ``auto`` takes CUDA where there is one.
-        quantize: ``auto`` is nf4 on CUDA and `CPU_DEFAULT` on the CPU.
+        quantize: ``auto`` is nf4 on CUDA and `fastest_kernel` on the CPU.
         adapter: Folder of a PEFT LoRA adapter, merged into the weights before they are packed.
 
     Raises:
@@ -76,8 +73,6 @@ def load_weights(
         ModelError: The files cannot be loaded.
         UsageError: Device and quantization do not fit together.
     """
-    import torch
-
     device_name = _device(device)
     method = _method(quantize, device_name)
     origin, gguf = _locate(str(source))
@@ -92,9 +87,6 @@ def load_weights(
         from agentkit.engine.kernels import pack_linears
 
         pack_linears(model, 8 if method == "int8" else 4)
-    if device_name == "cpu":
-        # Memory bandwidth is saturated by the physical cores; more threads only add switching.
-        torch.set_num_threads(min(torch.get_num_threads(), os.cpu_count() or 1))
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
     return LoadedModel(label, model, tokenizer, device_name, method, context, _eos_ids(model, tokenizer))
 
@@ -112,7 +104,7 @@ def _method(quantize: Quantize, device: str) -> str:
         if quantize == "int4":
             raise UsageError("int4 is a CPU kernel", "use --quantize nf4 or int8 on CUDA")
         return {"auto": "nf4", "int8": "bnb-int8"}.get(quantize, quantize)
-    return CPU_DEFAULT if quantize == "auto" else quantize
+    return fastest_kernel() if quantize == "auto" else quantize
 
 
 def _locate(source: str) -> tuple[str, str | None]:
@@ -136,7 +128,8 @@ def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig, GgufConfig
 
-    options: dict[str, Any] = {"dtype": torch.bfloat16}
+    dtype = torch.bfloat16 if method in ("nf4", "bnb-int8") else native_dtype(device)
+    options: dict[str, Any] = {"dtype": dtype}
     if gguf is None:
         options["use_safetensors"] = True
     if method in ("nf4", "bnb-int8"):

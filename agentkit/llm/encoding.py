@@ -11,7 +11,7 @@ import copy
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -73,7 +73,7 @@ class ChatEncoder:
         rest = list(messages)
         prompt = rest.pop(0).content if rest and rest[0].role == "system" else ""
         system = hermes.system(prompt, tools)
-        turns = [_turn(message) for message in rest]
+        turns = _merged(_turn(message) for message in rest)
         if system and self._system_role:
             turns.insert(0, ("system", system))
         elif system:
@@ -137,6 +137,16 @@ class ChatEncoder:
             return marker in self._tokenizer.apply_chat_template(turns, tokenize=False)
         except Exception:  # a template that raises does not support it, whatever it raises
             return False
+
+
+def _merged(turns: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """One turn where a role speaks twice in a row: many templates insist on alternation."""
+    merged: list[tuple[str, str]] = []
+    for role, text in turns:
+        if merged and merged[-1][0] == role:
+            text = f"{merged.pop()[1]}\n\n{text}"
+        merged.append((role, text))
+    return merged
 
 
 def _turn(message: Message) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import ModelError, SchemaError
+from agentkit.llm.grounding import Source, sources
 from agentkit.messages import ToolSpec
 
 if TYPE_CHECKING:
@@ -37,23 +38,31 @@ class GrammarCompiler:
         self._vocab_size = vocab_size
         self._closers = _closing_tokens(tokenizer, vocab_size)
 
-    def tool_call(self, tools: Sequence[ToolSpec], opening: str, closing: str) -> Grammar:
+    def tool_call(self, tools: Sequence[ToolSpec], opening: str, closing: str, turn: str = "") -> Grammar:
         """A grammar for exactly one call of one of ``tools``.
 
         Args:
             tools: The tools that may be called.
             opening: What stands before the JSON object.
             closing: What stands after it.
+            turn: The user's turn; copied parameters take their values from it (`agentkit.llm.grounding`).
         """
+        for tool in tools:
+            self.check(tool.schema, f"tool {tool.name!r}")
         lines = [f"start: {json.dumps(opening)} call {json.dumps(closing)}"]
         lines.append("call: " + " | ".join(f"call{n}" for n in range(len(tools))))
         for n, tool in enumerate(tools):
             head = f'{{"name": {json.dumps(tool.name)}, "arguments": '
             lines.append(f"call{n}: {json.dumps(head)} args{n} " + '"}"')
-            lines.append(f"args{n}: %json {_schema_text(tool.parameters)}")
-        for tool in tools:
-            self.check(tool.parameters, f"tool {tool.name!r}")
+            found = sources(tool, turn) if turn else {}
+            lines += object_rules(f"args{n}", tool.schema, found) if found else [
+                f"args{n}: %json {_schema_text(tool.schema)}"
+            ]
         return self._grammar("\n".join(lines))
+
+    def choice(self, texts: Sequence[str]) -> Grammar:
+        """A grammar for exactly one of ``texts``."""
+        return self._grammar("start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts))
 
     def json_value(self, schema: dict[str, Any]) -> Grammar:
         """A grammar for one JSON value of ``schema``."""
@@ -147,6 +156,48 @@ class Grammar:
     def _raise_on_error(self) -> None:
         if self._matcher.is_error():
             raise ModelError(f"the grammar failed: {self._matcher.get_error().splitlines()[0]}", "report this schema")
+
+
+def object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) -> list[str]:
+    """Lark rules for an object in which the parameters of ``found`` are copied from the turn.
+
+    Properties come in the schema's order, as llguidance writes them; optional ones may be left out. For every
+    property there is a rule for "nothing written yet" (``first``) and one for "after another one" (``rest``).
+    """
+    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    left_out = [key for key, source in found.items() if not source.values and not source.pieces]
+    properties = {key: child for key, child in schema["properties"].items() if key not in left_out}
+    needed = {*schema.get("required", ()), *(key for key, source in found.items() if source.wanted)}
+    rules = [f'{name}: "{{" {name}_first0 "}}"']
+    for n, (key, child) in enumerate(properties.items()):
+        follow = f"{name}_rest{n + 1}"
+        member = f"{name}_key{n} {follow}"
+        skip = [] if key in needed else [f"{name}_first{n + 1}"]
+        rules.append(f"{name}_first{n}: " + " | ".join([member, *skip]))
+        skip = [] if key in needed else [follow]
+        rules.append(f"{name}_rest{n}: " + " | ".join([f'", " {member}', *skip]))
+        rules.append(f'{name}_key{n}: {json.dumps(json.dumps(key) + ": ")} {name}_value{n}')
+        if key in found:
+            rules += _copy_rules(f"{name}_value{n}", found[key])
+        else:
+            rules.append(f"{name}_value{n}: %json {_schema_text({**child, **definitions})}")
+    end = len(properties)
+    return [*rules, f'{name}_first{end}: ""', f'{name}_rest{end}: ""']
+
+
+def _copy_rules(name: str, source: Source) -> list[str]:
+    item = f"{name}_item" if source.is_list else name
+    options = [json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False) for value in source.values]
+    terminals = [f"{name.upper()}_{n}" for n in range(len(source.pieces))]
+    options += [f'"\\"" {terminal} "\\""' for terminal in terminals]
+    rules = [f"{item}: " + " | ".join(options)]
+    rules += [
+        f"{terminal}: %regex {json.dumps({'substring_words': piece}, ensure_ascii=False)}"
+        for terminal, piece in zip(terminals, source.pieces, strict=True)
+    ]
+    if source.is_list:
+        rules.append(f'{name}: "[" {item} (", " {item})* "]"')
+    return rules
 
 
 def _schema_text(schema: Any) -> str:

@@ -106,13 +106,17 @@ class LocalModel:
         """The exact token ids from which `chat` would start."""
         return self._encoder.encode(read_messages(messages), read_tools(tools)).ids
 
+    def room(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        """Tokens the context has left after ``messages``; negative if they do not fit."""
+        return self.context_length - len(self._encoder.encode(messages, tools).ids)
+
     def check_tool(self, spec: ToolSpec) -> None:
         """Refuse a tool whose schema the grammar cannot express.
 
         Raises:
             SchemaError: Names the tool, the path in its schema and the reason.
         """
-        self._grammars().check(spec.parameters, f"tool {spec.name!r}")
+        self._grammars().check(spec.schema, f"tool {spec.name!r}")
 
     def chat(self, messages: Sequence[AnyMessage], **options: Any) -> Completion:
         """`stream`, drained: the final `Completion`. Takes the same options."""
@@ -131,6 +135,9 @@ class LocalModel:
         tool_choice: ToolChoice = "auto",
         response_format: Mapping[str, Any] | None = None,
         cancel: threading.Event | None = None,
+        describe_tools: bool = True,
+        turn: str | None = None,
+        choices: Sequence[str] = (),
         **sampling: Any,
     ) -> Iterator[ModelEvent]:
         """Continue a conversation.
@@ -141,6 +148,10 @@ class LocalModel:
             tool_choice: ``auto``, ``none``, ``required`` or ``{"name": ...}``.
             response_format: A JSON schema that the answer's text must satisfy.
             cancel: Set it from any thread to stop; what was decoded is kept.
+            describe_tools: Put the tools' schemas into the system message; false where the conversation
+                describes them already.
+            choices: The answer's text must be one of these; the model's scores decide.
+            turn: The words that copied arguments are taken from; by default the last user message.
             **sampling: Fields of `SamplingSettings` for this call.
 
         Yields:
@@ -153,9 +164,10 @@ class LocalModel:
         """
         conversation, specs = read_messages(messages), read_tools(tools)
         choice = self._choose(conversation, specs, tool_choice)
-        grammar = self._grammar(choice, response_format)
+        words = next((m.content for m in reversed(conversation) if m.role == "user"), "") if turn is None else turn
+        grammar = self._grammar(choice, response_format, choices, words)
         settings = read_sampling(self._sampling, sampling)
-        prompt = self._encoder.encode(conversation, specs).ids
+        prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
         if len(prompt) >= self.context_length:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
@@ -199,9 +211,17 @@ class LocalModel:
             self._compiler = GrammarCompiler(self._loaded.tokenizer, self._loaded.vocab_size)
         return self._compiler
 
-    def _grammar(self, choice: list[ToolSpec], response_format: Mapping[str, Any] | None) -> Grammar | None:
+    def _grammar(
+        self,
+        choice: list[ToolSpec],
+        response_format: Mapping[str, Any] | None,
+        choices: Sequence[str],
+        turn: str,
+    ) -> Grammar | None:
         if choice:
-            return self._grammars().tool_call(choice, hermes.OPEN, hermes.CLOSE)
+            return self._grammars().tool_call(choice, hermes.OPEN, hermes.CLOSE, turn)
+        if choices:
+            return self._grammars().choice(choices)
         if response_format is None:
             return None
         wrapper = response_format.get("json_schema")

@@ -26,14 +26,29 @@ class ChatModel(Protocol):
         *,
         tools: Sequence[ToolSpec] = (),
         tool_choice: ToolChoice = "auto",
-        max_new_tokens: int | None = None,
+        describe_tools: bool = True,
+        turn: str | None = None,
+        choices: Sequence[str] = (),
         cancel: threading.Event | None = None,
     ) -> Iterator[ModelEvent]:
         """Yield text as it comes and calls when they are complete.
 
+        Args:
+            messages: The conversation.
+            tools: What may be called.
+            tool_choice: Whether something must be called.
+            describe_tools: Tell the model about the tools; false where the conversation does so already.
+            turn: The user's own words, from which arguments may be copied.
+            choices: Texts of which the answer must be one.
+            cancel: Set it from any thread to stop.
+
         Raises:
             ModelError: Decoding failed; the model stays usable.
         """
+        ...
+
+    def room(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int | None:
+        """Tokens the context has left after ``messages`` (negative if they do not fit); None where unknown."""
         ...
 
 
@@ -51,12 +66,12 @@ class Route:
 class Router(Protocol):
     """Decides what a user turn needs before the model speaks."""
 
-    def route(self, text: str, tools: Sequence[ToolSpec], passage_score: float | None) -> Route:
+    def route(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> Route:
         """Choose between answering from knowledge, one of the tools, small talk and declining.
 
         Args:
             text: The user's turn.
             tools: The tools on offer.
-            passage_score: Cosine similarity of the best passage; ``None`` without a knowledge base.
+            answerable: Probability that the knowledge base answers the turn; ``None`` without one.
         """
         ...

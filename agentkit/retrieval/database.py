@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agentkit.errors import KnowledgeError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -20,7 +20,8 @@ CREATE TABLE documents (
     sha256 TEXT NOT NULL,
     origin TEXT NOT NULL CHECK (origin IN ('folder', 'added')),
     title TEXT NOT NULL,
-    vector BLOB NOT NULL -- mean of the vectors of its chunks
+    keywords TEXT NOT NULL, -- one phrase a line
+    vectors BLOB NOT NULL -- float32 rows: mean of its chunks, then every keyword
 );
 CREATE TABLE chunks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -33,9 +34,10 @@ CREATE TABLE chunks (
     vectors BLOB NOT NULL -- float32 rows: chunk with heading, chunk, then every sentence
 );
 CREATE INDEX chunks_by_document ON chunks (document);
-CREATE VIRTUAL TABLE words USING fts5 (heading, text, tokenize = 'porter unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE words USING fts5 (heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2');
 CREATE TRIGGER words_insert AFTER INSERT ON chunks BEGIN
-    INSERT INTO words (rowid, heading, text) VALUES (new.id, new.heading, new.text);
+    INSERT INTO words (rowid, heading, text, keywords)
+    SELECT new.id, new.heading, new.text, keywords FROM documents WHERE id = new.document;
 END;
 CREATE TRIGGER words_delete AFTER DELETE ON chunks BEGIN
     DELETE FROM words WHERE rowid = old.id;

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]")
 _SPACES = re.compile(r"[ \t\u00a0]+")
 
+MAX_KEYWORDS = 100
+"""Further keywords of a document are ignored."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -31,6 +34,8 @@ class Document:
     text: str
     """Headings and blocks, separated by blank lines."""
     blocks: tuple[Block, ...]
+    keywords: tuple[str, ...] = ()
+    """Phrases the author expects people to search for; they are matched, and never quoted."""
 
 
 @dataclass(slots=True)
@@ -66,12 +71,13 @@ class DocumentBuilder:
         if text := clean(text).strip("\n"):
             self._items.append((0, text))
 
-    def build(self, name: str, title: str = "") -> Document:
+    def build(self, name: str, title: str = "", keywords: str = "") -> Document:
         """Lay the text out and resolve heading paths.
 
         Args:
             name: Path within the knowledge base.
             title: Used where the document has no heading of level 1.
+            keywords: Separated by commas.
         """
         self.flush()
         first = next((text for level, text in self._items if level == 1), "")
@@ -88,7 +94,12 @@ class DocumentBuilder:
                 blocks.append(Block((title, *below), text, offset, offset + len(text)))
             parts.append(text)
             offset += len(text) + 2
-        return Document(name, title, "\n\n".join(parts), tuple(blocks))
+        return Document(name, title, "\n\n".join(parts), tuple(blocks), _split(keywords))
+
+
+def _split(keywords: str) -> tuple[str, ...]:
+    phrases = (clean_line(phrase).strip("\"'[]") for phrase in keywords.split(","))
+    return tuple(dict.fromkeys(phrase for phrase in phrases if phrase))[:MAX_KEYWORDS]
 
 
 def clean(text: str) -> str:

@@ -26,13 +26,15 @@ _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECAS
 
 
 def load_html(text: str, name: str) -> Document:
-    """HTML without navigation, header, footer, scripts and hidden elements."""
+    """HTML without navigation, header, footer, scripts and hidden elements; keywords are those of ``<meta>``."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(text, "html.parser")
     # The first h1 names the page even where it stands in a <header> that is dropped below.
     title = soup.find("h1") or soup.find("title")
     fallback = title.get_text(" ") if title is not None else ""
+    meta = soup.find("meta", attrs={"name": re.compile("^keywords$", re.IGNORECASE)})
+    keywords = str(meta.get("content", "")) if meta is not None else ""
     for tag in soup.find_all(_is_dropped):
         tag.extract()
     reader = _Reader()
@@ -40,7 +42,7 @@ def load_html(text: str, name: str) -> Document:
     for event, name_of_tag, string in _walk(root):
         reader.read(event, name_of_tag, string)
     reader.close()
-    return reader.builder.build(name, fallback)
+    return reader.builder.build(name, fallback, keywords)
 
 
 def _is_dropped(tag: Tag) -> bool:

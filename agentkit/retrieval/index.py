@@ -66,17 +66,22 @@ class Index:
         origin: Origin,
         chunks: Sequence[Chunk],
         vectors: Sequence[Vectors],
+        keywords: Sequence[str] = (),
+        keyword_vectors: Vectors | None = None,
     ) -> None:
         """Add or replace a document; ``vectors`` holds a (rows, dimension) array per chunk: `StoredChunk`."""
         for own in vectors:
             if own.ndim != 2 or own.shape[1] != self._dimension or not 2 <= len(own) < _ROWS:
                 raise ValueError(f"vectors of shape {own.shape} do not fit dimension {self._dimension}")
         mean = np.mean([own[0] for own in vectors], axis=0)
-        row = (name, sha256, origin, title, _blob(mean / max(float(np.linalg.norm(mean)), 1e-9)))
+        rows = [mean / max(float(np.linalg.norm(mean)), 1e-9), *(keyword_vectors if keywords else ())]
+        row = (name, sha256, origin, title, "\n".join(keywords), _blob(np.stack(rows)))
         with self._write() as connection:
             connection.execute("DELETE FROM documents WHERE name = ?", (name,))
             cursor = connection.execute(
-                "INSERT INTO documents (name, sha256, origin, title, vector) VALUES (?, ?, ?, ?, ?)", row
+                "INSERT INTO documents (name, sha256, origin, title, keywords, vectors)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
             )
             connection.executemany(
                 "INSERT INTO chunks (document, heading, text, start, stop, vectors)"
@@ -146,15 +151,16 @@ class Index:
     def fetch(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Chunks by id; ids that are gone by now are left out."""
         query = f"""
-            SELECT chunks.id, name, heading, text, page, start, stop, vectors, documents.vector
+            SELECT chunks.id, name, heading, text, page, start, stop, chunks.vectors, documents.vectors,
+                keywords
             FROM chunks JOIN documents ON documents.id = chunks.document
             WHERE chunks.id IN ({",".join("?" * len(ids))})"""
         with self._read() as connection:
             rows = connection.execute(query, tuple(ids)).fetchall()
         chunks = {}
-        for id_, name, heading, text, page, start, stop, vectors, mean in rows:
-            own, whole = self._matrix(vectors), np.frombuffer(mean, np.float32)
-            chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, whole)
+        for id_, name, heading, text, page, start, stop, vectors, whole, keywords in rows:
+            own, document = self._matrix(vectors), self._matrix(whole)
+            chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, document, keywords)
         return chunks
 
     def save_view(self) -> None:

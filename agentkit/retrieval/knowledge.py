@@ -247,5 +247,5 @@ class KnowledgeBase:
 def _relevance(chunk: StoredChunk, vector: Vectors, bm25: float) -> float:
     """Mean of four cosines (section, its text, its best sentence, its document) and a share of BM25."""
     rows = chunk.vectors @ vector
-    cosines = (rows[0], rows[1], rows[2:].max(initial=-1.0), chunk.document_vector @ vector)
+    cosines = (rows[0], rows[1], rows[2:].max(initial=-1.0), chunk.document_vectors[0] @ vector)
     return float(sum(cosines)) / 4 + LEXICAL_WEIGHT * bm25

@@ -18,6 +18,7 @@ MAX_BYTES = 20 * 1024 * 1024
 
 _UNDERLINE = re.compile(r"(=+|-{3,}|~{3,})")
 _LIST_LINE = re.compile(r"(?:[-*+•–]|\d{1,3}[.)])\s")
+_KEYWORDS = re.compile(r"^Keywords:[ \t]*([^\n]*)\s*\Z", re.MULTILINE)
 _WRAPPED = 60
 """A line at least this long is taken to go on in the next line."""
 
@@ -82,8 +83,13 @@ def _decode(data: bytes, path: Path) -> str:
 
 
 def load_text(text: str, name: str) -> Document:
-    """Plain text: underlined lines and lone capital lines are headings, blank lines end paragraphs."""
+    """Plain text: underlined lines and lone capital lines are headings, blank lines end paragraphs.
+
+    A last line ``Keywords: …, …`` gives the keywords.
+    """
     builder = DocumentBuilder()
+    last = _KEYWORDS.search(text)
+    text = text[: last.start()] if last else text
     for paragraph in re.split(r"\n[ \t]*\n", text):
         lines = [line.strip() for line in paragraph.splitlines() if line.strip()]
         while len(lines) > 1 and _UNDERLINE.fullmatch(lines[1]):
@@ -93,7 +99,7 @@ def load_text(text: str, name: str) -> Document:
             builder.heading(1, lines[0].capitalize())
             continue
         _add_paragraph(builder, lines)
-    return builder.build(name)
+    return builder.build(name, keywords=last.group(1) if last else "")
 
 
 def _is_capital_heading(line: str) -> bool:

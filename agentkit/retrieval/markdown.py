@@ -17,6 +17,7 @@ _ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
 _ROW_RULE = re.compile(r"[\s|:-]+$")
 _DEFINITION = re.compile(r" {0,3}\[[^\]]{1,200}\]:[ \t]+\S+")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
+_KEYWORDS = re.compile(r"^keywords:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 # The repeat counts are bounded so that no line, however odd, costs quadratic time.
@@ -34,9 +35,13 @@ _INLINE = (
 
 
 def load_markdown(text: str, name: str) -> Document:
-    """Markdown: ATX and setext headings; emphasis, link targets and front matter are dropped."""
-    text = _COMMENT.sub("", _FRONT_MATTER.sub("", text, count=1))
-    return _Reader().read(text).build(name)
+    """Markdown: ATX and setext headings; emphasis and link targets are dropped, and so is front matter
+    except for its line ``keywords: …, …``."""
+    front = _FRONT_MATTER.match(text)
+    body = text[front.end() :] if front else text
+    keywords = _KEYWORDS.search(front.group()) if front else None
+    reader = _Reader().read(_COMMENT.sub("", body))
+    return reader.build(name, keywords=keywords.group(1) if keywords else "")
 
 
 def plain(text: str) -> str:

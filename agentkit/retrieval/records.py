@@ -38,5 +38,7 @@ class StoredChunk:
     end: int
     vectors: Vectors
     """Unit rows (2 + sentences, dimension): heading and text, text alone, then every sentence."""
-    document_vector: Vectors
-    """Unit mean of the document's chunks, shape (dimension,)."""
+    document_vectors: Vectors
+    """Unit rows (1 + keywords, dimension): mean of the document's chunks, then every keyword."""
+    keywords: str
+    """The document's keywords, one a line."""

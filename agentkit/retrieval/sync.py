@@ -13,6 +13,7 @@ import numpy as np
 
 from agentkit.errors import KnowledgeError, NotFoundError
 from agentkit.retrieval.chunks import Chunk, chunk_document
+from agentkit.retrieval.documents import Document
 from agentkit.retrieval.index import Index
 from agentkit.retrieval.loaders import parse_document, read_bytes
 from agentkit.retrieval.records import Origin, Vectors
@@ -49,8 +50,12 @@ class SyncReport:
 class _Loaded:
     source: Source
     sha256: str
-    title: str
+    document: Document
     chunks: list[Chunk]
+
+    def texts(self) -> list[list[str]]:
+        """What is embedded: the rows of every chunk, then the keywords."""
+        return [*map(_embedded, self.chunks), _keyword_texts(self.document)]
 
 
 def find_sources(folder: Path, origin: Origin, skipped: list[tuple[str, str]]) -> Iterator[Source]:
@@ -99,7 +104,7 @@ def synchronize(
             skipped.append((source.name, str(error)))
             continue
         (changed if old else added).append(source.name)
-        pending.append(_Loaded(source, sha256, document.title, chunk_document(document)))
+        pending.append(_Loaded(source, sha256, document, chunk_document(document)))
         if sum(len(loaded.chunks) for loaded in pending) >= GROUP:
             _store(index, pending, embed, progress)
             pending = []
@@ -114,12 +119,14 @@ def synchronize(
 def _store(index: Index, pending: list[_Loaded], embed: Embed, progress: Progress | None) -> None:
     if not pending:
         return
-    texts = {text for loaded in pending for chunk in loaded.chunks for text in _embedded(chunk)}
+    texts = {text for loaded in pending for rows in loaded.texts() for text in rows}
     vectors = dict(zip(texts, embed(list(texts)), strict=True))
     for loaded in pending:
-        own = [np.stack([vectors[text] for text in _embedded(chunk)]) for chunk in loaded.chunks]
-        source = loaded.source
-        index.put(source.name, loaded.title, loaded.sha256, source.origin, loaded.chunks, own)
+        *own, keywords = [np.array([vectors[text] for text in rows]) for rows in loaded.texts()]
+        source, document = loaded.source, loaded.document
+        index.put(
+            source.name, document.title, loaded.sha256, source.origin, loaded.chunks, own, document.keywords, keywords
+        )
         if progress:
             progress(source.name)
 
@@ -127,6 +134,10 @@ def _store(index: Index, pending: list[_Loaded], embed: Embed, progress: Progres
 def _embedded(chunk: Chunk) -> list[str]:
     """The rows of `StoredChunk.vectors`: a question may match a whole section or one sentence of it."""
     return [chunk.embedded_text(), chunk.text, *sentences(chunk.text)]
+
+
+def _keyword_texts(document: Document) -> list[str]:
+    return list(document.keywords)
 
 
 def _name(path: Path, folder: Path) -> str:

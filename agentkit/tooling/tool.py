@@ -39,6 +39,8 @@ class Tool:
     """Overrides ``[tools] output_limit``, in characters of JSON."""
     source: Path | None = None
     """The file it was loaded from; such a tool runs in the worker process."""
+    reply: str | None = None
+    """Jinja2 template that puts a result into words, given ``result`` and ``arguments``."""
     entry_point: str | None = None
     """Its name in the entry-point group ``agentkit.tools``; such a tool runs in the worker process too."""
 
@@ -94,6 +96,7 @@ def tool(
     timeout_s: float | None = None,
     output_limit: int | None = None,
     examples: Iterable[Example] = (),
+    reply: str | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -106,6 +109,7 @@ def tool(
     timeout_s: float | None = None,
     output_limit: int | None = None,
     examples: Iterable[Example] = (),
+    reply: str | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, bare (``@tool``) or with options (``@tool(side_effect=True)``).
 
@@ -116,6 +120,8 @@ def tool(
         timeout_s: Seconds a call may take; unset uses ``[tools] timeout_s``.
         output_limit: Characters of JSON a result may have; unset uses ``[tools] output_limit``.
         examples: Pairs of a user turn and the arguments of the right call, for routing and prompts.
+        reply: Jinja2 template that puts a result into words, for models too small to do so faithfully; it sees
+            ``result`` and ``arguments``.
 
     Raises:
         SchemaError: The signature, docstring, name, a limit or an example cannot be used.
@@ -132,7 +138,7 @@ def tool(
         arguments = arguments_of(function, texts, local_names)
         checked = tuple(_example(chosen, arguments, pair) for pair in examples)
         spec = ToolSpec(chosen, description, arguments.parameters, checked)
-        return Tool(spec, function, arguments, side_effect, timeout_s, output_limit)
+        return Tool(spec, function, arguments, side_effect, timeout_s, output_limit, reply=reply)
 
     return make if fn is None else make(fn)
 

@@ -1,0 +1,410 @@
+"""One turn: retrieve, route, decode, run tools, check the answer. Everything it needs comes through Protocols.
+
+The turn is one generator of events. Whatever a later step needs is in the session's store before that step begins,
+so a crash loses at most the words being decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentkit.answers import Knowledge, checked, plainly, quoted
+from agentkit.errors import AgentkitError, ModelError, UsageError
+from agentkit.events import (
+    ApprovalRequired,
+    Event,
+    Notice,
+    Retrieved,
+    TextDelta,
+    ToolCallProposed,
+    ToolFinished,
+    ToolStarted,
+    TurnDone,
+    TurnFailed,
+)
+from agentkit.llm.formats import hermes
+from agentkit.llm.protocol import ChatModel, Route, Router
+from agentkit.messages import (
+    Citation,
+    Completion,
+    Message,
+    Passage,
+    Reply,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    ToolSpec,
+    Usage,
+)
+from agentkit.policy import Breaker, Decision, Mode, Policy
+from agentkit.prompts import PromptTemplate, render_text
+from agentkit.store import Session
+
+Approve = Callable[[ApprovalRequired], bool]
+"""Asked for every call that needs approval; blocks until a person has decided."""
+
+RESERVED_TOKENS = 512
+"""Room kept for the answer when a conversation is fitted into the context."""
+
+
+class Tools(Protocol):
+    """The registry, as the agent sees it."""
+
+    def specs(self) -> list[ToolSpec]: ...
+
+    def get(self, name: str) -> Any: ...
+
+    def run(self, call: ToolCall, cancel: threading.Event | None = None) -> ToolResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The texts an agent speaks with, rendered or to be rendered."""
+
+    system: str
+    passages: PromptTemplate
+    tool_call: PromptTemplate
+    tool_result: PromptTemplate
+    decline: str
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What has happened so far in one turn."""
+
+    question: str
+    cancel: threading.Event | None
+    approve: Approve | None
+    route: Route | None = None
+    passages: tuple[Passage, ...] = ()
+    text: str = ""
+    usage: Usage = Usage()
+    calls: list[ToolCall] = field(default_factory=list)
+    results: list[ToolResult] = field(default_factory=list)
+    citations: tuple[Citation, ...] = ()
+    notices: list[str] = field(default_factory=list)
+    breaker: Breaker = field(default_factory=Breaker)
+
+
+class AgentLoop:
+    """An agent in one session.
+
+    Args:
+        model: Continues conversations.
+        session: Where every message is kept.
+        prompts: System prompt and templates.
+        tools: What may be called.
+        knowledge: What answers are grounded in; without it the agent only chats and calls tools.
+        router: Decides what a turn needs; without one the model decides by itself.
+        mode: What happens to calls with side effects.
+        quote: Answer in the passages' own sentences and the tools' own replies, not in the model's words.
+        max_steps: Model calls per turn at most.
+        passage_limit: Passages per question.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        session: Session,
+        prompts: Prompts,
+        *,
+        tools: Tools,
+        knowledge: Knowledge | None = None,
+        router: Router | None = None,
+        mode: Mode = "ask",
+        quote: bool = False,
+        max_steps: int = 4,
+        passage_limit: int = 4,
+    ) -> None:
+        self.model, self.session, self.tools, self.knowledge = model, session, tools, knowledge
+        self._prompts, self._router, self._mode, self._quote = prompts, router, mode, quote
+        self._max_steps, self._passage_limit = max_steps, passage_limit
+        self._policy = Policy()
+
+    def ask(self, text: str, **options: Any) -> Reply:
+        """`stream`, drained. Takes the same options.
+
+        Raises:
+            ModelError: The turn failed; what was said before is stored.
+        """
+        for event in self.stream(text, **options):
+            if isinstance(event, TurnDone):
+                return event.reply
+            if isinstance(event, TurnFailed):
+                raise ModelError(event.error)
+        raise ModelError("the turn ended without a reply", "report this conversation")
+
+    def stream(
+        self,
+        text: str,
+        *,
+        tool_choice: ToolChoice = "auto",
+        image: str | None = None,
+        approve: Approve | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Event]:
+        """Run one turn.
+
+        Args:
+            text: What the user says.
+            tool_choice: ``auto``, ``none``, ``required`` or ``{"name": ...}``.
+            image: Path of a picture that belongs to the message.
+            approve: Decides about calls with side effects; without it they are denied.
+            cancel: Set it from any thread to stop; what was said so far is kept.
+
+        Yields:
+            Events in order; `TurnDone` or `TurnFailed` is the last.
+
+        Raises:
+            UsageError: The message is empty or longer than the model's context; nothing has been stored.
+        """
+        question = self._accept(text, image)
+        turn = _Turn(question, cancel, approve)
+        for event in self._guarded(turn, tool_choice):
+            if isinstance(event, Notice):
+                turn.notices.append(event.text)
+            yield event
+
+    def _guarded(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
+        try:
+            yield from self._run(turn, tool_choice)
+        except AgentkitError as error:
+            yield TurnFailed(str(error))
+            return
+        meta = {"citations": turn.citations, "usage": turn.usage, "notices": turn.notices}
+        self.session.append(Message("assistant", turn.text, meta=_plain(meta)))
+        yield TurnDone(
+            Reply(
+                turn.text,
+                tuple(turn.calls),
+                tuple(turn.results),
+                turn.citations,
+                tuple(turn.notices),
+                turn.usage,
+                self.session.id,
+            )
+        )
+
+    def _run(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
+        """The turn on one screen: search, route, then decode and act until there is an answer."""
+        self.session.append(Message("user", turn.question))
+        yield from self._search(turn)
+        choice = self._route(turn, tool_choice)
+        if turn.route is not None and turn.route.kind == "decline":
+            yield from self._decline(turn)
+            return
+        self._give_context(turn)
+        for step in range(1, self._max_steps + 1):
+            completion = yield from self._query(turn, choice if step < self._max_steps else "none")
+            if not completion.tool_calls:
+                break
+            for call in completion.tool_calls:
+                yield from self._act(turn, call, completion.text)
+            choice = self._after_tools(turn, choice)
+        yield from self._check(turn, completion)
+
+    def _accept(self, text: str, image: str | None) -> str:
+        """The user's message, or an error before anything is stored."""
+        if not text.strip() and not image:
+            raise UsageError("the question is empty", "ask something")
+        question = f"{text.strip()}\nImage: {image}" if image else text
+        opening = [Message("system", self._prompts.system), Message("user", question)]
+        room = self.model.room(opening, self.tools.specs())
+        if room is not None and room < RESERVED_TOKENS:
+            cause = f"the message is {RESERVED_TOKENS - room} tokens too long for the model's context"
+            raise UsageError(cause, "shorten it, or put it into the knowledge base: agentkit knowledge add")
+        self.session.heal()
+        if not self.session.messages():
+            self.session.append(opening[0])
+        return question
+
+    def _search(self, turn: _Turn) -> Iterator[Event]:
+        if self.knowledge is None:
+            return
+        turn.passages = tuple(self.knowledge.search(turn.question, self._passage_limit))
+        yield Retrieved(turn.question, turn.passages)
+
+    def _route(self, turn: _Turn, tool_choice: ToolChoice) -> ToolChoice:
+        """Decide what the turn needs; the caller's own ``tool_choice`` goes first."""
+        if self._router is None or tool_choice in ("none", "required") or not isinstance(tool_choice, str):
+            return tool_choice
+        answerable = self.knowledge.answerable(turn.question, turn.passages) if self.knowledge else None
+        turn.route = self._router.route(turn.question, self.tools.specs(), answerable)
+        return {"name": turn.route.tool} if turn.route.tool else "none"
+
+    def _decline(self, turn: _Turn) -> Iterator[Event]:
+        turn.text, turn.passages = self._prompts.decline, ()
+        yield TextDelta(turn.text)
+        yield Notice("declined", "no evidence in the knowledge base and no tool for this: a person was offered")
+
+    def _give_context(self, turn: _Turn) -> None:
+        """Append to the conversation what the turn needs: the passages, or the routed tool's description."""
+        if turn.route is not None and turn.route.tool:
+            turn.passages = ()
+            self._describe_tool(turn, self.tools.get(turn.route.tool).spec)
+        elif turn.route.kind == "knowledge" if turn.route else self._has_evidence(turn):
+            numbered = [{"number": n, **p.to_json()} for n, p in enumerate(turn.passages, 1)]
+            self._append_context(self._prompts.passages.render(passages=numbered, question=turn.question))
+        else:
+            turn.passages = ()
+
+    def _describe_tool(self, turn: _Turn, spec: ToolSpec) -> None:
+        """The tool's schema and examples, in the turn that needs them: a prefix with every tool confuses a small
+        model and would cost every session."""
+        calls = [ToolCall("", spec.name, example.arguments) for example in spec.examples]
+        examples = [
+            {"text": example.text, "call": hermes.call(call)}
+            for example, call in zip(spec.examples, calls, strict=True)
+        ]
+        self._append_context(
+            self._prompts.tool_call.render(
+                name=spec.name,
+                description=spec.description,
+                parameters=json.dumps(spec.schema, ensure_ascii=False),
+                examples=examples,
+                question=turn.question,
+            )
+        )
+
+    def _has_evidence(self, turn: _Turn) -> bool:
+        if self.knowledge is None or not turn.passages:
+            return False
+        return self.knowledge.answerable(turn.question, turn.passages) >= self.knowledge.answer_threshold
+
+    def _query(self, turn: _Turn, choice: ToolChoice) -> Iterator[Event | Any]:
+        """One model call; returns its `Completion`."""
+        specs = self.tools.specs()
+        describe = turn.route is None
+        messages = yield from self._fit(specs if describe else [])
+        for event in self.model.stream(
+            messages,
+            tools=specs,
+            tool_choice=choice,
+            describe_tools=describe,
+            turn=turn.question,
+            choices=self._choices(turn),
+            cancel=turn.cancel,
+        ):
+            if isinstance(event, Completion):
+                turn.usage += event.usage
+                if event.finish_reason == "cancelled":
+                    yield Notice("cancelled", "stopped by the user; what was said so far is kept")
+                return event
+            yield event
+        raise ModelError("the model ended without a completion", "report this conversation")
+
+    def _choices(self, turn: _Turn) -> tuple[str, ...]:
+        """The only things the model may say, where it may not use words of its own."""
+        if not self._quote:
+            return ()
+        if turn.results:
+            text = self._worded(turn.calls[-1], turn.results[-1])
+        elif turn.passages and self.knowledge is not None:
+            text = quoted(turn.question, turn.passages, self.knowledge.embedder)
+        else:
+            text = ""
+        return (text,) if text else ()
+
+    def _worded(self, call: ToolCall, result: ToolResult) -> str:
+        """A tool's result in the words of its own reply template, or plainly."""
+        template = self.tools.get(call.name).reply
+        if not result.ok:
+            return f"That did not work: {result.error}"
+        if template is None:
+            return plainly(result.value)
+        return render_text(template, result=result.value, arguments=call.arguments)
+
+    def _fit(self, specs: list[ToolSpec]) -> Iterator[Event | Any]:
+        """The conversation as the model reads it, without the oldest turns if it has become too long."""
+        messages = conversation(self.session.messages())
+        dropped = 0
+        while (self.model.room(messages, specs) or RESERVED_TOKENS) < RESERVED_TOKENS:
+            start = next((n for n, m in enumerate(messages[2:], 2) if m.role == "user"), None)
+            if start is None:
+                break
+            dropped += start - 1
+            messages = [messages[0], *messages[start:]]
+        if dropped:
+            yield Notice("compacted", f"the oldest {dropped} messages no longer fit into the model's context")
+        return messages
+
+    def _act(self, turn: _Turn, call: ToolCall, said: str) -> Iterator[Event]:
+        """Store the call, decide, run, store the result."""
+        self.session.append(Message("assistant", said, (call,)))
+        turn.calls.append(call)
+        denied = yield from self._denied(turn, call)
+        if denied is None:
+            yield ToolStarted(call)
+            result = self.tools.run(call, turn.cancel)
+        else:
+            result = ToolResult(call.id, call.name, ok=False, error=f"not run: {denied.reason}")
+            yield Notice("denied", f"{call.name} was not run: {denied.reason}")
+        turn.results.append(result)
+        self.session.append(Message("tool", result.content(), (), call.id, call.name, {"ok": result.ok}))
+        if result.truncated:
+            yield Notice("truncated", f"the result of {call.name} was cut to its output limit")
+        yield ToolFinished(result)
+
+    def _denied(self, turn: _Turn, call: ToolCall) -> Iterator[Event | Any]:
+        """Returns the decision that forbids the call, or None."""
+        repeated = turn.breaker.decide(call)
+        if repeated.action == "deny":
+            return repeated
+        decision = self._policy.decide(call.name, self.tools.get(call.name).side_effect, self._mode)
+        if decision.action != "ask":
+            return decision if decision.action == "deny" else None
+        request = ApprovalRequired(call, decision.reason)
+        yield request
+        if turn.approve is None:
+            return Decision("deny", f"{decision.reason}, and nobody was there to approve it")
+        return None if turn.approve(request) else Decision("deny", "the user did not approve it")
+
+    def _after_tools(self, turn: _Turn, choice: ToolChoice) -> ToolChoice:
+        """After a routed or forced call the model puts the result into words; else it goes on deciding."""
+        if turn.route is None and choice == "auto":
+            return "auto"
+        last = turn.results[-1]
+        content = self._prompts.tool_result.render(
+            question=turn.question, tool=last.name, result=last.content(), ok=last.ok
+        )
+        self._append_context(content)
+        return "none"
+
+    def _append_context(self, content: str) -> None:
+        self.session.append(Message("user", content, meta={"kind": "context"}))
+
+    def _check(self, turn: _Turn, completion: Completion) -> Iterator[Event]:
+        """Tie the answer to its passages; with nothing that supports it, decline."""
+        turn.text = completion.text.strip()
+        if not turn.passages or self.knowledge is None or completion.finish_reason == "cancelled":
+            return
+        grounded = checked(turn.text, turn.question, turn.passages, self.knowledge.embedder)
+        yield from grounded.notices
+        if not grounded.citations:
+            yield from self._decline(turn)
+            return
+        turn.text, turn.citations = grounded.text, grounded.citations
+
+
+def conversation(stored: Sequence[Message]) -> list[Message]:
+    """Stored messages as the model reads them: a context message takes the place of the question it repeats."""
+    read: list[Message] = []
+    for message in stored:
+        if message.meta.get("kind") == "context" and read and read[-1].role == "user":
+            read.pop()
+        read.append(message)
+    return read
+
+
+def _plain(meta: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "citations": [asdict(citation) for citation in meta["citations"]],
+        "usage": asdict(meta["usage"]),
+        "notices": list(meta["notices"]),
+    }

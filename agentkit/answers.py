@@ -1,0 +1,70 @@
+"""Answers that rest on passages: quoted from them, or in the model's own words and then checked.
+
+A model of 135M parameters, asked to answer from a passage, says something the passage does not say more often than
+not (docs/decisions/answers.md). Its answers are therefore put together from the passages' own sentences. A larger
+model speaks freely, every sentence is tied to the passage that supports it, and what has no support is taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agentkit.events import Notice
+from agentkit.messages import Citation, Passage
+from agentkit.retrieval.citations import best_quotes, check_answer
+from agentkit.retrieval.protocol import Embedder, Retriever
+
+QUOTES = 2
+"""Sentences of a quoted answer."""
+
+
+class Knowledge(Retriever, Protocol):
+    """A retriever that also says whether its passages answer a question."""
+
+    @property
+    def embedder(self) -> Embedder: ...
+
+    @property
+    def answer_threshold(self) -> float: ...
+
+    def answerable(self, query: str, passages: Sequence[Passage]) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grounded:
+    """An answer and what it rests on; no citations means that nothing supports it."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    notices: tuple[Notice, ...] = ()
+
+
+def quoted(question: str, passages: Sequence[Passage], embedder: Embedder) -> str:
+    """The passages' sentences that answer the question best, in the order in which they are written."""
+    quotes = best_quotes(question, passages, embedder, limit=QUOTES)
+    order = {passage.id: n for n, passage in enumerate(passages)}
+    quotes.sort(key=lambda quote: (order[quote.passage.id], quote.passage.text.find(quote.text)))
+    return " ".join(quote.text for quote in quotes)
+
+
+def checked(text: str, question: str, passages: Sequence[Passage], embedder: Embedder) -> Grounded:
+    """The supported part of an answer, with footnotes; the best quotes where no part of it is supported."""
+    answer = check_answer(text, passages, embedder)
+    notices = [
+        Notice("unsupported_sentence", f"removed, no passage supports it: {sentence}") for sentence in answer.dropped
+    ]
+    if not answer.citations:
+        answer = check_answer(quoted(question, passages, embedder), passages, embedder)
+        notices.append(Notice("quoted", "the passages are quoted instead of the model's own words"))
+    return Grounded(answer.text, tuple(answer.citations), tuple(notices))
+
+
+def plainly(value: Any) -> str:
+    """A tool's result as readable text, for tools without a reply template."""
+    if isinstance(value, dict):
+        return ", ".join(f"{str(key).replace('_', ' ')}: {plainly(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(plainly(item) for item in value) or "nothing"
+    return "nothing" if value is None else str(value)

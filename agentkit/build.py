@@ -1,0 +1,395 @@
+"""The composition root: the only place where models, tools, knowledge and sessions are wired together.
+
+Everything is made on first use, so that `agentkit sessions list` loads no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from agentkit.agent import AgentLoop, Prompts
+from agentkit.answers import Knowledge
+from agentkit.errors import ProjectError, UsageError
+from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
+from agentkit.project import Project, find_project
+from agentkit.prompts import load_prompt
+from agentkit.settings import AgentSettings, Settings, data_dir, private_dir
+
+if TYPE_CHECKING:
+    from agentkit.llm.local import LocalModel
+    from agentkit.llm.protocol import ChatModel, Router
+    from agentkit.retrieval.protocol import Embedder
+    from agentkit.store import SessionStore
+    from agentkit.tooling.registry import ToolRegistry
+    from agentkit.training.jobs import Job
+
+EMBEDDER_ASSET = "minilm"
+DEFAULT_MODEL = "smollm2-135m"
+SMALL = 1_000_000_000
+"""Parameters under which ``[agent] answers = "auto"`` quotes."""
+
+
+class Agent(AgentLoop):
+    """An agent, wired.
+
+    ::
+
+        agent = Agent.from_project()
+        agent = Agent(model="smollm2-135m", tools=[my_function], knowledge=KnowledgeBase("docs"))
+        reply = agent.ask("Where is order 1042?")
+
+    Args:
+        model: A loaded `ChatModel`, or the name of one.
+        tools: Tools or plain typed functions.
+        knowledge: What answers are grounded in.
+        workspace: The project whose prompts, settings and session store are used; found as usual by default.
+        session: Id of a session to resume; a new one by default.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel | str | None = None,
+        *,
+        tools: Iterable[Any] | ToolRegistry = (),
+        knowledge: Knowledge | None = None,
+        workspace: Workspace | None = None,
+        session: str | None = None,
+    ) -> None:
+        from agentkit.tooling.registry import ToolRegistry
+
+        self._owns_workspace = workspace is None
+        self.workspace = workspace or open_project()
+        options = self.workspace.settings.agent
+        loaded = self.workspace.load(model) if model is None or isinstance(model, str) else model
+        registry = tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools, self.workspace.settings.tools)
+        self._own_registry = registry if registry is not tools else None
+        _check_tools(loaded, registry)
+        store = self.workspace.store
+        super().__init__(
+            loaded,
+            store.open(session) if session else store.create(),
+            self.workspace.prompts,
+            tools=registry,
+            knowledge=knowledge,
+            router=self.workspace.router if options.routing == "auto" else None,
+            mode=options.approve,
+            quote=options.answers == "quote" or (options.answers == "auto" and _is_small(loaded)),
+            max_steps=options.max_steps,
+            passage_limit=self.workspace.settings.knowledge.limit,
+        )
+
+    @classmethod
+    def from_project(
+        cls, project: str | Path | None = None, *, session: str | None = None, **options: Any
+    ) -> Agent:
+        """The agent of a project: its tools, knowledge, prompts and settings.
+
+        Args:
+            project: The project's folder; found as on the command line by default.
+            session: Id of a session to resume.
+            **options: Settings, e.g. ``model="…"``; dots are written as two underscores (``sampling__seed=3``).
+        """
+        dotted = {key.replace("__", "."): value for key, value in options.items()}
+        agent = open_project(project, dotted).agent(session)
+        agent._owns_workspace = True
+        return agent
+
+    def fork(self) -> Agent:
+        """An agent that goes on from here in a session of its own."""
+        other = object.__new__(Agent)
+        other.__dict__.update(self.__dict__)
+        other.session = self.workspace.store.fork(self.session.id)
+        other._owns_workspace = False
+        other._own_registry = None
+        return other
+
+    def close(self) -> None:
+        """End the tools' worker process and close the files; the session stays in the store."""
+        if self._own_registry is not None:
+            self._own_registry.close()
+        if self._owns_workspace:
+            self.workspace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class KnowledgeBase(BaseKnowledge):
+    """A folder of documents, searched with the embedded MiniLM.
+
+    Args:
+        folder: The documents; ``None`` for a knowledge base of added documents only.
+        index_path: The SQLite file of the index; beside the other user data by default, one for each folder.
+        embedder: Texts to unit vectors; the embedded one by default.
+
+    Raises:
+        KnowledgeError: The folder does not exist.
+    """
+
+    def __init__(
+        self, folder: str | Path | None, index_path: str | Path | None = None, embedder: Embedder | None = None
+    ) -> None:
+        root = Path(folder).expanduser().resolve() if folder is not None else None
+        if index_path is None:
+            key = hashlib.sha256(os.fsencode(root or "added")).hexdigest()[:16]
+            index_path = private_dir(data_dir() / "knowledge") / f"{key}.sqlite"
+        super().__init__(root, Path(index_path), embedder or load_embedder())
+        self.sync()
+
+
+class Workspace:
+    """A project with everything that belongs to it, each part made on first use.
+
+    Args:
+        project: The folder.
+        settings: Merged settings.
+        options: The command-line options among them, handed on to worker processes.
+    """
+
+    def __init__(self, project: Project, settings: Settings, options: Mapping[str, Any]) -> None:
+        self.project, self.settings = project, settings
+        self._options = {key: value for key, value in options.items() if value is not None}
+        self._lock = threading.RLock()
+
+    @cached_property
+    def store(self) -> SessionStore:
+        """Sessions."""
+        from agentkit.store import SessionStore
+
+        return SessionStore(private_dir(self.project.data_dir) / self.project.sessions_path.name)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The embedded MiniLM."""
+        return load_embedder()
+
+    @cached_property
+    def knowledge(self) -> BaseKnowledge:
+        """The knowledge base as it was last indexed."""
+    
+        folder = self.project.root / self.settings.knowledge.path
+        index = private_dir(self.project.data_dir) / "knowledge.sqlite"
+        return BaseKnowledge(folder if folder.is_dir() else None, index, self.embedder)
+
+    def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> BaseKnowledge:
+        """The knowledge base in step with its folder."""
+        self.knowledge.sync(progress)
+        return self.knowledge
+
+    @cached_property
+    def registry(self) -> ToolRegistry:
+        """The project's tools and those of installed packages."""
+        from agentkit.tooling.registry import ToolRegistry, load_entry_points, load_tools
+
+        tools = load_tools(self.project.tools_dir) if self.project.tools_dir.is_dir() else []
+        return ToolRegistry([*tools, *load_entry_points()], self.settings.tools, self._environment())
+
+    @cached_property
+    def router(self) -> Router:
+        """Decides what a turn needs, from the embedder's similarities."""
+        from agentkit.llm.routing import EmbeddingRouter
+
+        folder = self.project.prompts_dir
+        return EmbeddingRouter(self.embedder, _phrases(folder, "small_talk"), _phrases(folder, "out_of_scope"))
+
+    @cached_property
+    def model(self) -> LocalModel:
+        """The project's chat model."""
+        return self.load(None)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """The project's prompt templates."""
+        folder, options = self.project.prompts_dir, self.settings.agent
+        variables = {"name": options.name, "company": options.company, "today": date.today().isoformat()}
+        return Prompts(
+            load_prompt(folder, options.system_prompt).render(**variables),
+            load_prompt(folder, "passages"),
+            load_prompt(folder, "tool_call"),
+            load_prompt(folder, "tool_result"),
+            load_prompt(folder, "decline").render(**variables),
+        )
+
+    @property
+    def adapters_dir(self) -> Path:
+        """Where adapters live, for all projects."""
+        return data_dir() / "adapters"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Where this project's fine-tuning jobs live."""
+        return self.project.data_dir / "jobs"
+
+    def load(self, name: str | None) -> LocalModel:
+        """A chat model under this project's settings; the project's own by default."""
+        with self._lock:
+            if name is None and "model" in self.__dict__:
+                return self.model
+            options = self.settings
+            return load_model(
+                name or options.model,
+                adapter=options.adapter,
+                device=options.device,
+                quantize=options.quantize,
+                router=self.router if options.agent.routing == "auto" else None,
+                **options.sampling.model_dump(),
+            )
+
+    def agent(self, session: str | None = None) -> Agent:
+        """The project's agent, in a new session or a resumed one."""
+        if session is not None:
+            self.store.open(session)  # an unknown id is told before a model is loaded
+        knowledge = self.ready_knowledge()
+        return Agent(self.model, tools=self.registry, knowledge=knowledge, workspace=self, session=session)
+
+    def start_finetune(self, data: str | Path, name: str | None = None, epochs: int = 3) -> Job:
+        """Start a LoRA run on a JSONL of chats in a process of its own.
+
+        Raises:
+            TrainingError: The data cannot be trained on.
+        """
+        from agentkit.training import jobs
+
+        return jobs.start(
+            Path(data),
+            name=name,
+            model_name=self.settings.model,
+            model_source=_source(self.settings.model),
+            epochs=epochs,
+            jobs_dir=private_dir(self.jobs_dir),
+            adapters_dir=private_dir(self.adapters_dir),
+        )
+
+    def close(self) -> None:
+        """End the worker process and close the files."""
+        made = self.__dict__
+        for part in ("registry", "knowledge", "store"):
+            if part in made:
+                made.pop(part).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _environment(self) -> dict[str, str]:
+        """Variables that make a tool's process see this very project and these very options."""
+        variables = {f"AGENTKIT_{key.upper().replace('.', '__')}": str(v) for key, v in self._options.items()}
+        if not self.project.is_starter:
+            variables["AGENTKIT_PROJECT"] = str(self.project.root)
+        return variables
+
+
+def open_project(project: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Workspace:
+    """Find a project and read its settings.
+
+    Args:
+        project: Its folder; found as on the command line by default.
+        options: Settings by dotted key, above environment and file.
+    """
+    found = find_project(Path(project) if project is not None else None)
+    return Workspace(found, found.settings(options), options or {})
+
+
+def load_model(
+    name: str = DEFAULT_MODEL,
+    *,
+    adapter: str = "auto",
+    device: Any = "auto",
+    quantize: Any = "auto",
+    router: Router | None = None,
+    **sampling: Any,
+) -> LocalModel:
+    """Load a chat model.
+
+    Args:
+        name: An embedded name, a hub id, a folder, or a ``.gguf`` file.
+        adapter: ``auto`` (the one in use), ``none``, a name, or a path.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        quantize: ``auto``, ``none``, ``int8``, ``int4`` or ``nf4``.
+        router: Decides under ``tool_choice="auto"``; by default one over the embedded sentence embedder for the
+            embedded model, and for others the model's own choice.
+        **sampling: Fields of `agentkit.settings.SamplingSettings`, the defaults for every call.
+
+    Raises:
+        NotFoundError: There is no such model or adapter.
+        ModelError: It cannot be loaded.
+    """
+    from agentkit.engine.weights import load_weights
+    from agentkit.llm.local import LocalModel
+    from agentkit.llm.options import read_sampling
+    from agentkit.settings import SamplingSettings
+    from agentkit.training.adapters import resolve_adapter
+
+    settings = read_sampling(SamplingSettings(), sampling)
+    source = _source(name)
+    adapter_path = resolve_adapter(data_dir() / "adapters", adapter, name)
+    loaded = load_weights(source, name=name, device=device, quantize=quantize, adapter=adapter_path)
+    if router is None and name == DEFAULT_MODEL:
+        from agentkit.llm.routing import EmbeddingRouter
+
+        router = EmbeddingRouter(load_embedder())
+    return LocalModel(loaded, sampling=settings, router=router)
+
+
+def load_embedder(name: str = EMBEDDER_ASSET) -> Embedder:
+    """A sentence embedder: the embedded MiniLM, a folder or a hub id."""
+    from agentkit.assets import ASSETS, asset_path
+    from agentkit.retrieval.embedder import load_embedder as load
+
+    return load(asset_path(name) if name in ASSETS else name)
+
+
+def start_finetune(data: str | Path, name: str | None = None, epochs: int = 3) -> Job:
+    """Start a LoRA run for the current project's model; see `Workspace.start_finetune`."""
+    with open_project() as workspace:
+        return workspace.start_finetune(data, name, epochs)
+
+
+def _source(model: str) -> str | Path:
+    """Folder of an embedded model, or the name itself."""
+    from agentkit.assets import ASSETS, asset_path
+
+    if model in ASSETS:
+        if model != DEFAULT_MODEL:
+            raise UsageError(f"{model!r} is no chat model", f"the embedded chat model is {DEFAULT_MODEL}")
+        return asset_path(model)
+    return model
+
+
+def _check_tools(model: Any, registry: ToolRegistry) -> None:
+    """A tool whose schema no grammar can express is refused now, not in the middle of a conversation."""
+    if hasattr(model, "check_tool"):
+        for spec in registry.specs():
+            model.check_tool(spec)
+
+
+def _is_small(model: Any) -> bool:
+    """Too small to be trusted with its own words about passages and results."""
+    return hasattr(model, "info") and model.info()["parameters"] < SMALL
+
+
+def _phrases(folder: Path, name: str) -> list[str]:
+    """One phrase a line; a project may go without."""
+    path = folder / f"{name}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"cannot read {path}: {error}", "save it as UTF-8 text") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

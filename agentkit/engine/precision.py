@@ -1,0 +1,37 @@
+"""Which floating-point type and which weight-only kernel this processor runs fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+def native_dtype(device: str = "cpu") -> torch.dtype:
+    """bfloat16 where matrix products of it are native, else float32.
+
+    Without AVX-512 or AMX instructions for it, a bf16 product is emulated and 5 to 20 times slower than float32.
+    """
+    import torch
+
+    if device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def fastest_kernel() -> Literal["int8", "int4"]:
+    """The faster weight-only kernel for decoding one token on this CPU (measured, docs/benchmarks.md).
+
+    int4 reads half the bytes, but unpacking it pays only with AVX-512; with AVX2 int8 wins.
+    """
+    import torch
+
+    return "int4" if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else "int8"
+
+
+def packed_rows() -> int:
+    """Up to how many rows a packed product beats the plain one on this CPU."""
+    import torch
+
+    return 8 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 3

@@ -1,0 +1,181 @@
+"""Arguments that come from the conversation: what a tool's parameters may be filled with in this turn.
+
+A small model garbles what it should copy and fills what nobody asked for. So the grammar offers it the turn's own
+material. What a parameter takes is learnt from the tool's examples:
+
+- a value that stands word for word in its turn is *copied*: a text set off by quotation marks or a colon, a file
+  name, a word after a cue ("call it …"), an enumeration ("billing, shipping or returns"), or any run of words;
+- a property with ``x-synonyms`` takes a value one of whose names is mentioned ("in French" offers ``fr``);
+- an optional number is offered the numbers of the turn, and left out where there are none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agentkit.messages import ToolSpec
+
+PATH = re.compile(r"[\w./\\~-]*\w\.[A-Za-z0-9]{2,5}\b")
+"""A file name with a suffix, and the folders before it."""
+
+_QUOTED = re.compile(r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.+?)'(?!\w)|‘(.+?)’(?!\w)", re.DOTALL)
+_AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
+_UNSAFE = re.compile(r"[\"\\\x00-\x1f]")
+"""Characters that JSON escapes; a run of words ends there."""
+_ITEM = r"[\w&/-]+(?: [\w&/-]+)?"
+_OR_LIST = re.compile(rf"({_ITEM}(?:, {_ITEM})*),? (?:or|and) (?:an? )?({_ITEM})")
+_BRACKETS = re.compile(r"[\[(]([^\])]+)[\])]")
+_TOPIC_LIST = re.compile(r"\w+: ([\w&/-]+(?:, [\w&/-]+)+)\.?\Z")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w])")
+_NUMBER_WORDS = {"one": 1, "once": 1, "two": 2, "twice": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+                 "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "twenty": 20}  # fmt: skip
+
+Kind = Literal["text", "path", "word", "list"]
+Json = str | int | float | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one parameter may be filled with."""
+
+    values: tuple[Json, ...] = ()
+    """Whole values; with no values and no pieces the parameter is left out."""
+    pieces: tuple[str, ...] = ()
+    """Texts of which any run of whole words will do."""
+    wanted: bool = False
+    """The turn clearly gives this parameter, though it is optional."""
+    is_list: bool = False
+    """``pieces`` make the items of a list."""
+
+
+def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
+    """What ``turn`` offers the parameters of ``tool``; a parameter that is not a key is free."""
+    required = set(tool.parameters.get("required", ()))
+    kinds = copied_parameters(tool)
+    material, request = _set_off(turn)
+    found: dict[str, Source] = {}
+    for name, schema in tool.parameters.get("properties", {}).items():
+        source = None
+        if "x-synonyms" in schema:
+            named = mentions(schema["x-synonyms"], request)
+            source = Source(named) if named else None
+        elif name in kinds:
+            source = _copied(kinds[name], tool, name, turn, material, request)
+        elif name not in required and _types(schema) & {"integer", "number"}:
+            source = Source(tuple(_numbers(request, whole="integer" in _types(schema))))
+        if source is None or (name in required and not (source.values or source.pieces)):
+            continue
+        found[name] = source
+    return found
+
+
+def copied_parameters(tool: ToolSpec) -> dict[str, Kind]:
+    """Parameters whose value stands word for word in the turn, in every example that gives one."""
+    kinds: dict[str, Kind] = {}
+    for name, schema in tool.parameters.get("properties", {}).items():
+        values = [(e.text, e.arguments[name]) for e in tool.examples if name in e.arguments]
+        if not values or not _is_plain(schema):
+            continue
+        if all(isinstance(v, list) and v and all(_within(item, text) for item in v) for text, v in values):
+            kinds[name] = "list"
+        elif all(_within(v, text) for text, v in values):
+            texts = [str(v) for _, v in values]
+            if all(PATH.fullmatch(text) for text in texts):
+                kinds[name] = "path"
+            else:
+                kinds[name] = "text" if any(len(text.split()) > 2 for text in texts) else "word"
+    return kinds
+
+
+def _types(schema: Mapping[str, Any]) -> set[str]:
+    return {str(option.get("type")) for option in schema.get("anyOf", [schema])} - {"null"}
+
+
+def _is_plain(schema: Mapping[str, Any]) -> bool:
+    """Strings and lists of strings without further conditions: nothing the copy could violate."""
+    options = [s for s in schema.get("anyOf", [schema]) if s.get("type") != "null"]
+    if len(options) != 1:
+        return False
+    kind = options[0].get("items", {}) if options[0].get("type") == "array" else options[0]
+    conditions = {"enum", "const", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems"}
+    return kind.get("type") == "string" and not conditions & (set(kind) | set(options[0]))
+
+
+def _within(value: Any, text: str) -> bool:
+    return isinstance(value, str) and bool(value) and value in text
+
+
+def _copied(
+    kind: Kind, tool: ToolSpec, name: str, turn: str, material: tuple[str, ...], request: str
+) -> Source | None:
+    if kind == "path":
+        return Source(tuple(dict.fromkeys(PATH.findall(turn))))
+    if kind == "word":
+        return _after_cue(tool, name, request)
+    if kind == "list":
+        items = _enumeration(request)
+        return Source((items,), wanted=True) if items else Source((), _pieces(request), is_list=True)
+    return Source(material) if material else Source((), _pieces(turn))
+
+
+def _set_off(turn: str) -> tuple[tuple[str, ...], str]:
+    """The texts to work on (quoted, after a colon or on further lines), and the request without them."""
+    quoted = [next(group for group in match.groups() if group) for match in _QUOTED.finditer(turn)]
+    if quoted:
+        return tuple(dict.fromkeys(text.strip() for text in quoted)), _QUOTED.sub("''", turn)
+    after = _AFTER_COLON.search(turn)
+    if after:
+        return (after.group(1).strip(),), turn[: after.start(1)]
+    head, _, rest = turn.partition("\n")
+    return ((rest.strip(),), head) if rest.strip() else ((), turn)
+
+
+def _pieces(text: str) -> tuple[str, ...]:
+    return tuple(piece.strip() for piece in _UNSAFE.split(text) if piece.strip())
+
+
+def _after_cue(tool: ToolSpec, name: str, request: str) -> Source | None:
+    """The word after one that stands before the value in an example; nothing where no cue is given."""
+    cues = set()
+    for example in tool.examples:
+        if name in example.arguments:
+            before = example.text[: example.text.index(example.arguments[name])].split()
+            cues.update(before[-1:])
+    pattern = "|".join(re.escape(cue) for cue in sorted(cues))
+    words = re.findall(rf"(?<!\S)(?:{pattern}) ([\w.-]*\w)", request) if cues else []
+    return Source(tuple(words), wanted=bool(words))
+
+
+def _enumeration(request: str) -> list[str]:
+    """Alternatives that the request lists: ``billing, shipping or returns``, ``(a, b)``, ``Topics: a, b``."""
+    for pattern in (_BRACKETS, _TOPIC_LIST):
+        match = pattern.search(request)
+        if match and "," in match.group(1):
+            return [item.strip() for item in match.group(1).split(",") if item.strip()]
+    match = _OR_LIST.search(request)
+    if match is None:
+        return []
+    items = [item.strip() for item in match.group(1).split(",")]
+    # A first item may have caught the word before it ("of billing", "it positive"): labels are mostly single words.
+    items[0] = items[0].split()[-1]
+    return [*items, match.group(2).split()[0]]
+
+
+def mentions(synonyms: Mapping[str, list[str]], text: str) -> tuple[str, ...]:
+    """The values of which one of the names stands in ``text``."""
+    lowered = text.lower()
+    return tuple(value for value, names in synonyms.items() if any(_word(name, lowered) for name in names))
+
+
+def _word(name: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", text) is not None
+
+
+def _numbers(request: str, *, whole: bool) -> list[int | float]:
+    text = PATH.sub(" ", request)
+    found = [float(number) for number in _NUMBER.findall(text)]
+    found += [value for word, value in _NUMBER_WORDS.items() if _word(word, text.lower())]
+    return [int(n) if n == int(n) else n for n in dict.fromkeys(found) if not whole or n == int(n)]

@@ -1,0 +1,153 @@
+"""Routing: what does a user turn need? Knowledge, a tool, small talk, or a polite no.
+
+A small model asked to choose between "answer" and five tools picks by position; its scores carry no signal worth
+mixing in (measured: docs/decisions/routing.md). The embedder's similarity does: a turn is compared with every
+tool's example turns and description, with phrases of small talk and with questions out of scope, and the knowledge
+base says how likely its passages answer it. A linear softmax over these features decides; its weights are shared
+by all tools, so a new tool needs examples, not training. `benchmarks/tune_routing.py` fits them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mimetypes
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentkit.llm.grounding import PATH, copied_parameters, mentions
+from agentkit.llm.protocol import Route
+from agentkit.messages import ToolSpec
+from agentkit.retrieval.protocol import Embedder
+
+Features = dict[str, float]
+
+_PAYLOAD = re.compile(r"[:\"“”«»‘]|(?<!\w)'|\n")
+"""What sets off a text to work on from the request itself: a colon, quotation marks, a new line."""
+_ROUTED_CHARACTERS = 2_000
+"""The beginning of a turn says what is wanted; the rest is material."""
+
+
+class EmbeddingRouter:
+    """A `Router` over an embedder.
+
+    Args:
+        embedder: Texts to unit vectors.
+        small_talk: Phrases that need neither knowledge nor tools.
+        out_of_scope: Questions that should be declined.
+    """
+
+    def __init__(self, embedder: Embedder, small_talk: Sequence[str] = (), out_of_scope: Sequence[str] = ()) -> None:
+        self._embedder = embedder
+        self._phrases = {"chat": tuple(small_talk), "decline": tuple(out_of_scope)}
+        self._vectors: dict[tuple[str, ...], NDArray[np.float32]] = {}
+
+    def route(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> Route:
+        """Choose between knowledge, one of the tools, small talk and declining."""
+        weights = load_weights()
+        features = self.features(text, tools, answerable)
+        scores = {option: _score(weights[_kind(option, tools)], values) for option, values in features.items()}
+        probabilities = _softmax(scores)
+        best = max(probabilities, key=lambda option: probabilities[option])
+        kind = _kind(best, tools)
+        return Route(kind, best if kind == "tool" else None, probabilities)  # type: ignore[arg-type]
+
+    def features(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> dict[str, Features]:
+        """The signals of every option: tools by name, and ``knowledge``, ``chat``, ``decline``."""
+        text = text[:_ROUTED_CHARACTERS]
+        vector = self._embedder.embed([text])[0]
+        known = 0.0 if answerable is None else answerable
+        found: dict[str, Features] = {tool.name: self._tool_features(text, vector, tool) for tool in tools}
+        found["chat"] = self._phrase_features("chat", vector)
+        found["decline"] = {**self._phrase_features("decline", vector), "unanswerable": 1 - known}
+        if answerable is not None:
+            found["knowledge"] = {"answerable": known, "question": _looks_like_question(text)}
+        return found
+
+    def _tool_features(self, text: str, vector: NDArray[np.float32], tool: ToolSpec) -> Features:
+        best, second = self._similarity((tool.description, *(e.text for e in tool.examples)), vector)
+        return {
+            "best": best,
+            "second": second,
+            "path": _path_evidence(text, tool),
+            "payload": _payload_evidence(text, tool),
+            "mention": _mention_evidence(text, tool),
+            "named": float(re.search(rf"\b{re.escape(tool.name)}\b", text, re.IGNORECASE) is not None),
+        }
+
+    def _phrase_features(self, kind: str, vector: NDArray[np.float32]) -> Features:
+        best, second = self._similarity(self._phrases[kind], vector)
+        return {"best": best, "second": second}
+
+    def _similarity(self, texts: tuple[str, ...], vector: NDArray[np.float32]) -> tuple[float, float]:
+        """Cosines of the two nearest texts."""
+        if not texts:
+            return 0.0, 0.0
+        if texts not in self._vectors:
+            self._vectors[texts] = self._embedder.embed(texts)
+        cosines = np.sort(self._vectors[texts] @ vector)
+        return float(cosines[-1]), float(cosines[-min(2, len(cosines))])
+
+
+@cache
+def load_weights() -> dict[str, Features]:
+    """Weights by kind of option and feature, as fitted."""
+    text = resources.files("agentkit.llm").joinpath("routing.json").read_text(encoding="utf-8")
+    weights: dict[str, Features] = json.loads(text)["weights"]
+    return weights
+
+
+def _kind(option: str, tools: Sequence[ToolSpec]) -> str:
+    return "tool" if any(tool.name == option for tool in tools) else option
+
+
+def _score(weights: Features, features: Features) -> float:
+    return weights["bias"] + sum(weights[name] * value for name, value in features.items())
+
+
+def _softmax(scores: dict[str, float]) -> dict[str, float]:
+    top = max(scores.values())
+    powers = {option: math.exp(score - top) for option, score in scores.items()}
+    total = sum(powers.values())
+    return {option: power / total for option, power in powers.items()}
+
+
+def _looks_like_question(text: str) -> float:
+    return float("?" in text)
+
+
+def _path_evidence(text: str, tool: ToolSpec) -> float:
+    """1 if the tool takes a file and the turn names one of that kind, -1 if it names none, 0 if it takes none."""
+    wanted = {_file_kind(str(v)) for e in tool.examples for v in e.arguments.values() if PATH.fullmatch(str(v))}
+    if not wanted:
+        return 0.0
+    return 1.0 if any(_file_kind(path) in wanted for path in PATH.findall(text)) else -1.0
+
+
+def _file_kind(path: str) -> str:
+    """``image``, ``audio``, … or the suffix itself."""
+    guessed = (mimetypes.guess_type(path)[0] or "").split("/")[0]
+    return guessed if guessed in ("image", "audio", "video") else PurePath(path).suffix.lower()
+
+
+def _payload_evidence(text: str, tool: ToolSpec) -> float:
+    """1 if the tool works on a text and the turn sets one off, -1 if it does not, 0 if the tool takes none."""
+    copies = "text" in copied_parameters(tool).values()
+    if not copies:
+        return 0.0
+    return 1.0 if _PAYLOAD.search(text) else -1.0
+
+
+def _mention_evidence(text: str, tool: ToolSpec) -> float:
+    """1 if a required closed-vocabulary value is mentioned, -1 if none is, 0 if the tool takes none."""
+    properties = tool.parameters.get("properties", {})
+    wanted = [properties[name] for name in tool.parameters.get("required", ()) if "x-synonyms" in properties[name]]
+    if not wanted:
+        return 0.0
+    return 1.0 if all(mentions(schema["x-synonyms"], text) for schema in wanted) else -1.0

@@ -1,0 +1,117 @@
+"""Fit and report the router on the labelled turns of tests/data/routing.jsonl.
+
+    python benchmarks/tune_routing.py            # report only
+    python benchmarks/tune_routing.py --fit      # fit on the tuning half, write agentkit/llm/routing.json
+
+The reporting half takes no part in fitting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentkit.build import open_project
+from agentkit.llm import routing
+from agentkit.llm.routing import EmbeddingRouter, Features
+
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = ROOT / "agentkit/llm/routing.json"
+TURNS = ROOT / "tests/data/routing.jsonl"
+
+
+def kind_of(option: str) -> str:
+    return option if option in ("knowledge", "chat", "decline") else "tool"
+
+
+def collect() -> list[dict[str, Any]]:
+    """Turns with the features of every option."""
+    with open_project(ROOT, {}) as workspace:
+        knowledge = workspace.ready_knowledge()
+        router: EmbeddingRouter = workspace.router
+        specs = workspace.registry.specs()
+        turns = [json.loads(line) for line in TURNS.read_text(encoding="utf-8").splitlines()]
+        for turn in turns:
+            passages = knowledge.search(turn["text"])
+            answerable = knowledge.answerable(turn["text"], passages)
+            turn["features"] = router.features(turn["text"], specs, answerable)
+    return turns
+
+
+def fit(turns: list[dict[str, Any]], decay: float = 0.01, steps: int = 300) -> dict[str, Features]:
+    """Multinomial logistic regression with weights shared by all tools, L2-regularized."""
+    names: dict[str, list[str]] = {}
+    for option, values in turns[0]["features"].items():
+        names.setdefault(kind_of(option), ["bias", *values])
+    weights = {kind: torch.zeros(len(columns), requires_grad=True) for kind, columns in names.items()}
+    optimizer = torch.optim.LBFGS(list(weights.values()), max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        total = torch.zeros(())
+        for turn in turns:
+            options = list(turn["features"])
+            rows = [torch.tensor([1.0, *turn["features"][o].values()]) for o in options]
+            scores = torch.stack([weights[kind_of(o)] @ row for o, row in zip(options, rows, strict=True)])
+            total = total - scores.log_softmax(0)[options.index(turn["route"])]
+        return total / len(turns) + decay * sum((w[1:] ** 2).sum() for w in weights.values())
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return {
+        kind: dict(zip(columns, (round(w, 4) for w in weights[kind].tolist()), strict=True))
+        for kind, columns in names.items()
+    }
+
+
+def predict(weights: dict[str, Features], turn: dict[str, Any]) -> str:
+    scores = {o: routing._score(weights[kind_of(o)], values) for o, values in turn["features"].items()}
+    return max(scores, key=lambda option: scores[option])
+
+
+def report(weights: dict[str, Features], turns: list[dict[str, Any]], *, errors: bool) -> float:
+    """Print accuracy per class and return the overall one."""
+    right, total = Counter[str](), Counter[str]()
+    for turn in turns:
+        guess = predict(weights, turn)
+        total[turn["route"]] += 1
+        right[turn["route"]] += guess == turn["route"]
+        if errors and guess != turn["route"]:
+            print(f"    {turn['id']} {turn['route']} -> {guess}: {turn['text'][:100]!r}")
+    for route in sorted(total):
+        print(f"  {route:<12}{right[route]:>3} of {total[route]}")
+    accuracy = sum(right.values()) / sum(total.values())
+    print(f"  {'all':<12}{sum(right.values()):>3} of {sum(total.values())} = {accuracy:.3f}")
+    return accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fit", action="store_true", help="fit on the tuning half and write the weights")
+    parser.add_argument("--errors", action="store_true", help="print wrong turns of the tuning half")
+    options = parser.parse_args()
+    turns = collect()
+    tune = [turn for turn in turns if turn["split"] == "tune"]
+    held_out = [turn for turn in turns if turn["split"] == "report"]
+    if options.fit:
+        body = {"source": "benchmarks/tune_routing.py", "turns": len(tune), "weights": fit(tune)}
+        WEIGHTS.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+        routing.load_weights.cache_clear()
+    weights = routing.load_weights()
+    print("tuning half")
+    report(weights, tune, errors=options.errors)
+    print("reporting half")
+    report(weights, held_out, errors=False)
+
+
+if __name__ == "__main__":
+    main()
