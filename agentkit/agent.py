@@ -245,20 +245,19 @@ class AgentLoop:
         """Append to the conversation what the turn needs: the passages, or the routed tool's description."""
         if turn.route is not None and turn.route.tool:
             turn.passages = ()
-            self._describe_tool(turn, self.tools.get(turn.route.tool).spec)
-        elif turn.route.kind == "knowledge" if turn.route else self._has_evidence(turn):
+            self._describe_tool(turn, turn.route, self.tools.get(turn.route.tool).spec)
+        elif not (turn.route.kind == "knowledge" if turn.route else self._has_evidence(turn)):
+            turn.passages = ()
+        elif not self._quote:  # a quoted answer needs no reading by the model
             numbered = [{"number": n, **p.to_json()} for n, p in enumerate(turn.passages, 1)]
             self._append_context(self._prompts.passages.render(passages=numbered, question=turn.question))
-        else:
-            turn.passages = ()
 
-    def _describe_tool(self, turn: _Turn, spec: ToolSpec) -> None:
-        """The tool's schema and examples, in the turn that needs them: a prefix with every tool confuses a small
-        model and would cost every session."""
-        calls = [ToolCall("", spec.name, example.arguments) for example in spec.examples]
+    def _describe_tool(self, turn: _Turn, route: Route, spec: ToolSpec) -> None:
+        """The tool's schema and nearest examples, in the turn that needs them: a prefix with every tool confuses a
+        small model and would cost every session."""
         examples = [
-            {"text": example.text, "call": hermes.call(call)}
-            for example, call in zip(spec.examples, calls, strict=True)
+            {"text": example.text, "call": hermes.call(ToolCall("", spec.name, example.arguments))}
+            for example in route.examples
         ]
         self._append_context(
             self._prompts.tool_call.render(
@@ -287,6 +286,7 @@ class AgentLoop:
             describe_tools=describe,
             turn=turn.question,
             choices=self._choices(turn),
+            stop=("\n\n",) if self._quote else (),
             cancel=turn.cancel,
         ):
             if isinstance(event, Completion):
@@ -302,18 +302,16 @@ class AgentLoop:
         if not self._quote:
             return ()
         if turn.results:
-            text = self._worded(turn.calls[-1], turn.results[-1])
-        elif turn.passages and self.knowledge is not None:
-            text = quoted(turn.question, turn.passages, self.knowledge.embedder)
-        else:
-            text = ""
-        return (text,) if text else ()
+            return (self._worded(turn.calls[-1], turn.results[-1]),)
+        if turn.passages and self.knowledge is not None:
+            return (quoted(turn.question, turn.passages, self.knowledge.embedder),)
+        return tuple(dict.fromkeys(turn.route.small_talk)) if turn.route else ()
 
     def _worded(self, call: ToolCall, result: ToolResult) -> str:
         """A tool's result in the words of its own reply template, or plainly."""
         template = self.tools.get(call.name).reply
         if not result.ok:
-            return f"That did not work: {result.error}"
+            return f"That did not work: {result.error}."
         if template is None:
             return plainly(result.value)
         return render_text(template, result=result.value, arguments=call.arguments)
@@ -368,6 +366,8 @@ class AgentLoop:
         if turn.route is None and choice == "auto":
             return "auto"
         last = turn.results[-1]
+        if self._quote:
+            return "none"
         content = self._prompts.tool_result.render(
             question=turn.question, tool=last.name, result=last.content(), ok=last.ok
         )

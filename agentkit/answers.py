@@ -42,10 +42,10 @@ class Grounded:
 
 
 def quoted(question: str, passages: Sequence[Passage], embedder: Embedder) -> str:
-    """The passages' sentences that answer the question best, in the order in which they are written."""
+    """The passages' sentences that answer the question best: best passage first, within it as they are written."""
     quotes = best_quotes(question, passages, embedder, limit=QUOTES)
-    order = {passage.id: n for n, passage in enumerate(passages)}
-    quotes.sort(key=lambda quote: (order[quote.passage.id], quote.passage.text.find(quote.text)))
+    order = list(dict.fromkeys(quote.passage.id for quote in quotes))
+    quotes.sort(key=lambda quote: (order.index(quote.passage.id), quote.passage.text.find(quote.text)))
     return " ".join(quote.text for quote in quotes)
 
 

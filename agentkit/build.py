@@ -203,7 +203,9 @@ class Workspace:
         from agentkit.llm.routing import EmbeddingRouter
 
         folder = self.project.prompts_dir
-        return EmbeddingRouter(self.embedder, _phrases(folder, "small_talk"), _phrases(folder, "out_of_scope"))
+        pairs = [line.partition("=>") for line in _phrases(folder, "small_talk")]
+        small_talk = [(phrase.strip(), reply.strip()) for phrase, _, reply in pairs]
+        return EmbeddingRouter(self.embedder, small_talk, _phrases(folder, "out_of_scope"))
 
     @cached_property
     def model(self) -> LocalModel:

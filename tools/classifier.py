@@ -49,7 +49,7 @@ EXAMPLES = (
     ),
     ("Is the mood of this message good or bad: What a lovely surprise!", {"text": "What a lovely surprise!"}),
 )
-REPLY = "I would call that {{ result.label }} ({{ '%.0f' | format(100 * result.scores[result.label]) }} % sure)."
+REPLY = "I would call that: {{ result.label }}."
 
 
 @tool(examples=EXAMPLES, reply=REPLY)

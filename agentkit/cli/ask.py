@@ -45,14 +45,17 @@ def ask(
     with options.workspace(**{"agent.approve": approve}) as workspace:
         choice = turns.tool_choice(tool_choice, workspace)
         agent = turns.make_agent(workspace, session)
-        return turns.play_turn(
-            agent,
-            question,
-            as_json=options.as_json,
-            no_input=options.no_input or text in (None, "-"),  # stdin holds the question, not the answers
-            tool_choice=choice,
-            image=str(image.resolve()) if image is not None else None,
-        )
+        try:
+            return turns.play_turn(
+                agent,
+                question,
+                as_json=options.as_json,
+                no_input=options.no_input or text in (None, "-"),  # stdin holds the question, not the answers
+                tool_choice=choice,
+                image=str(image.resolve()) if image is not None else None,
+            )
+        finally:
+            turns.forget_if_empty(workspace, agent.session.id)
 
 
 def _question(text: str | None) -> str:

@@ -23,6 +23,8 @@ def chat(
     session: Annotated[str | None, typer.Option(metavar="ID", help="Go on with this conversation.")] = None,
 ) -> int:
     """Chat; /help shows what else can be typed. Every message is kept: see `agentkit sessions`."""
+    from agentkit.cli import turns
+
     with options.workspace() as workspace:
         if session is not None:
             session = workspace.store.open(session).id
@@ -30,7 +32,7 @@ def chat(
             from agentkit.ui.app import run_chat
 
             ended = run_chat(workspace, session)
-            if ended:
+            if ended and not turns.forget_if_empty(workspace, ended):
                 note(f"Go on with: agentkit chat --session {ended}")
             return 0
         return chat_lines(workspace, options, session)
@@ -66,6 +68,7 @@ def chat_lines(workspace: Workspace, options: Common, session: str | None) -> in
                 note(str(error), "agentkit:")
                 code = 1
             failed = failed or code == 1
+    turns.forget_if_empty(workspace, agent.session.id)
     return int(failed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -44,10 +45,19 @@ class Common:
 
         options = {key: value for key, value in self.settings(**more).items() if value is not None}
         workspace = build.open_project(self.project, options)
+        _hush(workspace.settings.model)
         try:
             yield workspace
         finally:
             workspace.close()
+
+
+def _hush(model: str) -> None:
+    """No bars of other libraries for what loads in seconds; downloads from the hub keep theirs."""
+    from agentkit.assets import ASSETS
+
+    if model in ASSETS or Path(model).expanduser().exists():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before anything imports the library
 
 
 def _print_version(wanted: bool | None) -> None:

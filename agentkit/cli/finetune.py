@@ -64,7 +64,7 @@ def show_status(
 @app.command("list")
 @common
 def list_adapters(options: Common) -> None:
-    """List finished adapters; * marks the one in use for its model."""
+    """List finished adapters."""
     from agentkit.training import adapters
 
     with options.workspace() as workspace:
@@ -75,12 +75,13 @@ def list_adapters(options: Common) -> None:
             if options.as_json:
                 json_line({**adapter.to_json(), "in_use": used})
             loss = f"{_loss(adapter.loss_before)} → {_loss(adapter.loss_after)}"
-            mark = "*" if used else " "
-            rows.append((f"{mark} {adapter.name}", adapter.base, f"{adapter.examples} chats", f"loss {loss}"))
+            rows.append(
+                (adapter.name, adapter.base, f"{adapter.examples} chats", f"loss {loss}", "in use" * used)
+            )
         if not rows:
             note("no adapters yet; train one with `agentkit finetune start DATA`")
         if not options.as_json:
-            table(rows, ("  NAME", "MODEL", "DATA", "HELD OUT"))
+            table(rows, ("NAME", "MODEL", "DATA", "HELD OUT", ""))
 
 
 @app.command()

@@ -59,7 +59,7 @@ def table(rows: Iterable[Sequence[object]], heading: Sequence[str] = ()) -> None
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))] if cells else []
     for row in cells:
         padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
-        data("  ".join([*padded, row[-1]]))
+        data("  ".join([*padded, row[-1]]).rstrip())
 
 
 def confirm(question: str) -> bool:

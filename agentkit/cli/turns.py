@@ -42,6 +42,14 @@ def make_agent(workspace: Workspace, session: str | None = None) -> Agent:
     return agent
 
 
+def forget_if_empty(workspace: Workspace, session: str) -> bool:
+    """Delete a session in which nothing was said; tells whether it was so."""
+    empty = not workspace.store.open(session).messages()
+    if empty:
+        workspace.store.delete(session)
+    return empty
+
+
 def approver(no_input: bool | None) -> Callable[[ApprovalRequired], bool] | None:
     """Asks the person at the terminal; ``None`` where there is none, which denies."""
     if not can_ask(no_input):

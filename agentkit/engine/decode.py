@@ -118,3 +118,19 @@ def _append(ledger: Ledger, ids: list[int]) -> Iterator[Tokens]:
     if ids:
         ledger.ids.extend(ids)
         yield Tokens(tuple(ids))
+
+
+LOOP_REPEATS = 3
+LOOP_TOKENS = 24
+"""A phrase counts as a loop when its repeats are at least this many tokens together."""
+
+
+def is_looping(ids: list[int]) -> bool:
+    """Whether the ids end in the same phrase three times in a row; small models do not find out by themselves."""
+    for length in range(1, len(ids) // LOOP_REPEATS + 1):
+        if length * LOOP_REPEATS < LOOP_TOKENS or ids[-1] != ids[-1 - length]:
+            continue
+        phrase = ids[-length:]
+        if all(ids[-(n + 1) * length : -n * length] == phrase for n in range(1, LOOP_REPEATS)):
+            return True
+    return False

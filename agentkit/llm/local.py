@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.engine.decode import FinishReason, Sampler, Tokens, decode
+from agentkit.engine.decode import FinishReason, Sampler, Tokens, decode, is_looping
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, UsageError
@@ -262,12 +262,17 @@ class LocalModel:
         self._encoder.remember(text.text, self._spoken(run, start))
         yield from self._done(run, text.text)
 
-    def _pump(self, run: _Run, text: TextStream, grammar: Grammar | None) -> Iterator[TextDelta]:
+    def _pump(self, run: _Run, text: TextStream, grammar: Grammar | None) -> Iterator[TextDelta | Notice]:
+        written: list[int] = []
         for ids in self._decode(run, grammar):
             delta = text.push(ids)
             if delta:
                 yield TextDelta(delta)
-            if text.stopped:
+            written += ids
+            looping = grammar is None and is_looping(written)
+            if looping:
+                yield Notice("repetition", "the model went round in circles and was stopped")
+            if text.stopped or looping:
                 run.finish = "stop"
                 return
         delta = text.finish()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from agentkit.events import Notice, TextDelta, ToolCallProposed
-from agentkit.messages import Completion, Message, ToolChoice, ToolSpec
+from agentkit.messages import Completion, Message, ToolChoice, ToolExample, ToolSpec
 
 ModelEvent = TextDelta | ToolCallProposed | Notice | Completion
 """What `ChatModel.stream` yields; a `Completion` comes last, exactly once."""
@@ -29,6 +29,7 @@ class ChatModel(Protocol):
         describe_tools: bool = True,
         turn: str | None = None,
         choices: Sequence[str] = (),
+        stop: Sequence[str] = (),
         cancel: threading.Event | None = None,
     ) -> Iterator[ModelEvent]:
         """Yield text as it comes and calls when they are complete.
@@ -40,6 +41,7 @@ class ChatModel(Protocol):
             describe_tools: Tell the model about the tools; false where the conversation does so already.
             turn: The user's own words, from which arguments may be copied.
             choices: Texts of which the answer must be one.
+            stop: Strings before which the answer ends.
             cancel: Set it from any thread to stop.
 
         Raises:
@@ -61,6 +63,10 @@ class Route:
     """The tool's name where ``kind`` is ``tool``."""
     scores: dict[str, float]
     """Probability of each option: the tools by name, and ``knowledge``, ``chat``, ``decline``."""
+    examples: tuple[ToolExample, ...] = ()
+    """The tool's examples that are most like the turn, the nearest last."""
+    small_talk: tuple[str, ...] = ()
+    """Replies to the phrases that are most like the turn, the nearest last, where ``kind`` is ``chat``."""
 
 
 class Router(Protocol):

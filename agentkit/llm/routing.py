@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import PurePath
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,13 @@ from agentkit.messages import ToolSpec
 from agentkit.retrieval.protocol import Embedder
 
 Features = dict[str, float]
+Item = TypeVar("Item")
+Kind = Literal["knowledge", "tool", "chat", "decline"]
 
 _PAYLOAD = re.compile(r"[:\"“”«»‘]|(?<!\w)'|\n")
 """What sets off a text to work on from the request itself: a colon, quotation marks, a new line."""
+EXAMPLES = 2
+"""Examples of a tool that its prompt shows."""
 _ROUTED_CHARACTERS = 2_000
 """The beginning of a turn says what is wanted; the rest is material."""
 
@@ -39,13 +44,16 @@ class EmbeddingRouter:
 
     Args:
         embedder: Texts to unit vectors.
-        small_talk: Phrases that need neither knowledge nor tools.
+        small_talk: Phrases that need neither knowledge nor tools, each with a reply.
         out_of_scope: Questions that should be declined.
     """
 
-    def __init__(self, embedder: Embedder, small_talk: Sequence[str] = (), out_of_scope: Sequence[str] = ()) -> None:
+    def __init__(
+        self, embedder: Embedder, small_talk: Sequence[tuple[str, str]] = (), out_of_scope: Sequence[str] = ()
+    ) -> None:
         self._embedder = embedder
-        self._phrases = {"chat": tuple(small_talk), "decline": tuple(out_of_scope)}
+        self._replies = tuple(reply for _, reply in small_talk)
+        self._phrases = {"chat": tuple(phrase for phrase, _ in small_talk), "decline": tuple(out_of_scope)}
         self._vectors: dict[tuple[str, ...], NDArray[np.float32]] = {}
 
     def route(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> Route:
@@ -56,7 +64,14 @@ class EmbeddingRouter:
         probabilities = _softmax(scores)
         best = max(probabilities, key=lambda option: probabilities[option])
         kind = _kind(best, tools)
-        return Route(kind, best if kind == "tool" else None, probabilities)  # type: ignore[arg-type]
+        if kind == "chat":
+            replies = self._nearest(text, self._phrases["chat"], self._replies)
+            return Route(kind, None, probabilities, small_talk=tuple(reply for reply in replies if reply))
+        tool = next((tool for tool in tools if tool.name == best), None)
+        if tool is None:
+            return Route(kind, None, probabilities)
+        texts = tuple(example.text for example in tool.examples)
+        return Route(kind, best, probabilities, self._nearest(text, texts, tool.examples))
 
     def features(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> dict[str, Features]:
         """The signals of every option: tools by name, and ``knowledge``, ``chat``, ``decline``."""
@@ -69,6 +84,13 @@ class EmbeddingRouter:
         if answerable is not None:
             found["knowledge"] = {"answerable": known, "question": _looks_like_question(text)}
         return found
+
+    def _nearest(self, text: str, texts: tuple[str, ...], items: tuple[Item, ...]) -> tuple[Item, ...]:
+        """Up to `EXAMPLES` of ``items``, those whose texts are most similar, the nearest last."""
+        if not texts:
+            return ()
+        cosines = self._texts(texts) @ self._embedder.embed([text[:_ROUTED_CHARACTERS]])[0]
+        return tuple(items[int(n)] for n in np.argsort(cosines)[-EXAMPLES:])
 
     def _tool_features(self, text: str, vector: NDArray[np.float32], tool: ToolSpec) -> Features:
         best, second = self._similarity((tool.description, *(e.text for e in tool.examples)), vector)
@@ -89,10 +111,13 @@ class EmbeddingRouter:
         """Cosines of the two nearest texts."""
         if not texts:
             return 0.0, 0.0
+        cosines = np.sort(self._texts(texts) @ vector)
+        return float(cosines[-1]), float(cosines[-min(2, len(cosines))])
+
+    def _texts(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
         if texts not in self._vectors:
             self._vectors[texts] = self._embedder.embed(texts)
-        cosines = np.sort(self._vectors[texts] @ vector)
-        return float(cosines[-1]), float(cosines[-min(2, len(cosines))])
+        return self._vectors[texts]
 
 
 @cache
@@ -103,8 +128,10 @@ def load_weights() -> dict[str, Features]:
     return weights
 
 
-def _kind(option: str, tools: Sequence[ToolSpec]) -> str:
-    return "tool" if any(tool.name == option for tool in tools) else option
+def _kind(option: str, tools: Sequence[ToolSpec]) -> Kind:
+    if any(tool.name == option for tool in tools):
+        return "tool"
+    return option  # type: ignore[return-value]  # the other options are named as their kinds
 
 
 def _score(weights: Features, features: Features) -> float:

@@ -36,7 +36,7 @@ def evidence(query: str, passages: Sequence[Passage], embedder: Embedder, index:
         return {}
     vector = embedder.embed([query])[0]
     # The index holds a vector of every sentence already: nothing but the question is embedded here.
-    rows = [chunk.vectors[2:] for chunk in index.fetch([p.id for p in best]).values()]
+    rows = [chunk.vectors[1:] for chunk in index.fetch([p.id for p in best]).values()]
     similar = np.sort(np.concatenate([*rows, np.zeros((1, len(vector)), np.float32)]) @ vector)[::-1]
     wanted = content_words(query)[:EVIDENCE_WORDS]
     chunks = max(index.counts()[1], 1)

@@ -21,7 +21,7 @@ CREATE TABLE documents (
     origin TEXT NOT NULL CHECK (origin IN ('folder', 'added')),
     title TEXT NOT NULL,
     keywords TEXT NOT NULL, -- one phrase a line
-    vectors BLOB NOT NULL -- float32 rows: mean of its chunks, then every keyword
+    vectors BLOB NOT NULL -- float32 rows: title, then every keyword
 );
 CREATE TABLE chunks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,7 +31,7 @@ CREATE TABLE chunks (
     page INTEGER,
     start INTEGER NOT NULL,
     stop INTEGER NOT NULL,
-    vectors BLOB NOT NULL -- float32 rows: chunk with heading, chunk, then every sentence
+    vectors BLOB NOT NULL -- float32 rows: chunk with heading, then every sentence
 );
 CREATE INDEX chunks_by_document ON chunks (document);
 CREATE VIRTUAL TABLE words USING fts5 (heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2');

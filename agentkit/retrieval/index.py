@@ -66,16 +66,19 @@ class Index:
         origin: Origin,
         chunks: Sequence[Chunk],
         vectors: Sequence[Vectors],
-        keywords: Sequence[str] = (),
-        keyword_vectors: Vectors | None = None,
+        keywords: Sequence[str],
+        phrases: Vectors,
     ) -> None:
-        """Add or replace a document; ``vectors`` holds a (rows, dimension) array per chunk: `StoredChunk`."""
-        for own in vectors:
-            if own.ndim != 2 or own.shape[1] != self._dimension or not 2 <= len(own) < _ROWS:
+        """Add or replace a document.
+
+        Args:
+            vectors: A (rows, dimension) array for each chunk: `StoredChunk.vectors`.
+            phrases: `StoredChunk.phrase_vectors`.
+        """
+        for own in (*vectors, phrases):
+            if own.ndim != 2 or own.shape[1] != self._dimension or not 1 <= len(own) < _ROWS:
                 raise ValueError(f"vectors of shape {own.shape} do not fit dimension {self._dimension}")
-        mean = np.mean([own[0] for own in vectors], axis=0)
-        rows = [mean / max(float(np.linalg.norm(mean)), 1e-9), *(keyword_vectors if keywords else ())]
-        row = (name, sha256, origin, title, "\n".join(keywords), _blob(np.stack(rows)))
+        row = (name, sha256, origin, title, "\n".join(keywords), _blob(phrases))
         with self._write() as connection:
             connection.execute("DELETE FROM documents WHERE name = ?", (name,))
             cursor = connection.execute(
@@ -134,7 +137,8 @@ class Index:
         if not words:
             return {}
         query = (
-            "SELECT rowid, -bm25(words, 2.0, 1.0) AS s FROM words WHERE words MATCH ? ORDER BY s DESC LIMIT ?"
+            "SELECT rowid, -bm25(words, 2.0, 1.0, 1.0) AS s FROM words"
+            " WHERE words MATCH ? ORDER BY s DESC LIMIT ?"
         )
         with self._read() as connection:
             rows = connection.execute(query, (" OR ".join(map(_quoted, words)), limit)).fetchall()
@@ -158,9 +162,9 @@ class Index:
         with self._read() as connection:
             rows = connection.execute(query, tuple(ids)).fetchall()
         chunks = {}
-        for id_, name, heading, text, page, start, stop, vectors, whole, keywords in rows:
-            own, document = self._matrix(vectors), self._matrix(whole)
-            chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, document, keywords)
+        for id_, name, heading, text, page, start, stop, vectors, phrases, keywords in rows:
+            own, whole = self._matrix(vectors), self._matrix(phrases)
+            chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, whole, keywords)
         return chunks
 
     def save_view(self) -> None:

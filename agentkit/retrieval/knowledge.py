@@ -27,8 +27,9 @@ from agentkit.retrieval.words import content_words
 
 CANDIDATES = 24
 """Chunks that each of the two searches, by vector and by words, offers for ranking."""
-LEXICAL_WEIGHT = 0.005
-"""Of one unit of BM25 (scores reach 20) against a cosine; chosen on the tuning questions."""
+PHRASE_WEIGHT = 0.4
+LEXICAL_WEIGHT = 0.015
+"""Of one unit of BM25 (scores reach 20) against a cosine; both weights chosen on the tuning questions."""
 QUERY_WORDS = 64
 """Words of a question that take part in lexical search."""
 QUERY_CHARACTERS = 8_000
@@ -245,7 +246,8 @@ class KnowledgeBase:
 
 
 def _relevance(chunk: StoredChunk, vector: Vectors, bm25: float) -> float:
-    """Mean of four cosines (section, its text, its best sentence, its document) and a share of BM25."""
+    """Mean cosine of section and best sentence, the document's nearest title or keyword, and BM25."""
     rows = chunk.vectors @ vector
-    cosines = (rows[0], rows[1], rows[2:].max(initial=-1.0), chunk.document_vectors[0] @ vector)
-    return float(sum(cosines)) / 4 + LEXICAL_WEIGHT * bm25
+    passage = (rows[0] + rows[1:].max(initial=-1.0)) / 2
+    phrase = (chunk.phrase_vectors @ vector).max()
+    return float(passage + PHRASE_WEIGHT * phrase) + LEXICAL_WEIGHT * bm25

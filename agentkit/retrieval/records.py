@@ -37,8 +37,8 @@ class StoredChunk:
     start: int
     end: int
     vectors: Vectors
-    """Unit rows (2 + sentences, dimension): heading and text, text alone, then every sentence."""
-    document_vectors: Vectors
-    """Unit rows (1 + keywords, dimension): mean of the document's chunks, then every keyword."""
+    """Unit rows (1 + sentences, dimension): heading and text, then every sentence."""
+    phrase_vectors: Vectors
+    """Unit rows (1 + keywords, dimension): the document's title, then every keyword."""
     keywords: str
     """The document's keywords, one a line."""

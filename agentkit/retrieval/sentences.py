@@ -47,11 +47,11 @@ def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _ends_sentence(text: str, begin: int, mark: re.Match[str], end: int) -> bool:
     """Whether the punctuation at ``mark`` closes the sentence that starts at ``begin``."""
+    following = text[mark.end() : min(mark.end() + 8, end)].lstrip()
+    if following[:1].islower():  # also after "?": a label such as "Forgot password?" stands inside a sentence
+        return False
     if mark.group()[0] != ".":
         return True
-    following = text[mark.end() : min(mark.end() + 8, end)].lstrip()
-    if following[:1].islower():
-        return False
     found = _LAST_WORD.search(text[max(begin, mark.start() - 40) : mark.start()])
     word = found.group() if found else ""
     if word.lower() in _ALWAYS_INSIDE or (len(word) == 1 and word.isupper() and word != "I"):

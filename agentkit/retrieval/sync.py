@@ -54,8 +54,8 @@ class _Loaded:
     chunks: list[Chunk]
 
     def texts(self) -> list[list[str]]:
-        """What is embedded: the rows of every chunk, then the keywords."""
-        return [*map(_embedded, self.chunks), _keyword_texts(self.document)]
+        """What is embedded: the rows of every chunk, then those of the document."""
+        return [*map(_embedded, self.chunks), [self.document.title, *self.document.keywords]]
 
 
 def find_sources(folder: Path, origin: Origin, skipped: list[tuple[str, str]]) -> Iterator[Source]:
@@ -122,10 +122,17 @@ def _store(index: Index, pending: list[_Loaded], embed: Embed, progress: Progres
     texts = {text for loaded in pending for rows in loaded.texts() for text in rows}
     vectors = dict(zip(texts, embed(list(texts)), strict=True))
     for loaded in pending:
-        *own, keywords = [np.array([vectors[text] for text in rows]) for rows in loaded.texts()]
+        *own, phrases = [np.array([vectors[text] for text in rows]) for rows in loaded.texts()]
         source, document = loaded.source, loaded.document
         index.put(
-            source.name, document.title, loaded.sha256, source.origin, loaded.chunks, own, document.keywords, keywords
+            source.name,
+            document.title,
+            loaded.sha256,
+            source.origin,
+            loaded.chunks,
+            own,
+            document.keywords,
+            phrases,
         )
         if progress:
             progress(source.name)
@@ -133,11 +140,7 @@ def _store(index: Index, pending: list[_Loaded], embed: Embed, progress: Progres
 
 def _embedded(chunk: Chunk) -> list[str]:
     """The rows of `StoredChunk.vectors`: a question may match a whole section or one sentence of it."""
-    return [chunk.embedded_text(), chunk.text, *sentences(chunk.text)]
-
-
-def _keyword_texts(document: Document) -> list[str]:
-    return list(document.keywords)
+    return [chunk.embedded_text(), *sentences(chunk.text)]
 
 
 def _name(path: Path, folder: Path) -> str:

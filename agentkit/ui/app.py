@@ -104,7 +104,7 @@ def run_chat(workspace: ChatWorkspace, session: str | None = None) -> str | None
     """Run the chat until it is quit.
 
     Returns:
-        The id of the session; ``None`` where nothing was said.
+        The id of the session; ``None`` where it was not opened yet.
 
     Raises:
         AgentkitError: The agent cannot be loaded.

@@ -23,6 +23,7 @@ from agentkit.ui.widgets.question import ApprovalQuestion
 from agentkit.ui.widgets.status import StatusBar
 
 KEYS = """
+
 Enter          send                       Esc       stop the answer; its text is kept
 Shift+Enter    new line (also Ctrl+J)     Ctrl+Y    copy the last answer
 PgUp PgDn      scroll                     Ctrl+T    light or dark

@@ -10,6 +10,9 @@ from textual.widgets import Static
 from agentkit.messages import Usage
 from agentkit.ui.clean import one_line
 
+MEASURABLE_S = 0.1
+"""Of decoding; under it a speed means nothing, e.g. where most tokens were forced."""
+
 
 class StatusBar(Horizontal):
     """Set its parts; it shows them."""
@@ -19,8 +22,9 @@ class StatusBar(Horizontal):
         height: 1;
         margin: 0 3;
         color: $text-muted;
-        & > #doing { width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
-        & > #facts { width: auto; max-width: 75%; text-wrap: nowrap; text-overflow: ellipsis; }
+        & > Static { text-wrap: nowrap; text-overflow: ellipsis; }
+        & > #doing { width: auto; max-width: 100%; margin: 0 2 0 0; }
+        & > #facts { width: 1fr; text-align: right; }
         &.busy > #doing { color: $accent; }
     }
     """
@@ -48,7 +52,7 @@ class StatusBar(Horizontal):
         new = usage.prompt_tokens - usage.cached_tokens
         self._usage = f"{usage.cached_tokens:,} cached + {new:,} new"
         decoding_s = usage.seconds - usage.ttft_s
-        if usage.completion_tokens > 1 and decoding_s > 0:
+        if decoding_s >= MEASURABLE_S:
             self._usage += f" · {usage.completion_tokens / decoding_s:.0f} tok/s"
         self._refresh_facts()
 
