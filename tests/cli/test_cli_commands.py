@@ -153,6 +153,13 @@ def test_chat_line_by_line(cli: Cli) -> None:
     assert info["title"] == "first"
 
 
+def test_a_session_without_messages_is_not_kept(cli: Cli) -> None:
+    assert cli("chat", stdin="/help\n") == 0
+    assert "/sessions" in cli.out
+    assert cli("sessions", "list", "--json") == 0
+    assert cli.out == ""
+
+
 def test_chat_goes_on_after_an_error(cli: Cli) -> None:
     from agentkit.errors import ModelError
 
@@ -168,11 +175,3 @@ def test_models_and_init(cli: Cli, tmp_path: Path) -> None:
     assert str(tmp_path / "shop" / "agentkit.toml") in cli.out.splitlines()
     assert cli("init", str(tmp_path / "shop")) == 2
     assert "already holds" in cli.err
-
-
-def test_finetune_without_jobs(cli: Cli) -> None:
-    from agentkit.build import Workspace
-
-    assert Workspace.jobs_dir.fget is not None
-    assert cli("finetune", "--help") == 0
-    assert "evaluate" not in cli.out

@@ -52,7 +52,8 @@ class ToolCallLine(Collapsible):
     def show_result(self, result: ToolResult) -> None:
         """The call is over."""
         text = json_text(result.value) if result.ok else f"failed: {result.error}"
-        self.title = self._title_of(self.call, f"{result.seconds:.2f} s → {one_line(text, RESULT_CHARS)}")
+        took = f"{result.seconds:.2f} s " if result.seconds else ""  # the store does not keep it
+        self.title = self._title_of(self.call, f"{took}→ {one_line(text, RESULT_CHARS)}")
         self.set_class(not result.ok, "failed")
         self._body.update(Content(_details(self.call, result)))
 

@@ -1,0 +1,71 @@
+"""`agentkit finetune` on the real project, without training anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentkit.cli.main import run
+from agentkit.settings import data_dir
+from agentkit.training import adapters
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An adapter on disk, as a job leaves it."""
+    monkeypatch.setenv("AGENTKIT_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    made = adapters.Adapter(
+        "tone",
+        Path(),
+        "smollm2-135m",
+        "chats.jsonl",
+        "0" * 64,
+        12,
+        0,
+        0,
+        3,
+        9,
+        0.5,
+        2.25,
+        1.5,
+        10.0,
+        "2026",
+        "0",
+    )
+    folder = data_dir() / "adapters"
+    adapters.add(folder, made, lambda path: None, stage=folder / ".stage")
+    return made.name
+
+
+def test_adapters_are_listed_used_and_unused(adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["finetune", "list"]) == 0
+    assert capsys.readouterr().out == "tone  smollm2-135m  12 chats  loss 2.250 → 1.500\n"
+    assert run(["finetune", "use", adapter]) == 0
+    assert capsys.readouterr().out == "smollm2-135m now runs with tone\n"
+    assert run(["finetune", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert (listed["name"], listed["in_use"]) == ("tone", True)
+    assert run(["finetune", "unuse", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["before"] == "tone"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("use", "tune"), "no adapter is called 'tune'; did you mean tone?"),
+        (("cancel", "x"), "there is no job 'x'"),
+        (("status", "x"), "there is no job 'x'"),
+        (("start", "/none.jsonl"), "no such file: /none.jsonl"),
+        (("evaluate",), "No such command 'evaluate'"),
+    ],
+)
+def test_mistakes(
+    adapter: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    assert run(["finetune", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.splitlines()) == 1
