@@ -76,7 +76,7 @@ def demo(options: Common) -> int:
     """Play a scripted customer conversation on the embedded model; exit 0 only if every step did its job."""
     from agentkit.cli import demo as play
 
-    return int(play.run(bool(options.as_json), options.project, options.settings()))
+    return play.run(bool(options.as_json), options.settings())
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ class ChatApp(App[str]):
             await self.action_quit()
             return
         self._interrupted = time.monotonic()
-        self._chat.interrupt("press Ctrl+C again to quit; the conversation is kept")
+        self._chat.interrupt("press Ctrl+C again to quit; the conversation is kept", AGAIN_S)
 
     def action_toggle_theme(self) -> None:
         """Change between light and dark."""

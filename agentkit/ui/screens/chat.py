@@ -97,10 +97,12 @@ class ChatScreen(Screen[None]):
             self._runner.stop()
         self.query_one(Composer).focus()
 
-    def interrupt(self, hint: str) -> None:
-        """Ctrl+C: stop the answer and tell what a second one does."""
+    def interrupt(self, hint: str, seconds: float) -> None:
+        """Ctrl+C: stop the answer and tell, for as long as it is true, what a second one does."""
         self.action_stop()
-        self.query_one(StatusBar).doing(hint, busy=True)
+        status = self.query_one(StatusBar)
+        status.doing(hint, busy=True)
+        self.set_timer(seconds, lambda: None if self._busy else status.doing(""))
 
     def copy_selection(self) -> bool:
         """Copy text selected in the conversation or in the input, if there is any."""
