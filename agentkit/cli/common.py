@@ -45,14 +45,14 @@ class Common:
 
         options = {key: value for key, value in self.settings(**more).items() if value is not None}
         workspace = build.open_project(self.project, options)
-        _hush(workspace.settings.model)
+        hush(workspace.settings.model)
         try:
             yield workspace
         finally:
             workspace.close()
 
 
-def _hush(model: str) -> None:
+def hush(model: str) -> None:
     """No bars of other libraries for what loads in seconds; downloads from the hub keep theirs."""
     from agentkit.assets import ASSETS
 
