@@ -34,17 +34,17 @@ class Common:
     debug: bool | None = None
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """Dotted settings, for `build.open_project`; ``more`` are further keys."""
+        """The dotted settings that were given, for `build.open_project`; ``more`` are further keys."""
         own = {name: getattr(self, name) for name in ("model", "adapter", "device", "quantize")}
-        return {**own, "sampling.seed": self.seed, **more}
+        values = {**own, "sampling.seed": self.seed, **more}
+        return {key: value for key, value in values.items() if value is not None}
 
     @contextmanager
     def workspace(self, **more: Any) -> Iterator[Workspace]:
         """The project, opened; closed at the end."""
         from agentkit import build
 
-        options = {key: value for key, value in self.settings(**more).items() if value is not None}
-        workspace = build.open_project(self.project, options)
+        workspace = build.open_project(self.project, self.settings(**more))
         hush(workspace.settings.model)
         try:
             yield workspace
