@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.cli.common import hush
 from agentkit.cli.output import clean, data, has_colours, json_line, status
 from agentkit.errors import AgentkitError
 from agentkit.events import Event, Notice, ToolFinished, ToolStarted, TurnDone, TurnFailed
@@ -166,7 +167,9 @@ def _open(options: Mapping[str, Any]) -> Workspace:
     from agentkit.project import Project, starter_root
 
     project = Project(starter_root(), is_starter=True)
-    return Workspace(project, project.settings(options), options)
+    settings = project.settings(options)
+    hush(settings.model)
+    return Workspace(project, settings, options)
 
 
 def _files(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import ModelError, SchemaError
@@ -36,7 +37,7 @@ class GrammarCompiler:
 
         self._ll_tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
         self._vocab_size = vocab_size
-        self._closers = _closing_tokens(tokenizer, vocab_size)
+        self._closers = Closers.of(tokenizer, vocab_size)
 
     def tool_call(self, tools: Sequence[ToolSpec], opening: str, closing: str, turn: str = "") -> Grammar:
         """A grammar for exactly one call of one of ``tools``.
@@ -114,7 +115,7 @@ class Grammar:
     WRAP_UP = 64
     """Tokens before the end of the budget from which on brackets and strings are closed as soon as possible."""
 
-    def __init__(self, matcher: Any, vocab_size: int, closers: torch.Tensor) -> None:
+    def __init__(self, matcher: Any, vocab_size: int, closers: Closers) -> None:
         import torch
 
         self._matcher = matcher
@@ -135,8 +136,7 @@ class Grammar:
         self._raise_on_error()
         allowed = _unpack(self._bits[0], self._vocab_size)
         if remaining <= self.WRAP_UP:
-            closing = allowed & self._closers
-            allowed = closing if bool(closing.any()) else allowed
+            allowed = self._closers.among(allowed)
         return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
 
     def accept(self, token: int) -> None:
@@ -221,14 +221,32 @@ def _unpack(bits: torch.Tensor, size: int) -> torch.Tensor:
     return ((bits[:, None] >> shifts) & 1).flatten()[:size].bool()
 
 
-def _closing_tokens(tokenizer: Any, vocab_size: int) -> torch.Tensor:
-    """Which tokens consist only of quotes and closing brackets, shape (vocab_size,), bool."""
-    import torch
+@dataclass(frozen=True, slots=True)
+class Closers:
+    """Tokens that bring a JSON value to its end; each mask has the shape (vocabulary,)."""
 
-    closers = torch.zeros(vocab_size, dtype=torch.bool)
-    special = set(tokenizer.get_added_vocab().values())
-    texts = tokenizer.batch_decode([[n] for n in range(min(vocab_size, len(tokenizer)))])
-    for token, text in enumerate(texts):
-        if token not in special and text.strip() and set(text.strip()) <= set('"}]'):
-            closers[token] = True
-    return closers
+    quotes: torch.Tensor
+    brackets: torch.Tensor
+    letter: int
+    """A letter that begins no JSON literal: where it is allowed, a string is open and a bracket is only text."""
+
+    @classmethod
+    def of(cls, tokenizer: Any, vocab_size: int) -> Closers:
+        import torch
+
+        quotes, brackets = torch.zeros(2, vocab_size, dtype=torch.bool)
+        special = set(tokenizer.get_added_vocab().values())
+        texts = tokenizer.batch_decode([[n] for n in range(min(vocab_size, len(tokenizer)))])
+        for token, text in enumerate(texts):
+            if token not in special and text and set(text) <= set('"}]'):
+                (quotes if text[0] == '"' else brackets)[token] = True
+        return cls(quotes, brackets, texts.index("Z"))
+
+    def among(self, allowed: torch.Tensor) -> torch.Tensor:
+        """The allowed tokens that close something; all allowed ones where none does."""
+        in_string = bool(allowed[self.letter])
+        for wanted in (self.quotes,) if in_string else (self.brackets, self.quotes):
+            closing = allowed & wanted
+            if bool(closing.any()):
+                return closing
+        return allowed

@@ -181,6 +181,9 @@ class LocalModel:
                 yield from self._text_or_call(run, specs)
             else:
                 yield from self._text(run, None)
+        except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
+            self._pool.release(run.ledger)
+            raise
         except BaseException:
             self._pool.discard(run.ledger)
             raise
