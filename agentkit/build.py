@@ -13,7 +13,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentkit.agent import AgentLoop, Prompts
 from agentkit.answers import Knowledge
@@ -315,7 +315,7 @@ def load_model(
     adapter: str = "auto",
     device: Any = "auto",
     quantize: Any = "auto",
-    router: Router | None = None,
+    router: Router | Literal["auto"] | None = "auto",
     **sampling: Any,
 ) -> LocalModel:
     """Load a chat model.
@@ -325,8 +325,8 @@ def load_model(
         adapter: ``auto`` (the one in use), ``none``, a name, or a path.
         device: ``auto``, ``cpu`` or ``cuda``.
         quantize: ``auto``, ``none``, ``int8``, ``int4`` or ``nf4``.
-        router: Decides under ``tool_choice="auto"``; by default one over the embedded sentence embedder for the
-            embedded model, and for others the model's own choice.
+        router: Decides under ``tool_choice="auto"``; ``None`` leaves it to the model; ``auto`` takes one over the
+            embedded sentence embedder for the embedded model, which is too small to decide, and none for others.
         **sampling: Fields of `agentkit.settings.SamplingSettings`, the defaults for every call.
 
     Raises:
@@ -343,10 +343,10 @@ def load_model(
     source = _source(name)
     adapter_path = resolve_adapter(data_dir() / "adapters", adapter, name)
     loaded = load_weights(source, name=name, device=device, quantize=quantize, adapter=adapter_path)
-    if router is None and name == DEFAULT_MODEL:
+    if router == "auto":
         from agentkit.llm.routing import EmbeddingRouter
 
-        router = EmbeddingRouter(load_embedder())
+        router = EmbeddingRouter(load_embedder()) if name == DEFAULT_MODEL else None
     return LocalModel(loaded, sampling=settings, router=router)
 
 

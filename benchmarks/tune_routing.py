@@ -94,11 +94,35 @@ def report(weights: dict[str, Features], turns: list[dict[str, Any]], *, errors:
     return accuracy
 
 
+def ask_model(turns: list[dict[str, Any]]) -> None:
+    """The chat model's own choice among the same options, decoded under a grammar of their names."""
+    right = Counter[str]()
+    with open_project(ROOT, {"adapter": "none", "agent.routing": "model"}) as workspace:
+        lines = [f"{spec.name}: {spec.description}" for spec in workspace.registry.specs()]
+        lines += [
+            "knowledge: Answer a question about the shop from its help centre.",
+            "chat: Make small talk.",
+            "decline: Say that this cannot be answered.",
+        ]
+        system = "Choose what the customer's message needs. Answer with one word.\n" + "\n".join(lines)
+        names = [line.split(":")[0] for line in lines]
+        for turn in turns:
+            messages = [{"role": "system", "content": system}, {"role": "user", "content": turn["text"]}]
+            right[turn["route"]] += workspace.model.chat(messages, choices=names).text == turn["route"]
+    print(f"the chat model alone: {sum(right.values())} of {len(turns)} = {sum(right.values()) / len(turns):.3f}")
+    print(f"  {dict(right)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", action="store_true", help="fit on the tuning half and write the weights")
     parser.add_argument("--errors", action="store_true", help="print wrong turns of the tuning half")
+    parser.add_argument("--model", action="store_true", help="report the chat model's own choice instead")
     options = parser.parse_args()
+    if options.model:
+        turns = [json.loads(line) for line in TURNS.read_text(encoding="utf-8").splitlines()]
+        ask_model([turn for turn in turns if turn["split"] == "report"])
+        return
     turns = collect()
     tune = [turn for turn in turns if turn["split"] == "tune"]
     held_out = [turn for turn in turns if turn["split"] == "report"]

@@ -1,0 +1,5 @@
+"""`python -m agentkit`."""
+
+from agentkit.cli.main import main
+
+main()
