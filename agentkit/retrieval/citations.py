@@ -10,15 +10,23 @@ from typing import NamedTuple
 import numpy as np
 
 from agentkit.messages import Citation, Passage
-from agentkit.retrieval.numbers import contradicts
+from agentkit.retrieval.numbers import contradicts, numbers
 from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.quotes import last_heading, passage_quotes
 from agentkit.retrieval.sentences import sentences
-from agentkit.retrieval.words import content_words, stems, words
+from agentkit.retrieval.words import stems, words
 
 SUPPORT_THRESHOLD = 0.6
 """Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
 COURTESY_WORDS = 8
+RANK_WEIGHT, LEAD_WEIGHT, NUMBER_WEIGHT, WORDS_WEIGHT = 0.06, 0.1, 0.18, 0.15
+"""Of the signals in `best_quotes`, against a cosine; chosen on the tuning questions."""
 
+_ASKS_NUMBER = re.compile(
+    r"\b(?:how (?:much|many|long|old|big|large|wide|high|heavy|far|often|soon|late|early|quickly|fast)|when|what time|"
+    r"costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
+    re.IGNORECASE,
+)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
 _NEGATIONS = frozenset("not no never cannot without neither nor none nothing unable except".split())  # noqa: SIM905
 _COURTESY = stems(
@@ -58,7 +66,7 @@ class Quote(NamedTuple):
     text: str
     passage: Passage
     score: float
-    """Cosine similarity with the question."""
+    """Cosine with the question: mean of the sentence alone and below its heading."""
 
 
 def support(sentence: str, passages: Sequence[Passage], embedder: Embedder) -> Support:
@@ -71,14 +79,14 @@ def support(sentence: str, passages: Sequence[Passage], embedder: Embedder) -> S
     best = Support(None, "", 0.0)
     wanted = stems(sentence)
     for passage in passages:
-        quotes = _quotes(passage)
+        quotes = passage_quotes(passage)
         if not quotes or contradicts(sentence, f"{passage.heading}\n{passage.text}"):
             continue
         vectors = embedder.embed([sentence, *quotes])
         cosines = vectors[1:] @ vectors[0]
         quote = quotes[int(np.argmax(cosines))]
         # Words scattered over a passage need not be about one another; those of the quote mostly are.
-        texts = (f"{passage.heading} {passage.text}", f"{_last(passage.heading)} {quote}")
+        texts = (f"{passage.heading} {passage.text}", f"{last_heading(passage)} {quote}")
         overlap = sum(len(wanted & stems(text)) for text in texts) / (2 * len(wanted)) if wanted else 0.0
         score = (overlap + max(0.0, float(cosines.max()))) / 2
         if _negative(sentence) != _negative(quote):
@@ -131,45 +139,39 @@ def is_courtesy(sentence: str) -> bool:
 def best_quotes(
     question: str, passages: Sequence[Passage], embedder: Embedder, limit: int = 2
 ) -> list[Quote]:
-    """The sentences that answer a question best, best first, each complete enough to stand alone."""
-    candidates = [(quote, passage) for passage in passages for quote in _quotes(passage)]
+    """The sentences that answer a question best, best first, each complete enough to stand alone.
+
+    ``passages`` are in the order of search. Beside the cosine count: the rank of the passage, whether the sentence
+    opens it, the words it shares with the question, and a number where the question asks for one.
+    """
+    candidates = [
+        (quote, passage, rank, place)
+        for rank, passage in enumerate(passages)
+        for place, quote in enumerate(passage_quotes(passage))
+    ]
     if not candidates or not question.strip():
         return []
-    texts = [f"{_last(passage.heading)}: {quote}" for quote, passage in candidates]
-    vectors = embedder.embed([question, *texts])
-    cosines = vectors[1:] @ vectors[0]
+    headed = [f"{last_heading(passage)}: {quote}" for quote, passage, *_ in candidates]
+    vectors = embedder.embed([question, *(quote for quote, *_ in candidates), *headed])
+    alone, below_heading = np.split(vectors[1:] @ vectors[0], 2)
+    cosines = (alone + below_heading) / 2
+    asks_number = _ASKS_NUMBER.search(question) is not None
     wanted = stems(question)
-    # Words the question and the sentence share break ties between sentences on one subject.
-    shared = [len(wanted & stems(text)) / max(len(wanted), 1) for text in texts]
-    scores = cosines + 0.1 * np.array(shared)
+    scores = [
+        cosine
+        - RANK_WEIGHT * rank
+        + LEAD_WEIGHT * (place == 0)
+        + NUMBER_WEIGHT * (asks_number and bool(numbers(quote)))
+        + WORDS_WEIGHT * len(wanted & stems(text)) / max(len(wanted), 1)
+        for cosine, (quote, _, rank, place), text in zip(cosines, candidates, headed, strict=True)
+    ]
     best: dict[str, Quote] = {}
-    for n in np.argsort(-scores, kind="stable"):
-        quote, passage = candidates[int(n)]
+    for n in np.argsort(-np.array(scores), kind="stable"):
+        quote, passage, *_ = candidates[int(n)]
         best.setdefault(quote, Quote(quote, passage, float(cosines[n])))
         if len(best) == limit:
             break
     return list(best.values())
-
-
-def _quotes(passage: Passage) -> list[str]:
-    """The passage's sentences; a lead-in ("You need:") or a fragment is joined with its neighbour."""
-    quotes: list[str] = []
-    carry = ""
-    for sentence in sentences(passage.text):
-        joined = f"{carry} {sentence}".strip()
-        if sentence.endswith(":") and len(joined) < 300:
-            carry = joined
-        elif len(content_words(sentence)) < 2 and quotes and not carry:
-            quotes[-1] = f"{quotes[-1]} {sentence}"
-        else:
-            quotes.append(joined)
-            # The lead-in of a list holds for all its lines.
-            carry = carry if carry and sentence.startswith("- ") else ""
-    return quotes or ([carry] if carry else [])
-
-
-def _last(heading: str) -> str:
-    return heading.rsplit(" > ", 1)[-1]
 
 
 def _negative(text: str) -> bool:

@@ -13,6 +13,7 @@ from agentkit.retrieval.sentences import sentences
         ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
         ("It costs 4.95 euros, approx. 5. Fine.", ["It costs 4.95 euros, approx. 5.", "Fine."]),
         ("Ask Dr. Lee, e.g. by mail. Or J. Smith.", ["Ask Dr. Lee, e.g. by mail.", "Or J. Smith."]),
+        ("Choose Forgot password? on the page. Done!", ["Choose Forgot password? on the page.", "Done!"]),
         ('He said "Go." Then left.', ['He said "Go."', "Then left."]),
         ("1. Open it.\n2. Close it.", ["1. Open it.", "2. Close it."]),
         ("Visit www.example.org now. Bye.", ["Visit www.example.org now.", "Bye."]),

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from agentkit.messages import Passage
-from agentkit.retrieval.citations import best_quotes, check_answer, is_courtesy, support
+from agentkit.retrieval.citations import (
+    SUPPORT_THRESHOLD,
+    best_quotes,
+    check_answer,
+    is_courtesy,
+    support,
+)
 from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.numbers import Number, contradicts, numbers
+from agentkit.retrieval.quotes import passage_quotes
 
 RETURNS = Passage(
     1,
@@ -118,3 +128,34 @@ def test_best_quotes(minilm: MiniLMEmbedder) -> None:
     texts = [quote.text for quote in best_quotes("What do I need?", [GIFTS], minilm, limit=9)]
     assert "You need: - the 16-digit code" in texts
     assert best_quotes("anything", [], minilm) == []
+
+
+def test_support_pairs(minilm: MiniLMEmbedder) -> None:
+    """The threshold, measured: few true sentences are dropped, and fewer false ones kept."""
+    lines = (Path(__file__).parent / "support_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    accepted: dict[bool, list[bool]] = {True: [], False: []}
+    for pair in map(json.loads, lines):
+        passages = [Passage(1, "a.md", "", pair["passage"], 0.5)]
+        score = support(pair["sentence"], passages, minilm).score
+        accepted[pair["supported"]].append(score >= SUPPORT_THRESHOLD)
+    assert len(lines) >= 60
+    assert sum(accepted[True]) / len(accepted[True]) >= 0.9
+    assert sum(accepted[False]) / len(accepted[False]) <= 0.05
+
+
+def test_table_rows_are_read_out() -> None:
+    table = "Bed | Duvet cover | Pillow\nKing | 230 x 220 cm | 50 cm\nSingle | 140 cm | 50 cm"
+    text = f"{table}\nAll are washable at 40 degrees."
+    assert passage_quotes(Passage(1, "a.md", "Sizes", text, 0.5)) == [
+        "King: duvet cover 230 x 220 cm, pillow 50 cm",
+        "Single: duvet cover 140 cm, pillow 50 cm",
+        "All are washable at 40 degrees.",
+    ]
+    bare = Passage(1, "a.md", "Sizes", "Lamps | 2 years\nFrames | 5 years", 0.5)
+    assert passage_quotes(bare) == ["Lamps: 2 years", "Frames: 5 years"]
+
+
+def test_a_question_for_a_number_prefers_one(minilm: MiniLMEmbedder) -> None:
+    text = "Sending a parcel back is easy. The label is in the parcel. A return label is deducted: €3.95."
+    passage = Passage(1, "a.md", "Returns", text, 0.5)
+    assert "€3.95" in best_quotes("how much is a return label?", [passage], minilm)[0].text

@@ -19,7 +19,7 @@ DIMENSION = 8
 def put(index: Index, name: str, axis: int) -> None:
     vector = np.eye(DIMENSION, dtype=np.float32)[[axis]]
     chunk = Chunk("Title", f"text of {name}", 0, 5)
-    index.put(name, "Title", "0" * 64, "folder", [chunk], [np.repeat(vector, 3, axis=0)])
+    index.put(name, "Title", "0" * 64, "folder", [chunk], [np.repeat(vector, 2, axis=0)], ["kw"], vector)
 
 
 def nearest(index: Index, axis: int) -> str:
@@ -107,7 +107,16 @@ def test_a_view_of_another_database_is_not_used(path: Path, tmp_path: Path) -> N
 def test_replace_is_one_transaction(path: Path) -> None:
     index = Index(path, DIMENSION)
     with pytest.raises(ValueError, match="zip"):
-        index.put("a.md", "T", "1" * 64, "folder", [], [np.ones((3, DIMENSION), np.float32)])
+        index.put(
+            "a.md",
+            "T",
+            "1" * 64,
+            "folder",
+            [],
+            [np.ones((3, DIMENSION), np.float32)],
+            [],
+            np.ones((1, DIMENSION), np.float32),
+        )
     assert nearest(index, 0) == "a.md"
     index.verify()
 
@@ -132,4 +141,13 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
 def test_dimension_is_checked(path: Path) -> None:
     index = Index(path, DIMENSION)
     with pytest.raises(ValueError, match="dimension"):
-        index.put("e.md", "T", "1" * 64, "folder", [], [np.ones((3, 4), np.float32)])
+        index.put(
+            "e.md",
+            "T",
+            "1" * 64,
+            "folder",
+            [],
+            [np.ones((3, 4), np.float32)],
+            [],
+            np.ones((1, DIMENSION), np.float32),
+        )

@@ -79,6 +79,18 @@ def test_search(base: KnowledgeBase) -> None:
     assert -1 <= best[0].score <= 1
 
 
+def test_keywords_are_found_and_never_quoted(base: KnowledgeBase, folder: Path) -> None:
+    (folder / "returns.md").write_text(
+        "---\nkeywords: cooling-off period, zzyx\n---\n# Returns\n\nYou can return items within 30 days.\n"
+    )
+    base.sync()
+    for question in ("zzyx", "Is there a cooling-off period?"):
+        best = base.search(question)
+        assert best[0].document == "returns.md"
+        assert not any("cooling" in passage.text for passage in best)
+        assert base.answerable(question, best) >= base.answer_threshold
+
+
 @pytest.mark.parametrize("query", ["", "  \n"])
 def test_an_empty_question_is_a_usage_error(base: KnowledgeBase, query: str) -> None:
     with pytest.raises(UsageError):

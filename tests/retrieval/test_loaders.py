@@ -86,6 +86,25 @@ def test_text(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.md", "---\ntitle: x\nkeywords: send back, 30 days , send back,\n---\n# T\n\nBody."),
+        ("a.html", '<head><meta name="Keywords" content="send back, 30 days"></head><h1>T</h1><p>Body.</p>'),
+        ("a.txt", "T\n=\n\nBody.\n\nKeywords: send back, 30 days\n"),
+    ],
+)
+def test_keywords_are_kept_apart_from_the_text(tmp_path: Path, name: str, text: str) -> None:
+    document = load(tmp_path, name, text)
+    assert document.keywords == ("send back", "30 days")
+    assert document.text == "T\n\nBody."
+
+
+def test_keywords_elsewhere_are_text(tmp_path: Path) -> None:
+    assert load(tmp_path, "a.txt", "Keywords: are words.\n\nBody.").keywords == ()
+    assert load(tmp_path, "a.md", "# T\n\nkeywords: a, b").text == "T\n\nkeywords: a, b"
+
+
 def test_control_characters_are_dropped(tmp_path: Path) -> None:
     assert load(tmp_path, "a.txt", "red \x1b[31malert\x07").blocks[0].text == "red [31malert"
 
