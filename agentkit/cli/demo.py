@@ -89,7 +89,7 @@ SCRIPT = (
     Step("another source", "Do you accept PayPal?", cites("payment/payment-methods.md", "PayPal")),
     Step(
         "a message in Spanish: the translator",
-        "A customer wrote this, please translate it into English: 'La lámpara está rota y quiero devolver la lámpara.'",
+        "A customer wrote this, please translate it into English: 'Mi lámpara está rota. Quiero una lámpara nueva.'",
         calls("translator", "lamp", "broken"),
     ),
     Step(
@@ -117,7 +117,7 @@ SCRIPT = (
 FAREWELL = (
     Step(
         "the conversation goes on after a restart, with the new adapter",
-        "One more thing: how much is standard delivery?",
+        "And how much is standard delivery within Ireland?",
         cites("orders/shipping.html", "€"),
     ),
     Step("goodbye", "Thank you very much, goodbye!", chats),

@@ -5,6 +5,7 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,10 @@ def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
     if not (adapter / "adapter_config.json").is_file():
         raise NotFoundError(f"no adapter in {adapter}", "see `agentkit finetune list`")
     try:
-        tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-        return tuned.merge_and_unload() if merge else tuned
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed attribute
+            tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+            return tuned.merge_and_unload() if merge else tuned
     except Exception as error:  # peft raises RuntimeError, ValueError, KeyError … for a foreign adapter
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"adapter {adapter} does not fit this model: {reason}", "train it on this model") from error

@@ -51,7 +51,8 @@ class ChatEncoder:
             raise ModelError("the model has no fast tokenizer", "use a model with a tokenizer.json")
         self._tokenizer = tokenizer
         self._eos_ids = eos_ids
-        self._plain = _without_added_tokens(tokenizer)
+        self._plain = without_added_tokens(tokenizer)
+        self._control = {id for token, id in tokenizer.get_added_vocab().items() if token.strip()}
         self._system_role = self._supports_system()
         self._encode_plain = lru_cache(maxsize=512)(self.plain)
         self._spoken: OrderedDict[str, tuple[int, ...]] = OrderedDict()
@@ -70,15 +71,15 @@ class ChatEncoder:
 
     def _turns(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[tuple[str, str]]:
         """(role, text) in the roles every template knows: system, user, assistant."""
-        rest = list(messages)
-        prompt = rest.pop(0).content if rest and rest[0].role == "system" else ""
+        length = next((n for n, message in enumerate(messages) if message.role != "system"), len(messages))
+        prompt = "\n\n".join(message.content for message in messages[:length])
         system = hermes.system(prompt, tools)
-        turns = _merged(_turn(message) for message in rest)
+        other = "system" if self._system_role else "user"
+        turns = _merged(_turn(message, other) for message in messages[length:])
         if system and self._system_role:
             turns.insert(0, ("system", system))
         elif system:
-            first = turns[0][1] if turns and turns[0][0] == "user" else ""
-            turns[: 1 if first else 0] = [("user", f"{system}\n\n{first}".rstrip())]
+            turns = _merged([("user", system), *turns])
         return turns
 
     @staticmethod
@@ -103,8 +104,9 @@ class ChatEncoder:
             if position % 2 == 0:
                 new = self._tokenizer.encode(part, add_special_tokens=False) if part else []
                 labels = [False] * len(new)
-                if awaiting_end and new and new[0] in self._eos_ids:
-                    labels[0] = True
+                if awaiting_end:  # some templates put a space before the end-of-turn token
+                    end = next((n for n, id in enumerate(new, 1) if id in self._eos_ids), 0)
+                    labels[:end] = [True] * end
             else:
                 index = int(part)
                 awaiting_end = by_assistant[index]
@@ -117,14 +119,24 @@ class ChatEncoder:
 
     def plain(self, text: str) -> tuple[int, ...]:
         """Ids of foreign text: no control token, whatever it says."""
-        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
+        ids = self._plain.encode(text, add_special_tokens=False).ids
+        if self._control.isdisjoint(ids):
+            return tuple(ids)
+        # Some vocabularies hold a control token as an ordinary piece too: no single letter is one.
+        letters = (self._plain.encode(letter, add_special_tokens=False).ids for letter in text)
+        return tuple(id for letter in letters for id in letter)
 
     def remember(self, text: str, ids: Sequence[int]) -> None:
         """Keep the very ids with which the model wrote ``text``.
 
         Text has many tokenizations, and a model under a grammar often writes an unusual one: encoding its words
-        anew would part from its own cache.
+        anew would part from its own cache. Ids that say anything else than ``text`` (a stop string that was cut
+        off, a control token) are not kept.
         """
+        said = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if said != text or not self._control.isdisjoint(ids):
+            return
         self._spoken[text] = tuple(ids)
         if len(self._spoken) > _REMEMBERED:
             self._spoken.popitem(last=False)
@@ -149,7 +161,9 @@ def _merged(turns: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return merged
 
 
-def _turn(message: Message) -> tuple[str, str]:
+def _turn(message: Message, system: str) -> tuple[str, str]:
+    if message.role == "system":
+        return system, message.content
     if message.role == "tool":
         return "user", hermes.result(message.content)
     if message.tool_calls:
@@ -158,7 +172,7 @@ def _turn(message: Message) -> tuple[str, str]:
     return message.role, message.content
 
 
-def _without_added_tokens(tokenizer: Any) -> Any:
+def without_added_tokens(tokenizer: Any) -> Any:
     """The tokenizer's model without a single added token, so that no text can produce a control id."""
     from tokenizers import Tokenizer
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import ModelError, SchemaError
-from agentkit.llm.grounding import Source, sources
+from agentkit.llm.encoding import without_added_tokens
+from agentkit.llm.grounding import DEFINITIONS, Source, sources
 from agentkit.messages import ToolSpec
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ class GrammarCompiler:
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
         import llguidance.hf
 
-        self._ll_tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
+        whole = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
+        plain = _PlainTokenizer(tokenizer, whole)
+        self._ll_tokenizer = llguidance.LLTokenizer(plain, n_vocab=vocab_size, eos_token=whole.eos_tokens)
         self._vocab_size = vocab_size
         self._closers = Closers.of(tokenizer, vocab_size)
 
@@ -55,14 +59,17 @@ class GrammarCompiler:
         for n, tool in enumerate(tools):
             head = f'{{"name": {json.dumps(tool.name)}, "arguments": '
             lines.append(f"call{n}: {json.dumps(head)} args{n} " + '"}"')
-            found = sources(tool, turn) if turn else {}
-            lines += object_rules(f"args{n}", tool.schema, found) if found else [
-                f"args{n}: %json {_schema_text(tool.schema)}"
-            ]
+            found = sources(tool, turn) if turn and _is_plain_object(tool.schema) else {}
+            if found:
+                lines += object_rules(f"args{n}", tool.schema, found)
+            else:
+                lines.append(f"args{n}: %json {_schema_text(_closed(tool.schema))}")
         return self._grammar("\n".join(lines))
 
     def choice(self, texts: Sequence[str]) -> Grammar:
         """A grammar for exactly one of ``texts``."""
+        # the empty text has no tokens to choose it by, and a lexer takes no empty word
+        texts = [text for text in texts if text] or [""]
         return self._grammar("start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts))
 
     def json_value(self, schema: dict[str, Any]) -> Grammar:
@@ -95,7 +102,8 @@ class GrammarCompiler:
     def _locate(self, schema: Any, root: dict[str, Any], path: str) -> str:
         """The deepest sub-schema that fails by itself."""
         for part, child in _children(schema):
-            alone = {**child, "$defs": root["$defs"]} if isinstance(child, dict) and "$defs" in root else child
+            shared = {key: root[key] for key in DEFINITIONS if key in root}
+            alone = {**child, **shared} if isinstance(child, dict) else child
             if self._reason(alone):
                 return self._locate(child, root, f"{path}/{part}")
         return path
@@ -103,17 +111,38 @@ class GrammarCompiler:
     def _grammar(self, text: str) -> Grammar:
         import llguidance
 
+        # The lexer takes neither DEL nor half a surrogate pair; the escape means the same.
+        text = text.encode("utf-8", "replace").decode("utf-8").replace("\x7f", "\\u007f")
         matcher = llguidance.LLMatcher(self._ll_tokenizer, text)
         if matcher.is_error():
             raise SchemaError(f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it")
         return Grammar(matcher, self._vocab_size, self._closers)
 
 
+class _PlainTokenizer:
+    """What llguidance tokenizes forced text with: ``<|im_end|>`` in an enum or a quote is text, not control."""
+
+    is_tokenizer_wrapper = True
+
+    def __init__(self, tokenizer: Any, whole: Any) -> None:
+        ids = range(whole.vocab_size)
+        self.tokens = [whole.decode_bytes([token]) for token in ids]
+        self.special_token_ids = [token for token in ids if whole.is_special_token(token)]
+        self.eos_token_id, self.bos_token_id = whole.eos_token, None
+        self._plain = without_added_tokens(tokenizer)
+
+    def __call__(self, text: str) -> list[int]:
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+
 class Grammar:
     """A `MaskProvider` of the decode loop: one use, one output."""
 
     WRAP_UP = 64
-    """Tokens before the end of the budget from which on brackets and strings are closed as soon as possible."""
+    """Tokens to spare, besides the shortest output, from which on everything is closed as soon as possible."""
+    SHORTEST_AT_MOST = 256
+    """Choices after which the search for the shortest output gives up."""
 
     def __init__(self, matcher: Any, vocab_size: int, closers: Closers) -> None:
         import torch
@@ -121,6 +150,7 @@ class Grammar:
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._closers = closers
+        self._wrap_up: int | None = None
         self._bits = torch.zeros((1, (vocab_size + 31) // 32), dtype=torch.int32)
 
     @property
@@ -132,12 +162,31 @@ class Grammar:
         import llguidance.torch as ll_torch
         import torch
 
+        if self._wrap_up is None:
+            shortest = self._shortest()
+            self._wrap_up = shortest + min(self.WRAP_UP, max(remaining - shortest, 0) // 2)
+        allowed = self._allowed(closing=remaining <= self._wrap_up)
+        return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+
+    def _allowed(self, *, closing: bool) -> torch.Tensor:
+        import llguidance.torch as ll_torch
+
         ll_torch.fill_next_token_bitmask(self._matcher, self._bits)
         self._raise_on_error()
         allowed = _unpack(self._bits[0], self._vocab_size)
-        if remaining <= self.WRAP_UP:
-            allowed = self._closers.among(allowed)
-        return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+        return self._closers.among(allowed) if closing else allowed
+
+    def _shortest(self) -> int:
+        """Tokens of an output that closes whatever it can: what must be kept for a valid end."""
+        trial = Grammar(self._matcher.deep_copy(), self._vocab_size, self._closers)
+        tokens = 0
+        for _ in range(self.SHORTEST_AT_MOST):
+            if trial.complete:
+                return tokens
+            token = int(trial._allowed(closing=True).int().argmax())
+            trial.accept(token)
+            tokens += 1 + len(trial.forced())
+        return 0
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
@@ -164,7 +213,7 @@ def object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) ->
     Properties come in the schema's order, as llguidance writes them; optional ones may be left out. For every
     property there is a rule for "nothing written yet" (``first``) and one for "after another one" (``rest``).
     """
-    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    definitions = {key: schema[key] for key in DEFINITIONS if key in schema}
     left_out = [key for key, source in found.items() if not source.values and not source.pieces]
     properties = {key: child for key, child in schema["properties"].items() if key not in left_out}
     needed = {*schema.get("required", ()), *(key for key, source in found.items() if source.wanted)}
@@ -200,6 +249,34 @@ def _copy_rules(name: str, source: Source) -> list[str]:
     return rules
 
 
+_OBJECT_KEYS = {"type", "properties", "required", "additionalProperties", "title", "description", "default",
+                "examples", "$schema", "$id", *DEFINITIONS}  # fmt: skip
+"""What `object_rules` expresses; any other key may forbid what they allow."""
+
+
+def _is_plain_object(schema: dict[str, Any]) -> bool:
+    properties = schema.get("properties", {})
+    references = re.findall(r'"\$ref": "([^"]*)"', json.dumps(schema))
+    local = tuple(f"#/{key}/" for key in DEFINITIONS)
+    return (
+        set(schema) <= _OBJECT_KEYS
+        and set(schema.get("required", ())) <= set(properties)
+        and all(reference.startswith(local) for reference in references)
+    )
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object without properties that nobody declared: a tool would have no use for them."""
+    if not _is_plain_object(schema) or not schema.get("properties"):
+        return schema
+    children = {key: _closed(c) if _is_object(c) else c for key, c in schema["properties"].items()}
+    return {"additionalProperties": False, **schema, "properties": children}
+
+
+def _is_object(schema: Any) -> bool:
+    return isinstance(schema, dict) and schema.get("type") == "object"
+
+
 def _schema_text(schema: Any) -> str:
     return json.dumps({**schema, "x-guidance": _COMPACT} if isinstance(schema, dict) else schema)
 
@@ -207,7 +284,7 @@ def _schema_text(schema: Any) -> str:
 def _children(schema: Any) -> list[tuple[str, Any]]:
     if not isinstance(schema, dict):
         return []
-    found = [(f"{key}/{name}", child) for key in ("$defs", "properties", "patternProperties")
+    found = [(f"{key}/{name}", child) for key in (*DEFINITIONS, "properties", "patternProperties")
              for name, child in (schema.get(key) or {}).items()]  # fmt: skip
     found += [(f"{key}/{n}", child) for key in _BRANCHES for n, child in enumerate(schema.get(key) or [])]
     return found + [(key, schema[key]) for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
@@ -240,7 +317,8 @@ class Closers:
         for token, text in enumerate(texts):
             if token not in special and text and set(text) <= set('"}]'):
                 (quotes if text[0] == '"' else brackets)[token] = True
-        return cls(quotes, brackets, texts.index("Z"))
+        letters = (texts.index(letter) for letter in string.ascii_uppercase if letter in texts)
+        return cls(quotes, brackets, next(letters, 0))
 
     def among(self, allowed: torch.Tensor) -> torch.Tensor:
         """The allowed tokens that close something; all allowed ones where none does."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agentkit.messages import ToolSpec
@@ -29,9 +29,11 @@ _ITEM = r"[\w&/-]+(?: [\w&/-]+)?"
 _OR_LIST = re.compile(rf"({_ITEM}(?:, {_ITEM})*),? (?:or|and) (?:an? )?({_ITEM})")
 _BRACKETS = re.compile(r"[\[(]([^\])]+)[\])]")
 _TOPIC_LIST = re.compile(r"\w+: ([\w&/-]+(?:, [\w&/-]+)+)\.?\Z")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w])")
 _NUMBER_WORDS = {"one": 1, "once": 1, "two": 2, "twice": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
                  "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "twenty": 20}  # fmt: skip
+
+DEFINITIONS = ("$defs", "definitions")
+"""Where a schema keeps the parts that ``$ref`` points to."""
 
 Kind = Literal["text", "path", "word", "list"]
 Json = str | int | float | list[str]
@@ -55,7 +57,7 @@ def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
     """What ``turn`` offers the parameters of ``tool``; a parameter that is not a key is free."""
     required = set(tool.parameters.get("required", ()))
     kinds = copied_parameters(tool)
-    material, request = _set_off(turn)
+    material, request = _set_off(turn) if "text" in kinds.values() else ((), turn)
     found: dict[str, Source] = {}
     for name, schema in tool.parameters.get("properties", {}).items():
         source = None
@@ -64,8 +66,12 @@ def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
             source = Source(named) if named else None
         elif name in kinds:
             source = _copied(kinds[name], tool, name, turn, material, request)
+            if kinds[name] == "list" and name not in required and source is not None and not source.wanted:
+                source = Source()  # nothing is listed: a small model would make a list of any words
         elif name not in required and _types(schema) & {"integer", "number"}:
-            source = Source(tuple(_numbers(request, whole="integer" in _types(schema))))
+            source = _number(name, request, whole="integer" in _types(schema))
+        if source is not None:
+            source = _valid(source, schema, tool.parameters)
         if source is None or (name in required and not (source.values or source.pieces)):
             continue
         found[name] = source
@@ -90,6 +96,15 @@ def copied_parameters(tool: ToolSpec) -> dict[str, Kind]:
     return kinds
 
 
+def _valid(source: Source, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Source:
+    """Without the values that the parameter's own schema forbids."""
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator({**schema, **{key: root[key] for key in DEFINITIONS if key in root}})
+    values = tuple(value for value in source.values if validator.is_valid(value))
+    return replace(source, values=values, wanted=source.wanted and bool(values))
+
+
 def _types(schema: Mapping[str, Any]) -> set[str]:
     return {str(option.get("type")) for option in schema.get("anyOf", [schema])} - {"null"}
 
@@ -100,8 +115,9 @@ def _is_plain(schema: Mapping[str, Any]) -> bool:
     if len(options) != 1:
         return False
     kind = options[0].get("items", {}) if options[0].get("type") == "array" else options[0]
-    conditions = {"enum", "const", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems"}
-    return kind.get("type") == "string" and not conditions & (set(kind) | set(options[0]))
+    keys = {key for part in (schema, options[0], kind) for key in part if not key.startswith("x-")}
+    harmless = {"type", "anyOf", "items", "title", "description", "default", "examples"}
+    return kind.get("type") == "string" and keys <= harmless
 
 
 def _within(value: Any, text: str) -> bool:
@@ -174,8 +190,20 @@ def _word(name: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", text) is not None
 
 
-def _numbers(request: str, *, whole: bool) -> list[int | float]:
-    text = PATH.sub(" ", request)
-    found = [float(number) for number in _NUMBER.findall(text)]
-    found += [value for word, value in _NUMBER_WORDS.items() if _word(word, text.lower())]
-    return [int(n) if n == int(n) else n for n in dict.fromkeys(found) if not whole or n == int(n)]
+def _number(name: str, request: str, *, whole: bool) -> Source:
+    """The numbers of the request; wanted where one stands beside the parameter's name ("two epochs", "epochs 5")."""
+    text = PATH.sub(" ", request).lower()
+    stem = re.escape(name.lower().rstrip("s").replace("_", " "))
+    digits = r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)"
+    number = rf"({digits}|{'|'.join(_NUMBER_WORDS)})"
+    beside = re.search(rf"\b{number} {stem}|{stem}s?[:=]? {number}\b", text)
+    if beside:
+        return Source((_value(beside.group(1) or beside.group(2)),), wanted=True)
+    found = [_value(match) for match in re.findall(rf"(?<!\w){number}(?!\w)", text)]
+    return Source(tuple(n for n in dict.fromkeys(found) if not whole or isinstance(n, int)))
+
+
+def _value(text: str) -> int | float:
+    if text in _NUMBER_WORDS:
+        return _NUMBER_WORDS[text]
+    return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
