@@ -73,8 +73,14 @@ class ToolSpec:
 
 def _bare(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _bare(value) for key, value in node.items() if not key.startswith("x-")}
+        return {key: _bare_part(key, value) for key, value in node.items() if not key.startswith("x-")}
     return [_bare(item) for item in node] if isinstance(node, list) else node
+
+
+def _bare_part(key: str, value: Any) -> Any:
+    if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(value, dict):
+        return {name: _bare(child) for name, child in value.items()}  # these keys are names, "x-axis" too
+    return value if key in ("const", "enum", "default", "examples") else _bare(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,10 @@ class Message:
                 {
                     "id": call.id,
                     "type": "function",
-                    "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+                    "function": {
+                        "name": call.name,
+                        "arguments": json.dumps(call.arguments, ensure_ascii=False),
+                    },
                 }
                 for call in self.tool_calls
             ]
@@ -128,7 +137,9 @@ class Message:
         if isinstance(body, Message):
             return body
         if not isinstance(body, Mapping):
-            raise UsageError(f"a message must be an object, not {type(body).__name__}", "use {'role', 'content'}")
+            raise UsageError(
+                f"a message must be an object, not {type(body).__name__}", "use {'role', 'content'}"
+            )
         role = body.get("role")
         if role not in ROLES:
             raise UsageError(f"unknown message role {role!r}", f"use one of {', '.join(ROLES)}")
