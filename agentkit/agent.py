@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +20,6 @@ from agentkit.events import (
     Notice,
     Retrieved,
     TextDelta,
-    ToolCallProposed,
     ToolFinished,
     ToolStarted,
     TurnDone,
@@ -82,7 +81,7 @@ class _Turn:
     route: Route | None = None
     passages: tuple[Passage, ...] = ()
     text: str = ""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[ToolResult] = field(default_factory=list)
     citations: tuple[Citation, ...] = ()
@@ -239,7 +238,9 @@ class AgentLoop:
     def _decline(self, turn: _Turn) -> Iterator[Event]:
         turn.text, turn.passages = self._prompts.decline, ()
         yield TextDelta(turn.text)
-        yield Notice("declined", "no evidence in the knowledge base and no tool for this: a person was offered")
+        yield Notice(
+            "declined", "no evidence in the knowledge base and no tool for this: a person was offered"
+        )
 
     def _give_context(self, turn: _Turn) -> None:
         """Append to the conversation what the turn needs: the passages, or the routed tool's description."""
@@ -274,7 +275,7 @@ class AgentLoop:
             return False
         return self.knowledge.answerable(turn.question, turn.passages) >= self.knowledge.answer_threshold
 
-    def _query(self, turn: _Turn, choice: ToolChoice) -> Iterator[Event | Any]:
+    def _query(self, turn: _Turn, choice: ToolChoice) -> Generator[Event, None, Completion]:
         """One model call; returns its `Completion`."""
         specs = self.tools.specs()
         describe = turn.route is None
@@ -316,7 +317,7 @@ class AgentLoop:
             return plainly(result.value)
         return render_text(template, result=result.value, arguments=call.arguments)
 
-    def _fit(self, specs: list[ToolSpec]) -> Iterator[Event | Any]:
+    def _fit(self, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
         """The conversation as the model reads it, without the oldest turns if it has become too long."""
         messages = conversation(self.session.messages())
         dropped = 0
@@ -347,7 +348,7 @@ class AgentLoop:
             yield Notice("truncated", f"the result of {call.name} was cut to its output limit")
         yield ToolFinished(result)
 
-    def _denied(self, turn: _Turn, call: ToolCall) -> Iterator[Event | Any]:
+    def _denied(self, turn: _Turn, call: ToolCall) -> Generator[Event, None, Decision | None]:
         """Returns the decision that forbids the call, or None."""
         repeated = turn.breaker.decide(call)
         if repeated.action == "deny":

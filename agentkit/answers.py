@@ -53,7 +53,8 @@ def checked(text: str, question: str, passages: Sequence[Passage], embedder: Emb
     """The supported part of an answer, with footnotes; the best quotes where no part of it is supported."""
     answer = check_answer(text, passages, embedder)
     notices = [
-        Notice("unsupported_sentence", f"removed, no passage supports it: {sentence}") for sentence in answer.dropped
+        Notice("unsupported_sentence", f"removed, no passage supports it: {sentence}")
+        for sentence in answer.dropped
     ]
     if not answer.citations:
         answer = check_answer(quoted(question, passages, embedder), passages, embedder)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from agentkit.agent import AgentLoop, Prompts
 from agentkit.answers import Knowledge
 from agentkit.errors import ProjectError, UsageError
-from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
 from agentkit.project import Project, find_project
 from agentkit.prompts import load_prompt
-from agentkit.settings import AgentSettings, Settings, data_dir, private_dir
+from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
+from agentkit.settings import Settings, data_dir, private_dir
 
 if TYPE_CHECKING:
     from agentkit.llm.local import LocalModel
@@ -69,7 +69,9 @@ class Agent(AgentLoop):
         self.workspace = workspace or open_project()
         options = self.workspace.settings.agent
         loaded = self.workspace.load(model) if model is None or isinstance(model, str) else model
-        registry = tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools, self.workspace.settings.tools)
+        registry = (
+            tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools, self.workspace.settings.tools)
+        )
         self._own_registry = registry if registry is not tools else None
         _check_tools(loaded, registry)
         store = self.workspace.store
@@ -140,7 +142,10 @@ class KnowledgeBase(BaseKnowledge):
     """
 
     def __init__(
-        self, folder: str | Path | None, index_path: str | Path | None = None, embedder: Embedder | None = None
+        self,
+        folder: str | Path | None,
+        index_path: str | Path | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         root = Path(folder).expanduser().resolve() if folder is not None else None
         if index_path is None:
@@ -179,7 +184,7 @@ class Workspace:
     @cached_property
     def knowledge(self) -> BaseKnowledge:
         """The knowledge base as it was last indexed."""
-    
+
         folder = self.project.root / self.settings.knowledge.path
         index = private_dir(self.project.data_dir) / "knowledge.sqlite"
         return BaseKnowledge(folder if folder.is_dir() else None, index, self.embedder)

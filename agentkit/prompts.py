@@ -69,7 +69,9 @@ def render_text(source: str, **variables: object) -> str:
     try:
         return _environment().from_string(source).render(**variables).strip()
     except Exception as error:  # as in `PromptTemplate.render`
-        raise ProjectError(f"template {source[:60]!r}: {_first_line(error)}", "fix the tool's reply") from error
+        raise ProjectError(
+            f"template {source[:60]!r}: {_first_line(error)}", "fix the tool's reply"
+        ) from error
 
 
 def _environment() -> SandboxedEnvironment:

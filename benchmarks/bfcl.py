@@ -17,7 +17,6 @@ import re
 import sys
 import types
 from collections.abc import Iterator
-
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,9 @@ TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 def checker() -> Any:
     """The leaderboard's AST checker; its model table is not needed and pulls in every vendor's client."""
     stub = types.ModuleType("bfcl_eval.constants.model_config")
-    names = type("Names", (dict,), {"__missing__": lambda self, key: types.SimpleNamespace(underscore_to_dot=False)})
+    names = type(
+        "Names", (dict,), {"__missing__": lambda self, key: types.SimpleNamespace(underscore_to_dot=False)}
+    )
     stub.MODEL_CONFIG_MAPPING = names()  # type: ignore[attr-defined]
     sys.modules["bfcl_eval.constants.model_config"] = stub
     from bfcl_eval.constants.enums import Language
@@ -50,7 +51,10 @@ def load(limit: int) -> list[dict[str, Any]]:
     data = Path(bfcl_eval.__file__).parent / "data"
     name = f"BFCL_v4_{CATEGORY}.json"
     cases = [json.loads(line) for line in (data / name).read_text(encoding="utf-8").splitlines()]
-    answers = [json.loads(line) for line in (data / "possible_answer" / name).read_text(encoding="utf-8").splitlines()]
+    answers = [
+        json.loads(line)
+        for line in (data / "possible_answer" / name).read_text(encoding="utf-8").splitlines()
+    ]
     truth = {answer["id"]: answer["ground_truth"] for answer in answers}
     return [{**case, "truth": truth[case["id"]]} for case in cases[:limit]]
 
@@ -90,15 +94,21 @@ def tools_of(case: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def under_grammar(model: Any, cases: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Call | None, int]]:
+def under_grammar(
+    model: Any, cases: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Call | None, int]]:
     """(case, call, forward passes), one by one on agentkit's engine."""
     for case in cases:
-        reply = model.chat(case["question"][0], tools=tools_of(case), tool_choice="required", max_new_tokens=LIMIT)
+        reply = model.chat(
+            case["question"][0], tools=tools_of(case), tool_choice="required", max_new_tokens=LIMIT
+        )
         call = (reply.tool_calls[0].name, reply.tool_calls[0].arguments) if reply.tool_calls else None
         yield case, call, reply.usage.forward_passes
 
 
-def unconstrained(model: Any, cases: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Call | None, int]]:
+def unconstrained(
+    model: Any, cases: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Call | None, int]]:
     """The same prompts through plain greedy `generate` of transformers, in batches."""
     import torch
 
@@ -148,7 +158,9 @@ def report(out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--quantize", default="auto")

@@ -1,7 +1,8 @@
 """When to say "I don't know": measures the signals on the labelled questions, and fits the weights.
 
-Run: ``python benchmarks/tune_abstention.py [--fit] [MODEL_FOLDER]`` (the embedder; default: the embedded MiniLM).
-``--fit`` fits on the tune split, prints the cross-validated accuracy, and writes ``agentkit/retrieval/abstention.json``.
+Run: ``python benchmarks/tune_abstention.py [--fit] [MODEL_FOLDER]`` (the embedder; default: MiniLM).
+``--fit`` fits on the tune split, prints the cross-validated accuracy, and writes
+``agentkit/retrieval/abstention.json``.
 Without it the shipped weights are measured on both splits.
 """
 

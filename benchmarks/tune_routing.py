@@ -109,12 +109,16 @@ def ask_model(turns: list[dict[str, Any]]) -> None:
         for turn in turns:
             messages = [{"role": "system", "content": system}, {"role": "user", "content": turn["text"]}]
             right[turn["route"]] += workspace.model.chat(messages, choices=names).text == turn["route"]
-    print(f"the chat model alone: {sum(right.values())} of {len(turns)} = {sum(right.values()) / len(turns):.3f}")
+    print(
+        f"the chat model alone: {sum(right.values())} of {len(turns)} = {sum(right.values()) / len(turns):.3f}"
+    )
     print(f"  {dict(right)}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--fit", action="store_true", help="fit on the tuning half and write the weights")
     parser.add_argument("--errors", action="store_true", help="print wrong turns of the tuning half")
     parser.add_argument("--model", action="store_true", help="report the chat model's own choice instead")

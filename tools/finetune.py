@@ -25,7 +25,9 @@ EXAMPLES = (
 )
 
 
-REPLY = "Training of {{ result.name }} has started as job {{ result.job }}; follow it with `{{ result.follow }}`."
+REPLY = (
+    "Training of {{ result.name }} has started as job {{ result.job }}; follow it with `{{ result.follow }}`."
+)
 
 
 @tool(side_effect=True, examples=EXAMPLES, reply=REPLY)

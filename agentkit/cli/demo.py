@@ -50,7 +50,11 @@ def cites(document: str, *words: str) -> Check:
         cited = [citation.document for citation in reply.citations]
         if document not in cited:
             return f"expected a citation of {document}, got {', '.join(cited) or 'none'}"
-        return None if any(word in reply.text for word in words) else f"expected {' or '.join(words)} in the answer"
+        return (
+            None
+            if any(word in reply.text for word in words)
+            else f"expected {' or '.join(words)} in the answer"
+        )
 
     return check
 
@@ -76,7 +80,9 @@ def declines(reply: Reply) -> str | None:
 
 def chats(reply: Reply) -> str | None:
     """The reply has words, and neither calls nor citations."""
-    return None if reply.text and not reply.tool_calls and not reply.citations else "expected plain small talk"
+    return (
+        None if reply.text and not reply.tool_calls and not reply.citations else "expected plain small talk"
+    )
 
 
 SCRIPT = (
@@ -136,7 +142,9 @@ def run(as_json: bool, options: Mapping[str, Any]) -> int:
     """
     from agentkit.settings import data_dir, private_dir
 
-    os.environ.pop("AGENTKIT_PROJECT", None)  # the script fits the starter project only, in tools' processes too
+    os.environ.pop(
+        "AGENTKIT_PROJECT", None
+    )  # the script fits the starter project only, in tools' processes too
     os.environ["AGENTKIT_DATA_DIR"] = str(private_dir(data_dir() / "demo"))
     shutil.rmtree(data_dir() / "adapters", ignore_errors=True)
     shutil.rmtree(data_dir() / "files", ignore_errors=True)
@@ -179,7 +187,9 @@ def _files(folder: Path) -> Path:
     from agentkit.project import starter_root
 
     shutil.copy(starter_root() / "examples" / "chats.jsonl", folder / CHATS)
-    spec = importlib.util.find_spec("sklearn.datasets")  # its test photographs come with sentence-transformers
+    spec = importlib.util.find_spec(
+        "sklearn.datasets"
+    )  # its test photographs come with sentence-transformers
     if spec is None or spec.origin is None:
         raise AgentkitError("the demonstration's photograph is missing", "pip install scikit-learn")
     shutil.copy(Path(spec.origin).parent / "images" / "flower.jpg", folder / PHOTO)
@@ -204,7 +214,11 @@ class Player:
         agent = workspace.agent(session)
         status("")
         info = workspace.model.info()
-        adapter = f" + adapter {workspace.settings.adapter}" if workspace.settings.adapter not in ("auto", "none") else ""
+        adapter = (
+            f" + adapter {workspace.settings.adapter}"
+            if workspace.settings.adapter not in ("auto", "none")
+            else ""
+        )
         resumed = f"resumed with {len(agent.session.messages())} messages" if session else "new"
         self._note(
             f"{info['name']}{adapter}, {info['parameters'] / 1e6:.0f} M parameters, {info['quantization']} on "
@@ -245,7 +259,11 @@ class Player:
         job = jobs.wait(found[0], TRAINING_LIMIT_S, self._progress)
         status("")
         self.trained = job.status == "done"
-        problem = None if self.trained else f"the job {job.status}: {job.error or f'not done in {TRAINING_LIMIT_S} s'}"
+        problem = (
+            None
+            if self.trained
+            else f"the job {job.status}: {job.error or f'not done in {TRAINING_LIMIT_S} s'}"
+        )
         if self.trained:
             self._note(_outcome(job))
         self._result("the adapter is trained", problem, time.perf_counter() - started)
@@ -281,9 +299,14 @@ class Player:
         elif isinstance(event, Notice):
             self._note(f"! {one_line(event.text)}")
         elif isinstance(event, TurnDone):
-            data(f"{self._paint('1;36', 'Lumi')}      {clean(event.reply.text)}  {self._paint('2', f'({seconds:.1f} s)')}")
+            data(
+                f"{self._paint('1;36', 'Lumi')}      {clean(event.reply.text)}  "
+                f"{self._paint('2', f'({seconds:.1f} s)')}"
+            )
             for citation in event.reply.citations:
-                self._note(f"[{citation.number}] {source_text(citation.document, citation.heading, citation.page)}")
+                self._note(
+                    f"[{citation.number}] {source_text(citation.document, citation.heading, citation.page)}"
+                )
 
     def _progress(self, line: dict[str, Any]) -> None:
         if self._as_json:

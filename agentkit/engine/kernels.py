@@ -21,6 +21,9 @@ INT4_GROUP = 32
 class Int8Linear(nn.Module):
     """Symmetric int8 weights, one bf16 scale per output row."""
 
+    packed: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias, self._rows = linear.weight, linear.bias, packed_rows()
@@ -43,6 +46,9 @@ class Int8Linear(nn.Module):
 class Int4Linear(nn.Module):
     """Asymmetric int4 weights, one bf16 scale and zero point per group of `INT4_GROUP` inputs."""
 
+    packed: Tensor
+    scale_zero: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias, self._rows = linear.weight, linear.bias, packed_rows()
@@ -61,7 +67,9 @@ class Int4Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         if rows.shape[0] > self._rows:
             return nn.functional.linear(x, self.weight, self.bias)
-        y = torch._weight_int4pack_mm_for_cpu(rows.bfloat16(), self.packed, INT4_GROUP, self.scale_zero).to(x.dtype)
+        y = torch._weight_int4pack_mm_for_cpu(rows.bfloat16(), self.packed, INT4_GROUP, self.scale_zero).to(
+            x.dtype
+        )
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
 
 

@@ -58,10 +58,14 @@ class Ledger:
         new = self.ids[self.cached :]
         if len(self.ids) > self._loaded.context_length:
             length = self._loaded.context_length
-            raise ModelError(f"the conversation is longer than the model's {length} tokens", "start a new session")
+            raise ModelError(
+                f"the conversation is longer than the model's {length} tokens", "start a new session"
+            )
         with torch.inference_mode():
             batch = torch.tensor([new], device=self._loaded.device)
-            out = self._loaded.model(input_ids=batch, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            out = self._loaded.model(
+                input_ids=batch, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            )
         self.cached = len(self.ids)
         self.forward_passes += 1
         return out.logits[0, -1].float()  # type: ignore[no-any-return]
@@ -71,7 +75,9 @@ class Ledger:
         other = Ledger(self._loaded)
         if length and self._can_crop():
             for index, layer in enumerate(self.cache.layers):
-                other.cache.update(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone(), index)
+                other.cache.update(
+                    layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone(), index
+                )
             other.ids, other.cached = self.ids[:length], length
         return other
 

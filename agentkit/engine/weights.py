@@ -117,10 +117,14 @@ def _locate(source: str) -> tuple[str, str | None]:
         return str(path.parent), path.name
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise NotFoundError(f"{path} is no model folder: it has no config.json", "name a transformers folder")
+            raise NotFoundError(
+                f"{path} is no model folder: it has no config.json", "name a transformers folder"
+            )
         return str(path), None
     if path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
-        remedy = "use an embedded name (`agentkit models list`), a folder, a .gguf file or a hub id like org/name"
+        remedy = (
+            "use an embedded name (`agentkit models list`), a folder, a .gguf file or a hub id like org/name"
+        )
         raise NotFoundError(f"unknown model {source!r}", remedy)
     return source, None
 
@@ -135,7 +139,9 @@ def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
         options["use_safetensors"] = True
     if method in ("nf4", "bnb-int8"):
         if gguf is not None:
-            raise UsageError(f"{method} cannot be applied to a .gguf file", "use --quantize int8, int4 or none")
+            raise UsageError(
+                f"{method} cannot be applied to a .gguf file", "use --quantize int8, int4 or none"
+            )
         options["device_map"] = {"": device}
         options["quantization_config"] = (
             # The defaults are fp4 with fp32 compute; nf4 with bf16 is the QLoRA setting (arXiv:2305.14314).
@@ -163,12 +169,18 @@ def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
     options = {key: value for key, value in options.items() if value is not None}
     try:
         return factory.from_pretrained(origin, trust_remote_code=False, **options)
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError … for bad files
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError … for bad files
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not Path(origin).exists():
             remedy = "check the name; without a network only folders and embedded models (`agentkit models list`) load"
-            raise NotFoundError(f"model {label!r} is neither here nor on the hub ({first_line})", remedy) from error
-        raise ModelError(f"cannot load model {label!r}: {first_line}", "check that the folder is complete") from error
+            raise NotFoundError(
+                f"model {label!r} is neither here nor on the hub ({first_line})", remedy
+            ) from error
+        raise ModelError(
+            f"cannot load model {label!r}: {first_line}", "check that the folder is complete"
+        ) from error
 
 
 def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
@@ -183,7 +195,9 @@ def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
             return tuned.merge_and_unload() if merge else tuned
     except Exception as error:  # peft raises RuntimeError, ValueError, KeyError … for a foreign adapter
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"adapter {adapter} does not fit this model: {reason}", "train it on this model") from error
+        raise ModelError(
+            f"adapter {adapter} does not fit this model: {reason}", "train it on this model"
+        ) from error
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

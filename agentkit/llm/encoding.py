@@ -90,11 +90,15 @@ class ChatEncoder:
     def _render(self, turns: list[dict[str, str]], generation_prompt: bool) -> str:
         try:
             return str(
-                self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=generation_prompt
+                )
             )
         except Exception as error:  # templates raise whatever their author chose
             remedy = "check the order of roles: user and assistant must take turns"
-            raise ModelError(f"the model's chat template refuses the conversation: {error}", remedy) from error
+            raise ModelError(
+                f"the model's chat template refuses the conversation: {error}", remedy
+            ) from error
 
     def _assemble(self, rendered: str, texts: list[str], by_assistant: list[bool]) -> Encoded:
         ids: list[int] = []

@@ -86,7 +86,9 @@ class GrammarCompiler:
         reason = self._reason(schema)
         if reason:
             path = self._locate(schema, schema, "#")
-            raise SchemaError(f"{owner}: the schema at {path} cannot be made a grammar: {reason}", "simplify it there")
+            raise SchemaError(
+                f"{owner}: the schema at {path} cannot be made a grammar: {reason}", "simplify it there"
+            )
 
     def _reason(self, schema: Any) -> str:
         import llguidance
@@ -115,7 +117,9 @@ class GrammarCompiler:
         text = text.encode("utf-8", "replace").decode("utf-8").replace("\x7f", "\\u007f")
         matcher = llguidance.LLMatcher(self._ll_tokenizer, text)
         if matcher.is_error():
-            raise SchemaError(f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it")
+            raise SchemaError(
+                f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it"
+            )
         return Grammar(matcher, self._vocab_size, self._closers)
 
 
@@ -159,7 +163,6 @@ class Grammar:
 
     def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
         """Forbid what the grammar does not allow; near the end of the budget, prefer what closes."""
-        import llguidance.torch as ll_torch
         import torch
 
         if self._wrap_up is None:
@@ -204,7 +207,9 @@ class Grammar:
 
     def _raise_on_error(self) -> None:
         if self._matcher.is_error():
-            raise ModelError(f"the grammar failed: {self._matcher.get_error().splitlines()[0]}", "report this schema")
+            raise ModelError(
+                f"the grammar failed: {self._matcher.get_error().splitlines()[0]}", "report this schema"
+            )
 
 
 def object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) -> list[str]:
@@ -225,7 +230,7 @@ def object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) ->
         rules.append(f"{name}_first{n}: " + " | ".join([member, *skip]))
         skip = [] if key in needed else [follow]
         rules.append(f"{name}_rest{n}: " + " | ".join([f'", " {member}', *skip]))
-        rules.append(f'{name}_key{n}: {json.dumps(json.dumps(key) + ": ")} {name}_value{n}')
+        rules.append(f"{name}_key{n}: {json.dumps(json.dumps(key) + ': ')} {name}_value{n}")
         if key in found:
             rules += _copy_rules(f"{name}_value{n}", found[key])
         else:
@@ -236,7 +241,9 @@ def object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) ->
 
 def _copy_rules(name: str, source: Source) -> list[str]:
     item = f"{name}_item" if source.is_list else name
-    options = [json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False) for value in source.values]
+    options = [
+        json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False) for value in source.values
+    ]
     terminals = [f"{name.upper()}_{n}" for n in range(len(source.pieces))]
     options += [f'"\\"" {terminal} "\\""' for terminal in terminals]
     rules = [f"{item}: " + " | ".join(options)]
@@ -287,7 +294,9 @@ def _children(schema: Any) -> list[tuple[str, Any]]:
     found = [(f"{key}/{name}", child) for key in (*DEFINITIONS, "properties", "patternProperties")
              for name, child in (schema.get(key) or {}).items()]  # fmt: skip
     found += [(f"{key}/{n}", child) for key in _BRANCHES for n, child in enumerate(schema.get(key) or [])]
-    return found + [(key, schema[key]) for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    return found + [
+        (key, schema[key]) for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)
+    ]
 
 
 def _unpack(bits: torch.Tensor, size: int) -> torch.Tensor:

@@ -120,9 +120,7 @@ class LocalModel:
 
     def chat(self, messages: Sequence[AnyMessage], **options: Any) -> Completion:
         """`stream`, drained: the final `Completion`. Takes the same options."""
-        last: ModelEvent | None = None
-        for last in self.stream(messages, **options):
-            pass
+        last = list(self.stream(messages, **options))[-1]
         if not isinstance(last, Completion):
             raise ModelError("the model ended without a completion", "report this conversation")
         return last
@@ -164,7 +162,11 @@ class LocalModel:
         """
         conversation, specs = read_messages(messages), read_tools(tools)
         choice = self._choose(conversation, specs, tool_choice)
-        words = next((m.content for m in reversed(conversation) if m.role == "user"), "") if turn is None else turn
+        words = (
+            next((m.content for m in reversed(conversation) if m.role == "user"), "")
+            if turn is None
+            else turn
+        )
         grammar = self._grammar(choice, response_format, choices, words)
         settings = read_sampling(self._sampling, sampling)
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
@@ -192,11 +194,14 @@ class LocalModel:
     def _choose(self, messages: list[Message], specs: list[ToolSpec], choice: ToolChoice) -> list[ToolSpec]:
         """The tools of which one must be called now; empty for free text."""
         if isinstance(choice, Mapping):
-            wanted = choice.get("name") or (choice.get("function") or {}).get("name")  # type: ignore[attr-defined]
+            function: Any = choice.get("function")
+            wanted = choice.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
             chosen = [spec for spec in specs if spec.name == wanted]
             if not chosen:
                 known = ", ".join(spec.name for spec in specs) or "none"
-                raise UsageError(f"tool_choice names {wanted!r}, which is no tool of this call", f"tools: {known}")
+                raise UsageError(
+                    f"tool_choice names {wanted!r}, which is no tool of this call", f"tools: {known}"
+                )
             return chosen
         if choice not in ("auto", "none", "required"):
             raise UsageError(f"unknown tool_choice {choice!r}", "use auto, none, required or {'name': ...}")
@@ -339,5 +344,7 @@ def _parse_call(written: str, choice: list[ToolSpec]) -> ToolCall:
     try:
         jsonschema.validate(body["arguments"], spec.parameters)
     except jsonschema.ValidationError as error:
-        raise ModelError(f"the call of {spec.name} passed the grammar but not its schema: {error.message}") from error
+        raise ModelError(
+            f"the call of {spec.name} passed the grammar but not its schema: {error.message}"
+        ) from error
     return ToolCall(f"call_{uuid.uuid4().hex[:12]}", spec.name, body["arguments"])

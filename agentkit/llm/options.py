@@ -55,7 +55,8 @@ def _spec(tool: AnyTool) -> ToolSpec:
             return ToolSpec(str(function["name"]), str(function.get("description") or ""), parameters)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"a tool schema cannot be read ({error})", "use the OpenAI form") from error
-    from agentkit.tooling.tool import Tool, tool as make_tool
+    from agentkit.tooling.tool import Tool
+    from agentkit.tooling.tool import tool as make_tool
 
     made = tool if isinstance(tool, Tool) else make_tool(tool)
     return made.spec

@@ -60,7 +60,9 @@ class EmbeddingRouter:
         """Choose between knowledge, one of the tools, small talk and declining."""
         weights = load_weights()
         features = self.features(text, tools, answerable)
-        scores = {option: _score(weights[_kind(option, tools)], values) for option, values in features.items()}
+        scores = {
+            option: _score(weights[_kind(option, tools)], values) for option, values in features.items()
+        }
         probabilities = _softmax(scores)
         best = max(probabilities, key=lambda option: probabilities[option])
         kind = _kind(best, tools)
@@ -151,7 +153,9 @@ def _looks_like_question(text: str) -> float:
 
 def _path_evidence(text: str, tool: ToolSpec) -> float:
     """1 if the tool takes a file and the turn names one of that kind, -1 if it names none, 0 if it takes none."""
-    wanted = {_file_kind(str(v)) for e in tool.examples for v in e.arguments.values() if PATH.fullmatch(str(v))}
+    wanted = {
+        _file_kind(str(v)) for e in tool.examples for v in e.arguments.values() if PATH.fullmatch(str(v))
+    }
     if not wanted:
         return 0.0
     return 1.0 if any(_file_kind(path) in wanted for path in PATH.findall(text)) else -1.0
@@ -174,7 +178,9 @@ def _payload_evidence(text: str, tool: ToolSpec) -> float:
 def _mention_evidence(text: str, tool: ToolSpec) -> float:
     """1 if a required closed-vocabulary value is mentioned, -1 if none is, 0 if the tool takes none."""
     properties = tool.parameters.get("properties", {})
-    wanted = [properties[name] for name in tool.parameters.get("required", ()) if "x-synonyms" in properties[name]]
+    wanted = [
+        properties[name] for name in tool.parameters.get("required", ()) if "x-synonyms" in properties[name]
+    ]
     if not wanted:
         return 0.0
     return 1.0 if all(mentions(schema["x-synonyms"], text) for schema in wanted) else -1.0

@@ -1,7 +1,7 @@
 """Whether the passages answer the question: a small logistic model over measured evidence.
 
-Two signals do: cross-validated on the tuning questions, adding coverage, margins or mean scores to them changed
-nothing. `benchmarks/tune_abstention.py --fit` fits the weights and writes ``abstention.json``.
+Two signals do: cross-validated on the tuning questions, adding coverage, margins or mean scores to them
+changed nothing. `benchmarks/tune_abstention.py --fit` fits the weights and writes ``abstention.json``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ EVIDENCE_WORDS = 24
 def evidence(query: str, passages: Sequence[Passage], embedder: Embedder, index: Index) -> dict[str, float]:
     """The signals by name; empty without passages.
 
-    ``nearest`` is the best cosine of the question with a passage, a sentence of it, or a title or keyword of its
-    document; ``unknown_words`` the share of the question's content words that occur nowhere in the base.
+    ``nearest`` is the best cosine of the question with a passage, a sentence of it, or a title or keyword of
+    its document; ``unknown_words`` the share of the question's content words that occur nowhere in the base.
     """
     # The index holds all these vectors already: nothing but the question is embedded here.
     chunks = index.fetch([passage.id for passage in passages[:PASSAGES]]).values()

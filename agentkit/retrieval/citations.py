@@ -23,8 +23,8 @@ RANK_WEIGHT, LEAD_WEIGHT, NUMBER_WEIGHT, WORDS_WEIGHT = 0.06, 0.1, 0.18, 0.15
 """Of the signals in `best_quotes`, against a cosine; chosen on the tuning questions."""
 
 _ASKS_NUMBER = re.compile(
-    r"\b(?:how (?:much|many|long|old|big|large|wide|high|heavy|far|often|soon|late|early|quickly|fast)|when|what time|"
-    r"costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
+    r"\b(?:how (?:much|many|long|old|big|large|wide|high|heavy|far|often|soon|late|early|quickly|fast)|when|"
+    r"what time|costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
     re.IGNORECASE,
 )
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
@@ -141,8 +141,8 @@ def best_quotes(
 ) -> list[Quote]:
     """The sentences that answer a question best, best first, each complete enough to stand alone.
 
-    ``passages`` are in the order of search. Beside the cosine count: the rank of the passage, whether the sentence
-    opens it, the words it shares with the question, and a number where the question asks for one.
+    ``passages`` are in the order of search. Beside the cosine count: the rank of the passage, whether the
+    sentence opens it, the words it shares with the question, and a number where the question asks for one.
     """
     candidates = [
         (quote, passage, rank, place)

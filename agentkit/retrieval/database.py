@@ -34,7 +34,9 @@ CREATE TABLE chunks (
     vectors BLOB NOT NULL -- float32 rows: chunk with heading, then every sentence
 );
 CREATE INDEX chunks_by_document ON chunks (document);
-CREATE VIRTUAL TABLE words USING fts5 (heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE words USING fts5 (
+    heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
+);
 CREATE TRIGGER words_insert AFTER INSERT ON chunks BEGIN
     INSERT INTO words (rowid, heading, text, keywords)
     SELECT new.id, new.heading, new.text, keywords FROM documents WHERE id = new.document;

@@ -26,7 +26,7 @@ _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECAS
 
 
 def load_html(text: str, name: str) -> Document:
-    """HTML without navigation, header, footer, scripts and hidden elements; keywords are those of ``<meta>``."""
+    """HTML without navigation, header, footer, scripts and hidden elements; ``<meta>`` gives keywords."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(text, "html.parser")

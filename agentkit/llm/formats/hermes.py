@@ -43,7 +43,5 @@ def result(content: str) -> str:
     return f"<tool_response>\n{content}\n</tool_response>"
 
 
-
-
 def _body(name: str, arguments: dict[str, object]) -> str:
     return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
