@@ -18,17 +18,23 @@ from typing import Any, Literal
 
 from agentkit.messages import ToolSpec
 
-PATH = re.compile(r"[\w./\\~-]*\w\.[A-Za-z0-9]{2,5}\b")
-"""A file name with a suffix, and the folders before it."""
+PATH = re.compile(r"(?<![\w./\\~-])[\w./\\~-]*\w\.[A-Za-z0-9]{2,5}\b")
+"""A file name with a suffix, and the folders before it. Begins only where a run of such characters begins: looking
+for it in a long word must not take quadratic time."""
 
-_QUOTED = re.compile(r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.+?)'(?!\w)|‘(.+?)’(?!\w)", re.DOTALL)
+_REQUEST = 2_000
+"""Characters in which numbers, cues and enumerations are looked for: the beginning says what is wanted."""
+_LONG = 20_000
+"""A longer turn is material as a whole: quotation marks within it set nothing off."""
+
+_QUOTED = re.compile(r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)", re.DOTALL)
 _AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
 _UNSAFE = re.compile(r"[\"\\\x00-\x1f]")
 """Characters that JSON escapes; a run of words ends there."""
 _ITEM = r"[\w&/-]+(?: [\w&/-]+)?"
-_OR_LIST = re.compile(rf"({_ITEM}(?:, {_ITEM})*),? (?:or|and) (?:an? )?({_ITEM})")
+_OR_LIST = re.compile(rf"(?<![\w&/-])({_ITEM}(?:, {_ITEM})*),? (?:or|and) (?:an? )?({_ITEM})")
 _BRACKETS = re.compile(r"[\[(]([^\])]+)[\])]")
-_TOPIC_LIST = re.compile(r"\w+: ([\w&/-]+(?:, [\w&/-]+)+)\.?\Z")
+_TOPIC_LIST = re.compile(r"(?<!\w)\w+: ([\w&/-]+(?:, [\w&/-]+)+)\.?\Z")
 _NUMBER_WORDS = {"one": 1, "once": 1, "two": 2, "twice": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
                  "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "twenty": 20}  # fmt: skip
 
@@ -58,6 +64,7 @@ def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
     required = set(tool.parameters.get("required", ()))
     kinds = copied_parameters(tool)
     material, request = _set_off(turn) if "text" in kinds.values() else ((), turn)
+    request = request[:_REQUEST]
     found: dict[str, Source] = {}
     for name, schema in tool.parameters.get("properties", {}).items():
         source = None
@@ -139,9 +146,12 @@ def _copied(
 
 def _set_off(turn: str) -> tuple[tuple[str, ...], str]:
     """The texts to work on (quoted, after a colon or on further lines), and the request without them."""
+    if len(turn) > _LONG:
+        return (), turn
     quoted = [next(group for group in match.groups() if group) for match in _QUOTED.finditer(turn)]
+    quoted = [text.strip() for text in quoted if text.strip()]
     if quoted:
-        return tuple(dict.fromkeys(text.strip() for text in quoted)), _QUOTED.sub("''", turn)
+        return tuple(dict.fromkeys(quoted)), _QUOTED.sub("''", turn)
     after = _AFTER_COLON.search(turn)
     if after:
         return (after.group(1).strip(),), turn[: after.start(1)]
