@@ -38,7 +38,7 @@ def last_heading(passage: Passage) -> str:
 
 
 def _read_tables(lines: list[str]) -> Iterator[str]:
-    """Rows of as many cells are a table: ``King | 230 cm`` under ``Bed | Duvet`` is ``King: duvet 230 cm``."""
+    """Rows of equal length are a table: ``King | 230 cm`` under ``Bed | Duvet`` is ``King: duvet 230 cm``."""
     for separators, group in groupby(lines, lambda line: line.count(_CELL)):
         if not separators:
             yield from group
