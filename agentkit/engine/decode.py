@@ -59,7 +59,7 @@ class Sampler:
         s = self._settings
         if s.temperature == 0:
             return int(logits.argmax())
-        logits = logits / s.temperature
+        logits = (logits - logits.max()) / s.temperature  # a tiny temperature must not overflow
         if 0 < s.top_k < logits.numel():
             logits = logits.masked_fill(logits < logits.topk(s.top_k).values[-1], -torch.inf)
         probabilities = logits.softmax(-1)
@@ -87,7 +87,9 @@ def decode(
     """
     budget = max_new_tokens
     if grammar is not None:
-        yield from _append(ledger, grammar.forced())
+        forced = grammar.forced()
+        budget -= len(forced)
+        yield from _append(ledger, forced)
     while True:
         if cancel is not None and cancel.is_set():
             yield "cancelled"

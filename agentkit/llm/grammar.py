@@ -38,7 +38,7 @@ class GrammarCompiler:
         import llguidance.hf
 
         whole = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
-        plain = _PlainTokenizer(tokenizer, whole)
+        plain: Any = _PlainTokenizer(tokenizer, whole)
         self._ll_tokenizer = llguidance.LLTokenizer(plain, n_vocab=vocab_size, eos_token=whole.eos_tokens)
         self._vocab_size = vocab_size
         self._closers = Closers.of(tokenizer, vocab_size)

@@ -27,7 +27,9 @@ _REQUEST = 2_000
 _LONG = 20_000
 """A longer turn is material as a whole: quotation marks within it set nothing off."""
 
-_QUOTED = re.compile(r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)", re.DOTALL)
+_QUOTED = re.compile(
+    r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)", re.DOTALL
+)
 _AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
 _UNSAFE = re.compile(r"[\"\\\x00-\x1f]")
 """Characters that JSON escapes; a run of words ends there."""

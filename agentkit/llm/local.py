@@ -232,6 +232,10 @@ class LocalModel:
             return self._grammars().choice(choices)
         if response_format is None:
             return None
+        if response_format.get("type") == "text":
+            return None
+        if response_format.get("type") == "json_object":
+            response_format = {"type": "object"}
         wrapper = response_format.get("json_schema")
         schema = wrapper.get("schema", wrapper) if isinstance(wrapper, Mapping) else response_format
         return self._grammars().json_value(dict(schema))
@@ -277,12 +281,13 @@ class LocalModel:
             if delta:
                 yield TextDelta(delta)
             written += ids
-            looping = grammar is None and is_looping(written)
-            if looping:
-                yield Notice("repetition", "the model went round in circles and was stopped")
-            if text.stopped or looping:
+            if text.stopped:
                 run.finish = "stop"
                 return
+            if grammar is None and is_looping(written):
+                yield Notice("repetition", "the model went round in circles and was stopped")
+                run.finish = "stop"
+                break
         delta = text.finish()
         if delta:
             yield TextDelta(delta)
@@ -311,7 +316,7 @@ class LocalModel:
             pass
         if run.finish != "grammar":
             if run.finish == "length":
-                cause = f"the call did not fit into {run.sampling.max_new_tokens} tokens and was dropped"
+                cause = f"the call did not fit into {run.completion_tokens} tokens and was dropped"
                 yield Notice("call_cut", f"{cause}; raise max_new_tokens")
             self._pool.discard(run.ledger)
             yield from self._done(run, said)
@@ -330,7 +335,7 @@ class LocalModel:
 
     def _done(self, run: _Run, text: str) -> Iterator[ModelEvent]:
         if run.finish == "length":
-            yield Notice("truncated", f"the answer was cut after {run.sampling.max_new_tokens} tokens")
+            yield Notice("truncated", f"the answer was cut after {run.completion_tokens} tokens")
         reason = "stop" if run.finish == "grammar" else run.finish
         yield Completion(text, (), run.usage(), reason)
 
@@ -342,9 +347,8 @@ def _parse_call(written: str, choice: list[ToolSpec]) -> ToolCall:
     body = json.loads(written[len(hermes.OPEN) : -len(hermes.CLOSE)])
     spec = next(spec for spec in choice if spec.name == body["name"])
     try:
-        jsonschema.validate(body["arguments"], spec.parameters)
+        jsonschema.Draft202012Validator(spec.schema).validate(body["arguments"])
     except jsonschema.ValidationError as error:
-        raise ModelError(
-            f"the call of {spec.name} passed the grammar but not its schema: {error.message}"
-        ) from error
+        cause = f"the call of {spec.name} passed the grammar but not its schema: {error.message}"
+        raise ModelError(cause, "report this schema") from error
     return ToolCall(f"call_{uuid.uuid4().hex[:12]}", spec.name, body["arguments"])
