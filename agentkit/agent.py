@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentkit.answers import Knowledge, checked, plainly, quoted
-from agentkit.errors import AgentkitError, ModelError, UsageError
+from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import (
     ApprovalRequired,
     Event,
@@ -87,6 +87,8 @@ class _Turn:
     citations: tuple[Citation, ...] = ()
     notices: list[str] = field(default_factory=list)
     breaker: Breaker = field(default_factory=Breaker)
+    compacted: bool = False
+    """The user knows already that old messages were left out."""
 
 
 class AgentLoop:
@@ -171,11 +173,11 @@ class AgentLoop:
     def _guarded(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
         try:
             yield from self._run(turn, tool_choice)
+            meta = {"citations": turn.citations, "usage": turn.usage, "notices": turn.notices}
+            self.session.append(Message("assistant", turn.text, meta=_plain(meta)))
         except AgentkitError as error:
             yield TurnFailed(str(error))
             return
-        meta = {"citations": turn.citations, "usage": turn.usage, "notices": turn.notices}
-        self.session.append(Message("assistant", turn.text, meta=_plain(meta)))
         yield TurnDone(
             Reply(
                 turn.text,
@@ -198,11 +200,14 @@ class AgentLoop:
             return
         self._give_context(turn)
         for step in range(1, self._max_steps + 1):
-            completion = yield from self._query(turn, choice if step < self._max_steps else "none")
+            if step == self._max_steps and choice != "none" and self.tools.specs():
+                yield Notice("max_steps", f"no tool is called in the last of {step} steps: it must answer")
+                choice = "none"
+            completion = yield from self._query(turn, choice)
             if not completion.tool_calls:
                 break
-            for call in completion.tool_calls:
-                yield from self._act(turn, call, completion.text)
+            for n, call in enumerate(completion.tool_calls):
+                yield from self._act(turn, call, completion.text if n == 0 else "")
             choice = self._after_tools(turn, choice)
         yield from self._check(turn, completion)
 
@@ -212,7 +217,7 @@ class AgentLoop:
             raise UsageError("the question is empty", "ask something")
         question = f"{text.strip()}\nImage: {image}" if image else text
         opening = [Message("system", self._prompts.system), Message("user", question)]
-        room = self.model.room(opening, self.tools.specs())
+        room = self.model.room(opening, self.tools.specs() if self._router is None else [])
         if room is not None and room < RESERVED_TOKENS:
             cause = f"the message is {RESERVED_TOKENS - room} tokens too long for the model's context"
             raise UsageError(cause, "shorten it, or put it into the knowledge base: agentkit knowledge add")
@@ -279,15 +284,16 @@ class AgentLoop:
         """One model call; returns its `Completion`."""
         specs = self.tools.specs()
         describe = turn.route is None
-        messages = yield from self._fit(specs if describe else [])
+        messages = yield from self._fit(turn, specs if describe else [])
+        choices = self._choices(turn)
         for event in self.model.stream(
             messages,
             tools=specs,
             tool_choice=choice,
             describe_tools=describe,
             turn=turn.question,
-            choices=self._choices(turn),
-            stop=("\n\n",) if self._quote else (),
+            choices=choices,
+            stop=("\n\n",) if self._quote and not choices else (),
             cancel=turn.cancel,
         ):
             if isinstance(event, Completion):
@@ -310,24 +316,25 @@ class AgentLoop:
 
     def _worded(self, call: ToolCall, result: ToolResult) -> str:
         """A tool's result in the words of its own reply template, or plainly."""
-        template = self.tools.get(call.name).reply
         if not result.ok:
             return f"That did not work: {result.error}."
+        template = self.tools.get(call.name).reply
         if template is None:
             return plainly(result.value)
         return render_text(template, result=result.value, arguments=call.arguments)
 
-    def _fit(self, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
+    def _fit(self, turn: _Turn, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
         """The conversation as the model reads it, without the oldest turns if it has become too long."""
         messages = conversation(self.session.messages())
         dropped = 0
-        while (self.model.room(messages, specs) or RESERVED_TOKENS) < RESERVED_TOKENS:
+        while (room := self.model.room(messages, specs)) is not None and room < RESERVED_TOKENS:
             start = next((n for n, m in enumerate(messages[2:], 2) if m.role == "user"), None)
             if start is None:
                 break
             dropped += start - 1
             messages = [messages[0], *messages[start:]]
-        if dropped:
+        if dropped and not turn.compacted:
+            turn.compacted = True
             yield Notice("compacted", f"the oldest {dropped} messages no longer fit into the model's context")
         return messages
 
@@ -353,7 +360,11 @@ class AgentLoop:
         repeated = turn.breaker.decide(call)
         if repeated.action == "deny":
             return repeated
-        decision = self._policy.decide(call.name, self.tools.get(call.name).side_effect, self._mode)
+        try:
+            side_effect = bool(self.tools.get(call.name).side_effect)
+        except NotFoundError as error:  # a remote model may call what was never offered
+            return Decision("deny", str(error))
+        decision = self._policy.decide(call.name, side_effect, self._mode)
         if decision.action != "ask":
             return decision if decision.action == "deny" else None
         request = ApprovalRequired(call, decision.reason)
@@ -383,6 +394,8 @@ class AgentLoop:
         turn.text = completion.text.strip()
         if not turn.passages or self.knowledge is None or completion.finish_reason == "cancelled":
             return
+        if turn.results and turn.route is None:
+            return  # the answer rests on a tool's result at least as much as on the passages
         grounded = checked(turn.text, turn.question, turn.passages, self.knowledge.embedder)
         yield from grounded.notices
         if not grounded.citations:
