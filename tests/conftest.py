@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from agentkit.llm.local import LocalModel
 
 # At import, before any test module imports a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,3 +25,13 @@ def _data_dir() -> Iterator[None]:
         os.environ["AGENTKIT_DATA_DIR"] = folder
         yield
         del os.environ["AGENTKIT_DATA_DIR"]
+
+
+@pytest.fixture(scope="session")
+def smollm() -> LocalModel:
+    """The embedded model, loaded once; without a router it opens calls by itself."""
+    from agentkit.build import load_model
+    from agentkit.llm.local import LocalModel
+
+    model = load_model("smollm2-135m", adapter="none")
+    return LocalModel(model._loaded)

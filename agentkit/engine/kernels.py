@@ -18,6 +18,10 @@ INT4_GROUP = 32
 """Weights that share one scale and zero point. 32 keeps the greedy answers of a 135M model."""
 
 
+WIDTH = 32
+"""The kernels read whole vectors: for a width that is no multiple of them they read past the end, and crash."""
+
+
 class Int8Linear(nn.Module):
     """Symmetric int8 weights, one bf16 scale per output row."""
 
@@ -77,7 +81,7 @@ def pack_linears(model: Any, bits: int) -> None:
     """Replace the model's linears by packed ones, in place.
 
     The output head stays int8 under int4: its error goes straight into the logits, and it is read once a token
-    whatever its rows cost. A linear whose width does not fit the int4 groups becomes int8 too.
+    whatever its rows cost. A linear whose height does not fit int4 becomes int8 too; one of odd width stays plain.
 
     Args:
         model: A transformers model on the CPU.
@@ -87,6 +91,8 @@ def pack_linears(model: Any, bits: int) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is not nn.Linear:
+                continue
+            if child.in_features % WIDTH:
                 continue
             fits_int4 = child.in_features % INT4_GROUP == 0 and child.out_features % 16 == 0
             packed = Int4Linear if bits == 4 and child is not head and fits_int4 else Int8Linear

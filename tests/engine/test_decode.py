@@ -1,0 +1,207 @@
+"""Sampling, stopping, cancelling; the ledger under edits, forks and evictions."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from agentkit.engine.decode import Sampler, Tokens, decode, is_looping
+from agentkit.engine.ledger import Ledger, LedgerPool
+from agentkit.engine.weights import LoadedModel
+from agentkit.errors import ModelError
+from agentkit.settings import SamplingSettings
+
+GREEDY = SamplingSettings()
+
+
+def generate(
+    loaded: LoadedModel,
+    prompt: Sequence[int],
+    pool: LedgerPool | None = None,
+    count: int = 12,
+    stop_ids: frozenset[int] = frozenset(),
+) -> list[int]:
+    """Ids of a greedy continuation, with the pool's cache or a fresh one."""
+    ledger = pool.acquire(prompt)[0] if pool else Ledger(loaded)
+    if pool is None:
+        ledger.align(prompt)
+    steps = decode(ledger, Sampler(GREEDY, "cpu"), stop_ids=stop_ids, max_new_tokens=count)
+    ids = [id for step in steps if isinstance(step, Tokens) for id in step.ids]
+    if pool:
+        pool.release(ledger)
+    return ids
+
+
+def sample(logits: list[float], draws: int = 300, **settings: float) -> Counter[int]:
+    sampler = Sampler(SamplingSettings.model_validate(settings), "cpu")
+    return Counter(sampler.sample(torch.tensor(logits)) for _ in range(draws))
+
+
+def test_temperature_zero_is_greedy() -> None:
+    assert sample([0.0, 3.0, 2.9]) == {1: 300}
+
+
+def test_top_k_keeps_k_tokens() -> None:
+    assert set(sample([1.0, 1.1, 0.9, 0.8], temperature=5, top_k=2)) == {0, 1}
+    assert set(sample([1.0, 1.1], temperature=1, top_k=50)) == {0, 1}
+
+
+def test_top_p_keeps_the_token_that_crosses_it() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist()
+    assert set(sample(logits, temperature=1, top_p=0.6)) == {0, 1}
+    assert set(sample(logits, temperature=1, top_p=0.49)) == {0}
+    assert set(sample(logits, temperature=1, top_p=0.0001)) == {0}
+    assert set(sample(logits, draws=1000, temperature=1, top_p=1.0)) == {0, 1, 2, 3}
+
+
+def test_the_seed_makes_a_draw_reproducible() -> None:
+    def draws(seed: int) -> list[int]:
+        sampler = Sampler(SamplingSettings(temperature=1, seed=seed), "cpu")
+        return [sampler.sample(torch.zeros(1000)) for _ in range(20)]
+
+    assert draws(3) == draws(3) != draws(4)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-42, 5.0])
+def test_extreme_temperatures_work_with_masked_logits(temperature: float) -> None:
+    logits = [-torch.inf, 40.0, 30.0, -torch.inf]
+    assert set(sample(logits, temperature=temperature)) <= {1, 2}
+
+
+def test_a_stop_id_ends_the_answer_and_stays_in_the_ledger(tiny: LoadedModel) -> None:
+    free = generate(tiny, [5, 6, 7])
+    stop = free[3]
+    first = free.index(stop)
+    ledger = Ledger(tiny)
+    ledger.align([5, 6, 7])
+    steps = list(decode(ledger, Sampler(GREEDY, "cpu"), stop_ids=frozenset({stop}), max_new_tokens=12))
+    assert steps[-1] == "stop"
+    assert [id for step in steps[:-1] for id in step.ids] == free[:first]  # type: ignore[union-attr]
+    assert ledger.ids == [5, 6, 7, *free[:first], stop]
+
+
+def test_cancel_takes_effect_within_two_tokens(tiny: LoadedModel) -> None:
+    ledger, cancel = Ledger(tiny), threading.Event()
+    ledger.align([5, 6, 7])
+    seen = 0
+    for step in decode(
+        ledger, Sampler(GREEDY, "cpu"), stop_ids=frozenset(), max_new_tokens=100, cancel=cancel
+    ):
+        seen += isinstance(step, Tokens)
+        if seen == 3:
+            cancel.set()
+    assert step == "cancelled"
+    assert seen <= 5
+
+
+def test_the_budget_ends_with_length(tiny: LoadedModel) -> None:
+    ledger = Ledger(tiny)
+    ledger.align([5])
+    steps = list(decode(ledger, Sampler(GREEDY, "cpu"), stop_ids=frozenset(), max_new_tokens=4))
+    assert len(steps) == 5
+    assert steps[-1] == "length"
+
+
+def test_a_conversation_longer_than_the_context_is_a_model_error(tiny: LoadedModel) -> None:
+    ledger = Ledger(tiny)
+    ledger.align([5] * (tiny.context_length + 1))
+    with pytest.raises(ModelError, match="256 tokens"):
+        ledger.logits()
+
+
+@pytest.mark.parametrize(
+    ("ids", "loops"),
+    [
+        ([], False),
+        ([1] * 23, False),
+        ([1] * 24, True),
+        (list(range(50)), False),
+        (list(range(8)) * 3, True),
+        ([99, *range(10)] + list(range(10)) * 2, True),
+        (list(range(8)) * 2, False),
+        ([1, 2, 3] * 5, False),
+        ([1, 2, 3] * 12, True),
+    ],
+)
+def test_is_looping(ids: list[int], loops: bool) -> None:
+    assert is_looping(ids) is loops
+
+
+PROMPTS = [
+    list(range(10, 90)),  # a conversation
+    list(range(10, 95)),  # that goes on
+    [*range(10, 50), 7, 8, 9, *range(53, 90)],  # an edit in the middle: little is lost
+    [*range(10, 40), 300, 301],  # and a fork that would lose much
+    [400, 401, 402],  # a stranger
+    list(range(10, 90)),  # the first again
+    [10],  # a single token, all of it cached
+    list(range(10, 13)),
+]
+
+
+@pytest.mark.parametrize("budget", [0, 20_000, 1 << 30])
+def test_reuse_changes_no_token(tiny: LoadedModel, budget: int) -> None:
+    pool = LedgerPool(tiny, budget)
+    for prompt in PROMPTS * 2:
+        assert generate(tiny, prompt, pool) == generate(tiny, prompt)
+    kept = sum(ledger.bytes() for ledger in pool._ledgers)
+    assert kept <= budget
+
+
+def test_a_continued_conversation_costs_its_new_tokens(tiny: LoadedModel) -> None:
+    pool = LedgerPool(tiny)
+    prompt = list(range(10, 90))
+    answer = generate(tiny, prompt, pool)
+    ledger, cached = pool.acquire([*prompt, *answer, 5, 6])
+    assert cached == len(prompt) + len(answer) - 1  # the last token was never fed to the model
+    pool.release(ledger)
+
+
+def test_a_busy_conversation_is_copied(tiny: LoadedModel) -> None:
+    pool = LedgerPool(tiny)
+    prompt = list(range(10, 90))
+    generate(tiny, prompt, pool)
+    first, _ = pool.acquire(prompt)
+    second, cached = pool.acquire(prompt)
+    assert first is not second
+    assert cached == len(prompt) - 1
+    assert second.ids == first.ids
+
+
+def test_interleaved_conversations_do_not_disturb_each_other(tiny: LoadedModel) -> None:
+    pool = LedgerPool(tiny)
+    prompts = [list(range(10, 90)), [*range(10, 60), 99], [*range(10, 90), 98]]
+    generate(tiny, prompts[0], pool)
+    ledgers = [pool.acquire(prompt)[0] for prompt in prompts]
+    running = [decode(l, Sampler(GREEDY, "cpu"), stop_ids=frozenset(), max_new_tokens=12) for l in ledgers]
+    said: list[list[int]] = [[] for _ in prompts]
+    for _ in range(12):
+        for n, steps in enumerate(running):
+            step = next(steps)
+            assert isinstance(step, Tokens)
+            said[n] += step.ids
+    assert said == [generate(tiny, prompt) for prompt in prompts]
+
+
+def test_a_discarded_ledger_is_forgotten(tiny: LoadedModel) -> None:
+    pool = LedgerPool(tiny)
+    ledger, _ = pool.acquire([5, 6, 7])
+    ledger.logits()
+    pool.discard(ledger)
+    pool.release(ledger)
+    assert pool.acquire([5, 6, 7])[1] == 0
+
+
+def test_truncate_and_fork(tiny: LoadedModel) -> None:
+    ledger = Ledger(tiny)
+    ledger.align(list(range(10, 30)))
+    ledger.logits()
+    copy = ledger.fork(12)
+    assert (copy.ids, copy.cached) == (list(range(10, 22)), 12)
+    ledger.truncate(5)
+    assert (ledger.ids, ledger.cached) == (list(range(10, 15)), 5)
+    assert copy.cached == 12

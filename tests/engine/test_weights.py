@@ -1,0 +1,154 @@
+"""Where models come from, what they are packed into, and what is told about missing ones."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agentkit.engine.decode import Sampler, Tokens, decode
+from agentkit.engine.ledger import Ledger
+from agentkit.engine.precision import fastest_kernel
+from agentkit.engine.weights import LoadedModel, _device, _method, load_weights
+from agentkit.errors import ModelError, NotFoundError, UsageError
+from agentkit.llm.local import LocalModel
+from agentkit.settings import SamplingSettings
+
+
+def few_tokens(loaded: LoadedModel) -> list[int]:
+    ledger = Ledger(loaded)
+    ledger.align([5, 6, 7, 8])
+    steps = decode(ledger, Sampler(SamplingSettings(), "cpu"), stop_ids=frozenset(), max_new_tokens=5)
+    return [id for step in steps if isinstance(step, Tokens) for id in step.ids]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "/no/such/folder", "./nothing", "a/b/c", "org/no-such-model"])
+def test_an_unknown_model_is_not_found(name: str) -> None:
+    with pytest.raises(NotFoundError, match=r"; .*(models list|hub)") as caught:
+        load_weights(name, device="cpu")
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no config\.json"):
+        load_weights(tmp_path)
+
+
+def test_a_missing_gguf_file(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such file"):
+        load_weights(tmp_path / "model.gguf")
+
+
+def test_a_damaged_folder(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "model.safetensors").write_bytes(b"not a tensor file")
+    with pytest.raises(ModelError, match="cannot load model") as caught:
+        load_weights(folder, device="cpu", quantize="none")
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load model"):
+        load_weights(folder, device="cpu", quantize="none")
+
+
+def test_no_adapter_in_the_folder(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no adapter"):
+        load_weights(tiny_folder, device="cpu", quantize="none", adapter=tmp_path)
+
+
+def test_device_and_quantization_must_fit_together() -> None:
+    import torch
+
+    with pytest.raises(UsageError, match=r"int4 is a CPU kernel; use --quantize nf4 or int8"):
+        _method("int4", "cuda")
+    assert [_method(q, "cuda") for q in ("auto", "int8", "none")] == ["nf4", "bnb-int8", "none"]
+    assert [_method(q, "cpu") for q in ("auto", "int4", "none")] == [fastest_kernel(), "int4", "none"]
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no CUDA GPU"):
+            _device("cuda")
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", "none"])
+def test_a_folder_generates_and_tells_about_itself(tiny_folder: Path, quantize: str) -> None:
+    loaded = load_weights(tiny_folder, device="cpu", quantize=quantize)  # type: ignore[arg-type]
+    assert len(few_tokens(loaded)) == 5
+    info = loaded.info()
+    assert info["parameters"] == sum(p.numel() for p in loaded.model.parameters())
+    assert info["quantization"] == quantize
+    assert (info["packed_bytes"] > 0) == (quantize != "none")
+    assert (info["context_length"], info["device"], info["vocabulary"]) == (256, "cpu", 49152)
+    assert 2 in loaded.eos_ids
+
+
+def test_nf4_runs_on_the_cpu(tiny_folder: Path) -> None:
+    loaded = load_weights(tiny_folder, device="cpu", quantize="nf4")
+    assert len(few_tokens(loaded)) == 5
+    info = loaded.info()
+    assert info["quantization"] == "nf4"
+    assert info["weight_bytes"] < info["parameters"] * 4
+
+
+def test_the_embedded_models_numbers(smollm: LocalModel) -> None:
+    info = smollm.info()
+    assert info["name"] == "smollm2-135m"
+    assert info["parameters"] == 134_515_008
+    assert info["context_length"] == smollm.context_length == 8192
+    assert info["architecture"] == "LlamaForCausalLM"
+
+
+def test_a_gguf_file_loads(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path)
+    loaded = load_weights(path, device="cpu", quantize="none")
+    assert len(few_tokens(loaded)) == 5
+    with pytest.raises(UsageError, match=r"cannot be applied to a \.gguf"):
+        load_weights(path, device="cpu", quantize="nf4")
+
+
+def write_gguf(path: Path) -> None:
+    """A random one-layer Llama with a byte-level vocabulary."""
+    import gguf
+    import numpy as np
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    width, heads, inner = 32, 2, 64
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet()), "he"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(width)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
+    writer.add_token_merges(["h e"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    shapes = {"token_embd": (len(tokens), width), "output": (len(tokens), width), "output_norm": (width,)}
+    shapes |= {f"blk.0.{name}": (width,) for name in ("attn_norm", "ffn_norm")}
+    shapes |= {f"blk.0.attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
+    shapes |= {
+        "blk.0.ffn_gate": (inner, width),
+        "blk.0.ffn_up": (inner, width),
+        "blk.0.ffn_down": (width, inner),
+    }
+    random = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", random.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
