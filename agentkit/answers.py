@@ -46,7 +46,7 @@ def quoted(question: str, passages: Sequence[Passage], embedder: Embedder) -> st
     quotes = best_quotes(question, passages, embedder, limit=QUOTES)
     order = list(dict.fromkeys(quote.passage.id for quote in quotes))
     quotes.sort(key=lambda quote: (order.index(quote.passage.id), quote.passage.text.find(quote.text)))
-    return " ".join(quote.text for quote in quotes)
+    return " ".join(text if text[-1:] in ".!?…" else f"{text}." for text in (quote.text for quote in quotes))
 
 
 def checked(text: str, question: str, passages: Sequence[Passage], embedder: Embedder) -> Grounded:

@@ -21,7 +21,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Retrieved(Event):
-    """The knowledge base was searched; passages are in order of score."""
+    """The knowledge base was searched.
+
+    Passages are best first, by several signals together; ``score`` is one of them, so it need not fall.
+    """
 
     type: ClassVar[str] = "retrieved"
     query: str

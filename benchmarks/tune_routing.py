@@ -1,9 +1,10 @@
-"""Fit and report the router on the labelled turns of tests/data/routing.jsonl.
+"""Fit and report the router on the labelled turns of tests/data/routing.jsonl and knowledge_questions.jsonl.
 
     python benchmarks/tune_routing.py            # report only
     python benchmarks/tune_routing.py --fit      # fit on the tuning half, write agentkit/llm/routing.json
 
-The reporting half takes no part in fitting.
+The reporting halves take no part in fitting. Abstention is the router's too: a question counts as right if it is
+sent to the knowledge base exactly where the knowledge base answers it.
 """
 
 from __future__ import annotations
@@ -23,19 +24,29 @@ from agentkit.llm.routing import EmbeddingRouter, Features
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "agentkit/llm/routing.json"
 TURNS = ROOT / "tests/data/routing.jsonl"
+QUESTIONS = ROOT / "tests/data/knowledge_questions.jsonl"
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def questions() -> list[dict[str, Any]]:
+    """The knowledge questions as turns."""
+    rows = read(QUESTIONS)
+    return [{**row, "text": row["question"], "route": "knowledge" if row["document"] else "decline"} for row in rows]
 
 
 def kind_of(option: str) -> str:
     return option if option in ("knowledge", "chat", "decline") else "tool"
 
 
-def collect() -> list[dict[str, Any]]:
-    """Turns with the features of every option."""
+def collect(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the features of every option to every turn."""
     with open_project(ROOT, {}) as workspace:
         knowledge = workspace.ready_knowledge()
         router: EmbeddingRouter = workspace.router
         specs = workspace.registry.specs()
-        turns = [json.loads(line) for line in TURNS.read_text(encoding="utf-8").splitlines()]
         for turn in turns:
             passages = knowledge.search(turn["text"])
             answerable = knowledge.answerable(turn["text"], passages)
@@ -43,7 +54,7 @@ def collect() -> list[dict[str, Any]]:
     return turns
 
 
-def fit(turns: list[dict[str, Any]], decay: float = 0.01, steps: int = 300) -> dict[str, Features]:
+def fit(turns: list[dict[str, Any]], decay: float = 0.001, steps: int = 300) -> dict[str, Features]:
     """Multinomial logistic regression with weights shared by all tools, L2-regularized."""
     names: dict[str, list[str]] = {}
     for option, values in turns[0]["features"].items():
@@ -94,6 +105,19 @@ def report(weights: dict[str, Features], turns: list[dict[str, Any]], *, errors:
     return accuracy
 
 
+def abstention(weights: dict[str, Features], asked: list[dict[str, Any]]) -> float:
+    """Print and return how often a question is answered from the knowledge base just where it can be."""
+    answered = [(predict(weights, turn) == "knowledge", turn["route"] == "knowledge") for turn in asked]
+    wrongly_answered = sum(guess and not truth for guess, truth in answered)
+    wrongly_declined = sum(truth and not guess for guess, truth in answered)
+    right = len(answered) - wrongly_answered - wrongly_declined
+    print(
+        f"  abstention  {right:>3} of {len(answered)} = {right / len(answered):.3f} "
+        f"(answered without evidence {wrongly_answered}, declined with evidence {wrongly_declined})"
+    )
+    return right / len(answered)
+
+
 def ask_model(turns: list[dict[str, Any]]) -> None:
     """The chat model's own choice among the same options, decoded under a grammar of their names."""
     right = Counter[str]()
@@ -124,21 +148,23 @@ def main() -> None:
     parser.add_argument("--model", action="store_true", help="report the chat model's own choice instead")
     options = parser.parse_args()
     if options.model:
-        turns = [json.loads(line) for line in TURNS.read_text(encoding="utf-8").splitlines()]
-        ask_model([turn for turn in turns if turn["split"] == "report"])
+        ask_model([turn for turn in read(TURNS) if turn["split"] == "report"])
         return
-    turns = collect()
+    turns, asked = collect(read(TURNS)), collect(questions())
     tune = [turn for turn in turns if turn["split"] == "tune"]
-    held_out = [turn for turn in turns if turn["split"] == "report"]
+    tune_asked = [turn for turn in asked if turn["split"] == "tune"]
     if options.fit:
-        body = {"source": "benchmarks/tune_routing.py", "turns": len(tune), "weights": fit(tune)}
+        together = [*tune, *tune_asked]
+        body = {"source": "benchmarks/tune_routing.py", "turns": len(together), "weights": fit(together)}
         WEIGHTS.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
         routing.load_weights.cache_clear()
     weights = routing.load_weights()
     print("tuning half")
     report(weights, tune, errors=options.errors)
+    abstention(weights, tune_asked)
     print("reporting half")
-    report(weights, held_out, errors=False)
+    report(weights, [turn for turn in turns if turn["split"] == "report"], errors=False)
+    abstention(weights, [turn for turn in asked if turn["split"] == "report"])
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ SCRIPT = (
         f"The customer sent a photo, {PHOTO}. What is on it?",
         calls("captioner", "daisy"),
     ),
-    Step("a question it must not answer", "Which shares should I buy this week?", declines),
+    Step("a question it must not answer", "Will it rain in Dublin tomorrow?", declines),
     Step(
         "learning from chats: fine-tuning, with approval",
         f"Please fine-tune yourself on {CHATS} for one epoch and call it {ADAPTER}",
