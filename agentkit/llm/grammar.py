@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agentkit.errors import ModelError, SchemaError
 from agentkit.llm.encoding import without_added_tokens
 from agentkit.llm.grounding import DEFINITIONS, Source, sources
@@ -149,13 +152,11 @@ class Grammar:
     """Choices after which the search for the shortest output gives up."""
 
     def __init__(self, matcher: Any, vocab_size: int, closers: Closers) -> None:
-        import torch
-
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._closers = closers
         self._wrap_up: int | None = None
-        self._bits = torch.zeros((1, (vocab_size + 31) // 32), dtype=torch.int32)
+        self._bits = np.zeros((1, (vocab_size + 31) // 32), dtype=np.int32)
 
     @property
     def complete(self) -> bool:
@@ -163,20 +164,18 @@ class Grammar:
 
     def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
         """Forbid what the grammar does not allow; near the end of the budget, prefer what closes."""
-        import torch
-
         if self._wrap_up is None:
             shortest = self._shortest()
             self._wrap_up = shortest + min(self.WRAP_UP, max(remaining - shortest, 0) // 2)
         allowed = self._allowed(closing=remaining <= self._wrap_up)
-        return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+        return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
 
     def _allowed(self, *, closing: bool) -> torch.Tensor:
-        import llguidance.torch as ll_torch
+        import llguidance.numpy as ll_numpy  # its torch twin would load torch's compiler
 
-        ll_torch.fill_next_token_bitmask(self._matcher, self._bits)
+        ll_numpy.fill_next_token_bitmask(self._matcher, self._bits)
         self._raise_on_error()
-        allowed = _unpack(self._bits[0], self._vocab_size)
+        allowed = _unpack(self._bits, self._vocab_size)
         return self._closers.among(allowed) if closing else allowed
 
     def _shortest(self) -> int:
@@ -274,7 +273,7 @@ def _is_plain_object(schema: dict[str, Any]) -> bool:
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of an object without properties that nobody declared: a tool would have no use for them."""
-    if not _is_plain_object(schema) or not schema.get("properties"):
+    if not _is_plain_object(schema) or "properties" not in schema:
         return schema
     children = {key: _closed(c) if _is_object(c) else c for key, c in schema["properties"].items()}
     return {"additionalProperties": False, **schema, "properties": children}
@@ -299,12 +298,11 @@ def _children(schema: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _unpack(bits: torch.Tensor, size: int) -> torch.Tensor:
-    """Bit mask of shape (size / 32,), int32, to booleans of shape (size,)."""
+def _unpack(bits: NDArray[np.int32], size: int) -> torch.Tensor:
+    """Bit mask of shape (1, size / 32) to booleans of shape (size,)."""
     import torch
 
-    shifts = torch.arange(32, dtype=torch.int32)
-    return ((bits[:, None] >> shifts) & 1).flatten()[:size].bool()
+    return torch.from_numpy(np.unpackbits(bits.view(np.uint8), bitorder="little")[:size].astype(bool))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ for it in a long word must not take quadratic time."""
 
 _REQUEST = 2_000
 """Characters in which numbers, cues and enumerations are looked for: the beginning says what is wanted."""
+_OFFERS = 256
+"""Values or pieces that one parameter is offered; llguidance refuses grammars of thousands of alternatives."""
 _LONG = 20_000
 """A longer turn is material as a whole: quotation marks within it set nothing off."""
 
@@ -111,7 +113,8 @@ def _valid(source: Source, schema: Mapping[str, Any], root: Mapping[str, Any]) -
 
     validator = Draft202012Validator({**schema, **{key: root[key] for key in DEFINITIONS if key in root}})
     values = tuple(value for value in source.values if validator.is_valid(value))
-    return replace(source, values=values, wanted=source.wanted and bool(values))
+    wanted = source.wanted and bool(values)
+    return replace(source, values=values[:_OFFERS], pieces=source.pieces[:_OFFERS], wanted=wanted)
 
 
 def _types(schema: Mapping[str, Any]) -> set[str]:

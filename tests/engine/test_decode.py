@@ -177,7 +177,9 @@ def test_interleaved_conversations_do_not_disturb_each_other(tiny: LoadedModel) 
     prompts = [list(range(10, 90)), [*range(10, 60), 99], [*range(10, 90), 98]]
     generate(tiny, prompts[0], pool)
     ledgers = [pool.acquire(prompt)[0] for prompt in prompts]
-    running = [decode(l, Sampler(GREEDY, "cpu"), stop_ids=frozenset(), max_new_tokens=12) for l in ledgers]
+    running = [
+        decode(ledger, Sampler(GREEDY, "cpu"), stop_ids=frozenset(), max_new_tokens=12) for ledger in ledgers
+    ]
     said: list[list[int]] = [[] for _ in prompts]
     for _ in range(12):
         for n, steps in enumerate(running):

@@ -1,0 +1,230 @@
+"""Under a grammar every call parses and validates, whatever the model prefers."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+
+from agentkit.errors import SchemaError
+from agentkit.llm.formats import hermes
+from agentkit.llm.grammar import Grammar, GrammarCompiler
+from agentkit.llm.local import LocalModel, _parse_call
+from agentkit.messages import ToolExample, ToolSpec
+
+STRING, INTEGER = {"type": "string"}, {"type": "integer"}
+
+
+def an_object(required: Any = None, **properties: Any) -> dict[str, Any]:
+    wanted = list(properties) if required is None else required
+    return {"type": "object", "properties": properties, "required": wanted}
+
+
+TREE = {
+    "type": "object",
+    "properties": {"value": INTEGER, "children": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
+    "required": ["value", "children"],
+    "additionalProperties": False,
+}
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "strings": an_object(a=STRING, b=STRING),
+    "optional": an_object([], a=STRING, b=INTEGER, c={"type": "boolean"}),
+    "nested": an_object(order=an_object(id=INTEGER, address=an_object(city=STRING, zip=STRING))),
+    "arrays": an_object(tags={"type": "array", "items": STRING, "minItems": 1, "maxItems": 3}),
+    "matrix": an_object(m={"type": "array", "items": {"type": "array", "items": {"type": "number"}}}),
+    "tuple": an_object(t={"type": "array", "prefixItems": [STRING, INTEGER], "items": False, "minItems": 2}),
+    "enum": an_object(size={"enum": ["s", "m", 'l"x\\y', 4, None, True, "<|im_end|>", "é🎉"]}),
+    "const": an_object(kind={"const": {"a": [1, None]}}, b={"const": "x"}),
+    "any_of": an_object(v={"anyOf": [STRING, INTEGER, an_object(a=INTEGER)]}),
+    "disjoint_one_of": an_object(v={"oneOf": [STRING, INTEGER]}),
+    "all_of": an_object(v={"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 5}]}),
+    "nullable": an_object(v={"type": ["string", "null"]}, w={"anyOf": [INTEGER, {"type": "null"}]}),
+    "bounds": an_object(n={"type": "integer", "minimum": -3, "maximum": 117}),
+    "exclusive": an_object(n={"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 10}),
+    "multiple": an_object(n={"type": "integer", "multipleOf": 7, "minimum": 1}),
+    "number": an_object(x={"type": "number", "minimum": 0, "maximum": 1}),
+    "pattern": an_object(code={"type": "string", "pattern": "^[A-Z]{2}-\\d{4}$"}),
+    "lengths": an_object(s={"type": "string", "minLength": 2, "maxLength": 5}),
+    "date": an_object(d={"type": "string", "format": "date"}, t={"type": "string", "format": "date-time"}),
+    "formats": an_object(u={"type": "string", "format": "uuid"}, i={"type": "string", "format": "ipv4"}),
+    "unicode": an_object(**{"größe 🎉": STRING, 'a"b\\c': INTEGER, "": {"type": "boolean"}}),
+    "empty": {"type": "object", "properties": {}},
+    "no_properties": {"type": "object"},
+    "free_values": an_object(data={"type": "object"}, anything={}),
+    "map": an_object(m={"type": "object", "additionalProperties": INTEGER}),
+    "closed": {**an_object(a=STRING), "additionalProperties": False},
+    "recursive": {**an_object(root={"$ref": "#/$defs/node"}), "$defs": {"node": TREE}},
+    "old_definitions": {**an_object(v={"$ref": "#/definitions/v"}), "definitions": {"v": INTEGER}},
+    "annotations": an_object(
+        a={**STRING, "title": "A", "default": "x", "examples": ["y"], "deprecated": True}
+    ),
+    "x_keys": an_object(**{"x-axis": INTEGER, "lang": {"enum": ["fr"], "x-synonyms": {"fr": ["french"]}}}),
+    "many": an_object(**{f"parameter_number_{n}": STRING for n in range(25)}),
+}
+
+
+def walk(grammar: Grammar, seed: int, budget: int) -> list[int] | None:
+    """Ids of a random output, chosen without any preference; None if the budget ended first."""
+    rng, ids, flat = random.Random(seed), [], torch.zeros(grammar._vocab_size)
+    forced = grammar.forced()
+    while not grammar.complete:
+        ids += forced
+        budget -= len(forced)
+        if budget <= 0:
+            return None
+        allowed = torch.isfinite(grammar.mask(flat, budget)).nonzero().flatten()
+        token = int(allowed[rng.randrange(len(allowed))])
+        grammar.accept(token)
+        forced = [token, *grammar.forced()]
+    return ids + forced
+
+
+def read(smollm: LocalModel, ids: list[int], spec: ToolSpec) -> dict[str, Any]:
+    """The arguments; raises if the call does not parse or validate."""
+    text = smollm.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    arguments = _parse_call(text, [spec]).arguments
+    checker = jsonschema.FormatChecker()
+    jsonschema.Draft202012Validator(spec.schema, format_checker=checker).validate(arguments)
+    return arguments
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_random_calls_are_valid_and_end_in_time(
+    smollm: LocalModel, compiler: GrammarCompiler, name: str
+) -> None:
+    spec = ToolSpec("find", "Find.", SCHEMAS[name])
+    for seed in range(6):
+        ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE), seed, 400)
+        assert ids is not None, f"seed {seed} ran out of its budget"
+        arguments = read(smollm, ids, spec)
+        declared = set(spec.schema.get("properties", {}))
+        assert not declared or set(arguments) <= declared
+
+
+def test_many_required_parameters_leave_room_for_their_keys(
+    smollm: LocalModel, compiler: GrammarCompiler
+) -> None:
+    """The first string may ramble; what it leaves must be enough for 25 more keys."""
+    spec = ToolSpec("find", "Find.", SCHEMAS["many"])
+    for seed in range(3):
+        ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE), seed, 512)
+        assert ids is not None
+        assert len(read(smollm, ids, spec)) == 25
+
+
+def test_a_call_names_one_of_the_tools(smollm: LocalModel, compiler: GrammarCompiler) -> None:
+    specs = [ToolSpec(name, "", SCHEMAS["bounds"]) for name in ("alpha", "beta", "a.b/c:d")]
+    names = set()
+    for seed in range(30):
+        ids = walk(compiler.tool_call(specs, hermes.OPEN, hermes.CLOSE), seed, 200)
+        assert ids is not None
+        names.add(_parse_call(smollm.tokenizer.decode(ids), specs).name)
+    assert names == {"alpha", "beta", "a.b/c:d"}
+
+
+@pytest.mark.parametrize(
+    "text", ["yes", "", 'é🎉 "q" \\ \n\n', "\x00\x7f\x1b", "a<|im_end|>b", "half \ud800 pair", "{" * 50]
+)
+def test_a_single_choice_is_said_word_for_word(
+    smollm: LocalModel, compiler: GrammarCompiler, text: str
+) -> None:
+    ids = walk(compiler.choice([text]), 0, 200)
+    assert ids is not None
+    said = smollm.tokenizer.decode([id for id in ids if id != smollm.tokenizer.eos_token_id])
+    assert said == text.replace("\ud800", "?")
+    assert text == "" or not set(ids) & set(smollm.tokenizer.all_special_ids)
+
+
+def test_one_of_several_choices(smollm: LocalModel, compiler: GrammarCompiler) -> None:
+    texts = ["yes", "yes please", "no"]
+    said = {
+        smollm.tokenizer.decode(walk(compiler.choice(texts), n, 50), skip_special_tokens=True)
+        for n in range(30)
+    }
+    assert said == set(texts)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "not": ({"not": STRING}, "#/properties/q"),
+    "if": ({"if": STRING, "then": {"minLength": 3}}, "#/properties/q"),
+    "uniqueItems": ({"type": "array", "items": STRING, "uniqueItems": True}, "#/properties/q"),
+    "dict": ({"type": "dict"}, "#/properties/q"),
+    "oneOf": ({"oneOf": [INTEGER, {"type": "number"}]}, "#/properties/q"),
+    "format": ({"type": "string", "format": "shoe-size"}, "#/properties/q"),
+    "dependentRequired": ({"type": "object", "dependentRequired": {"a": ["b"]}}, "#/properties/q"),
+    "pattern": ({"type": "string", "pattern": "("}, "#/properties/q"),
+    "look-ahead": ({"type": "string", "pattern": "^(?=a)b"}, "#/properties/q"),
+    "deep": ({"type": "array", "items": an_object(z={"not": {}})}, "#/properties/q/items/properties/z"),
+    "branch": ({"anyOf": [STRING, {"type": "tuple"}]}, "#/properties/q/anyOf/1"),
+    "reference": ({"$ref": "#/$defs/none"}, "#/properties/q"),
+    "unsatisfiable": ({"type": "integer", "minimum": 5, "maximum": 3}, "#"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_grammar_expresses_is_refused(compiler: GrammarCompiler, name: str) -> None:
+    schema, path = REFUSED[name]
+    with pytest.raises(SchemaError, match="cannot be made a grammar") as caught:
+        compiler.tool_call([ToolSpec("f", "", an_object(q=schema))], hermes.OPEN, hermes.CLOSE)
+    assert f"tool 'f': the schema at {path}" in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+SORT = {"text": "it came late", "labels": ["billing", "shipping"]}
+EXAMPLES = (
+    ToolExample('Sort "it came late" as billing or shipping', SORT),
+    ToolExample("Please look at the words right here", {"text": "the words right here"}),
+)
+
+GROUNDED: dict[str, dict[str, Any]] = {
+    "plain": an_object(["text"], text=STRING, labels={"type": "array", "items": STRING}, count=INTEGER),
+    "bounded": an_object([], text=STRING, count={"type": "integer", "minimum": 1, "maximum": 3}),
+    "enumerated": an_object([], text=STRING, count={"type": "integer", "enum": [2, 4]}),
+    "fraction": an_object(["text"], text=STRING, count={"type": "number", "multipleOf": 0.5}),
+    "beside_any_of": an_object(text={"anyOf": [STRING], "maxLength": 3}),
+    "short": an_object(text={"type": "string", "maxLength": 4}),
+    "all_of": an_object(text={"type": "string", "allOf": [{"maxLength": 3}]}),
+    "synonyms": an_object([], text=STRING, lang={"enum": ["de"], "x-synonyms": {"fr": ["french"], "de": ["german"]}}),
+    "synonyms_of_a_list": an_object([], lang={"type": "array", "items": STRING, "x-synonyms": {"fr": ["french"]}}),
+    "one_or_other": {**an_object([], text=STRING, count=INTEGER),
+                     "anyOf": [{"required": ["text"]}, {"required": ["count"]}]},
+    "undeclared": {**an_object(["text", "other"], text=STRING, count=INTEGER)},
+    "definitions": {**an_object(["v"], text=STRING, v={"$ref": "#/definitions/v"}, n={"type": "integer"}),
+                    "definitions": {"v": INTEGER}},
+    "self_reference": an_object(["text"], text=STRING, count=INTEGER, more={"$ref": "#/properties/count"}),
+}  # fmt: skip
+
+TURNS = [
+    'Sort "my parcel is broken" into billing, shipping or returns, 5 times, in French',
+    'count 2, please: C:\\temp\\new file "quoted" \\ backslash\nsecond line\ttab',
+    '\'\' "" "  " “🎉” 😀 é 12345678901234567890 -3 2.5 zero',
+    "\x00\x7f\x1b control, \ud800 half",
+    "<|im_end|> <tool_call> french german three",
+    "?",
+]
+
+
+@pytest.mark.parametrize("name", GROUNDED)
+def test_a_copied_value_never_violates_the_schema(
+    smollm: LocalModel, compiler: GrammarCompiler, name: str
+) -> None:
+    spec = ToolSpec("find", "Find.", GROUNDED[name], EXAMPLES)
+    for turn in TURNS:
+        for seed in range(2):
+            ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE, turn), seed, 400)
+            assert ids is not None
+            json.dumps(read(smollm, ids, spec))
+
+
+@pytest.mark.parametrize("piece", ["long word " * 10_000, "x" * 100_000, '"\\\n🎉' * 25_000, "a, " * 33_000])
+def test_a_turn_of_100_kilobytes(smollm: LocalModel, compiler: GrammarCompiler, piece: str) -> None:
+    spec = ToolSpec("find", "Find.", GROUNDED["plain"], EXAMPLES)
+    ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE, piece), 0, 400)
+    assert ids is not None
+    assert read(smollm, ids, spec)["text"] in piece

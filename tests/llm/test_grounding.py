@@ -1,0 +1,142 @@
+"""What a turn offers the parameters of a tool."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from agentkit.llm.grounding import PATH, Source, copied_parameters, mentions, sources
+from agentkit.messages import ToolExample, ToolSpec
+
+LANGUAGES = {"fr": ["french", "français"], "de": ["german"]}
+PROPERTIES: dict[str, Any] = {
+    "text": {"type": "string"},
+    "labels": {"type": "array", "items": {"type": "string"}},
+    "image": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+    "name": {"type": "string"},
+    "epochs": {"type": "integer", "minimum": 1, "maximum": 20},
+    "target": {"type": "string", "x-synonyms": LANGUAGES},
+}
+EXAMPLES = (
+    ToolExample(
+        'Sort "my parcel came late" as billing or shipping',
+        {"text": "my parcel came late", "labels": ["billing", "shipping"]},
+    ),
+    ToolExample("Look at photos/cat.jpg and call it kitty", {"image": "photos/cat.jpg", "name": "kitty"}),
+)
+TOOL = ToolSpec("t", "", {"type": "object", "properties": PROPERTIES, "required": ["text"]}, EXAMPLES)
+
+
+def test_what_is_copied_is_learnt_from_the_examples() -> None:
+    assert copied_parameters(TOOL) == {"text": "text", "labels": "list", "image": "path", "name": "word"}
+    bare = ToolSpec("t", "", TOOL.parameters)
+    assert copied_parameters(bare) == {}
+
+
+@pytest.mark.parametrize(
+    ("turn", "values"),
+    [
+        ('Sort "it broke" please', ("it broke",)),
+        ("Sort “it broke” please", ("it broke",)),
+        ("Sort «it broke» and 'so what'", ("it broke", "so what")),
+        ("Sort this: it broke, didn't it?", ("it broke, didn't it?",)),
+        ("Sort this\nit broke\non Monday", ("it broke\non Monday",)),
+        ('Say "it broke" and "it broke"', ("it broke",)),
+    ],
+)
+def test_a_text_that_is_set_off_is_taken_whole(turn: str, values: tuple[str, ...]) -> None:
+    assert sources(TOOL, turn)["text"] == Source(values)
+
+
+@pytest.mark.parametrize("turn", ["Sort it broke", 'Sort "   "', "x" * 30_000 + '"quoted"'])
+def test_any_words_will_do_where_nothing_is_set_off(turn: str) -> None:
+    source = sources(TOOL, turn)["text"]
+    assert source.values == ()
+    assert source.pieces
+    assert all(piece in turn and '"' not in piece for piece in source.pieces)
+
+
+@pytest.mark.parametrize(
+    ("turn", "labels"),
+    [
+        ("Is that billing, shipping or returns", ["billing", "shipping", "returns"]),
+        ("Sort it (good, bad, so so)", ["good", "bad", "so so"]),
+        ('Sort "too dear". Topics: price, quality', ["price", "quality"]),
+    ],
+)
+def test_enumerations_become_lists(turn: str, labels: list[str]) -> None:
+    source = sources(TOOL, turn)["labels"]
+    assert (source.values, source.wanted) == ((labels,), True)
+
+
+def test_an_optional_list_is_left_out_where_nothing_is_listed() -> None:
+    assert sources(TOOL, "Sort it broke")["labels"] == Source()
+
+
+@pytest.mark.parametrize(
+    ("turn", "image"),
+    [
+        ("What is on photos/dog.png?", ("photos/dog.png",)),
+        ("Compare ./a.jpeg and ~/b.gif", ("./a.jpeg", "~/b.gif")),
+        ("What is on it?", ()),
+        ("C:\\pictures\\me.jpg", ("\\pictures\\me.jpg",)),
+    ],
+)
+def test_paths(turn: str, image: tuple[str, ...]) -> None:
+    assert sources(TOOL, turn)["image"].values == image
+
+
+def test_a_word_after_its_cue() -> None:
+    assert sources(TOOL, "Train a model and call it rex-2.0, ok?")["name"] == Source(
+        ("rex-2.0",), wanted=True
+    )
+    assert "name" not in sources(TOOL, "Train it") or sources(TOOL, "Train it")["name"] == Source()
+
+
+@pytest.mark.parametrize(
+    ("turn", "epochs", "wanted"),
+    [
+        ("Train 5 epochs", (5,), True),
+        ("Train epochs 7", (7,), True),
+        ("Train three epochs", (3,), True),
+        ("Train it 4 times or 6", (4, 6), False),
+        ("Train 500 epochs", (), False),
+        ("Train 2.5 epochs", (), False),
+        ("Train it on v2.txt", (), False),
+        ("9" * 5000, (), False),
+    ],
+)
+def test_numbers_are_offered_where_the_schema_allows_them(
+    turn: str, epochs: tuple[int, ...], wanted: bool
+) -> None:
+    source = sources(TOOL, turn)["epochs"]
+    assert (source.values, source.wanted) == (epochs, wanted)
+
+
+def test_synonyms() -> None:
+    assert mentions(LANGUAGES, "In German or en Français?") == ("fr", "de")
+    assert mentions(LANGUAGES, "Germany") == ()
+    assert sources(TOOL, "into French")["target"].values == ("fr",)
+    assert "target" not in sources(TOOL, "into Klingon")
+
+
+def test_a_conditioned_string_is_not_copied() -> None:
+    for condition in ({"maxLength": 3}, {"pattern": "^a"}, {"enum": ["a"]}, {"allOf": [{"minLength": 2}]}):
+        schema = {"type": "object", "properties": {**PROPERTIES, "text": {"type": "string", **condition}}}
+        assert "text" not in copied_parameters(ToolSpec("t", "", schema, EXAMPLES))
+
+
+@pytest.mark.parametrize(
+    "part", ["x", "a, ", "'a ", ": ", "[", "a.", "1", "-", "call it ", "“", "/", "it or "]
+)
+def test_long_turns_take_no_quadratic_time(part: str) -> None:
+    started = time.perf_counter()
+    sources(TOOL, part * (100_000 // len(part)))
+    assert time.perf_counter() - started < 5
+
+
+def test_paths_are_found_within_text() -> None:
+    text = "see (docs/a.md), 'b c.txt' or https://x.org/d.html; v1.2.3 and end."
+    assert PATH.findall(text) == ["docs/a.md", "c.txt", "//x.org/d.html"]

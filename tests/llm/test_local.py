@@ -1,0 +1,274 @@
+"""The embedded model behind `ChatModel`: calls, choices, cache, cancelling."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import jsonschema
+import pytest
+
+from agentkit.engine.ledger import LedgerPool
+from agentkit.errors import ModelError, SchemaError, UsageError
+from agentkit.events import Notice, TextDelta, ToolCallProposed
+from agentkit.llm.encoding import ChatEncoder
+from agentkit.llm.formats import hermes
+from agentkit.llm.local import LocalModel
+from agentkit.llm.protocol import ModelEvent, Route
+from agentkit.messages import Completion, Message, ToolSpec
+
+WEATHER = ToolSpec(
+    "get_weather",
+    "Get the weather of a city.",
+    {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string"},
+            "unit": {"enum": ["celsius", "fahrenheit"]},
+            "days": {"type": "integer", "minimum": 1, "maximum": 7},
+        },
+        "required": ["city", "unit"],
+    },
+)
+NOTHING = ToolSpec("do_nothing", "Do nothing.", {"type": "object", "properties": {}})
+ASK = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+def fresh(smollm: LocalModel) -> LocalModel:
+    """The same weights with an empty cache."""
+    return LocalModel(smollm._loaded)
+
+
+def valid(completion: Completion) -> dict[str, Any]:
+    (call,) = completion.tool_calls
+    spec = {"get_weather": WEATHER, "do_nothing": NOTHING}[call.name]
+    jsonschema.validate(call.arguments, spec.schema)
+    assert completion.finish_reason == "tool_calls"
+    return call.arguments
+
+
+def test_required_makes_a_valid_call(smollm: LocalModel) -> None:
+    arguments = valid(smollm.chat(ASK, tools=[WEATHER], tool_choice="required"))
+    assert arguments["unit"] in ("celsius", "fahrenheit")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hot_model_makes_a_valid_call_too(smollm: LocalModel, seed: int) -> None:
+    options: dict[str, Any] = {"temperature": 1.5, "seed": seed, "max_new_tokens": 120}
+    valid(smollm.chat(ASK, tools=[WEATHER, NOTHING], tool_choice="required", **options))
+
+
+def test_a_named_tool_is_called(smollm: LocalModel) -> None:
+    for choice in ({"name": "do_nothing"}, {"type": "function", "function": {"name": "do_nothing"}}):
+        assert valid(smollm.chat(ASK, tools=[WEATHER, NOTHING], tool_choice=choice)) == {}
+
+
+@pytest.mark.parametrize(
+    "choice", [{"name": "nope"}, {}, {"function": "do_nothing"}, "sometimes", {"function": {"name": 3}}]
+)
+def test_an_unknown_choice_is_a_usage_error(smollm: LocalModel, choice: Any) -> None:
+    with pytest.raises(UsageError, match="tool_choice"):
+        smollm.chat(ASK, tools=[WEATHER], tool_choice=choice)
+    with pytest.raises(UsageError, match="no tools"):
+        smollm.chat(ASK, tool_choice="required")
+
+
+def test_none_never_calls(smollm: LocalModel) -> None:
+    completion = smollm.chat(ASK, tools=[WEATHER], tool_choice="none", max_new_tokens=12)
+    assert completion.tool_calls == ()
+    assert completion.text
+
+
+@pytest.mark.parametrize("budget", [1, 5, 15])
+def test_a_call_that_does_not_fit_is_dropped_with_a_notice(smollm: LocalModel, budget: int) -> None:
+    events = list(smollm.stream(ASK, tools=[WEATHER], tool_choice="required", max_new_tokens=budget))
+    assert [e.code for e in events if isinstance(e, Notice)] == ["call_cut", "truncated"]
+    assert not any(isinstance(e, ToolCallProposed) for e in events)
+    assert isinstance(events[-1], Completion)
+    assert events[-1].tool_calls == ()
+    assert events[-1].finish_reason == "length"
+
+
+def test_the_model_opens_a_call_by_itself(smollm: LocalModel) -> None:
+    """The tag is what the model writes; from there on the grammar rules."""
+    history = [
+        {"role": "system", "content": "Repeat the word of the user."},
+        {"role": "user", "content": "Say: banana"},
+        {"role": "assistant", "content": "I look. <tool_call>"},
+        {"role": "user", "content": "Say: banana"},
+    ]
+    events = list(fresh(smollm).stream(history, tools=[WEATHER], describe_tools=False, tool_choice="auto"))
+    completion = events[-1]
+    assert isinstance(completion, Completion)
+    valid(completion)
+    said = "".join(e.text for e in events if isinstance(e, TextDelta))
+    assert said == completion.text
+    assert "look" in said
+    assert "<tool" not in said
+    kinds = [type(e).__name__ for e in events]
+    assert kinds.index("ToolCallProposed") == len(kinds) - 2
+
+
+def test_a_router_decides_under_auto(smollm: LocalModel) -> None:
+    class Always:
+        def __init__(self, tool: str | None) -> None:
+            self.tool = tool
+
+        def route(self, text: str, tools: Any, answerable: float | None) -> Route:
+            assert text == ASK[0]["content"]
+            return Route("tool" if self.tool else "chat", self.tool, {})
+
+    routed = LocalModel(smollm._loaded, router=Always("do_nothing"))
+    assert valid(routed.chat(ASK, tools=[WEATHER, NOTHING])) == {}
+    routed = LocalModel(smollm._loaded, router=Always(None))
+    assert routed.chat(ASK, tools=[WEATHER, NOTHING], max_new_tokens=5).tool_calls == ()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda schema: schema,
+        lambda schema: {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        lambda schema: {"json_schema": schema},
+    ],
+)
+def test_response_format_is_satisfied(smollm: LocalModel, form: Any) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}},
+              "required": ["city", "n"], "additionalProperties": False}  # fmt: skip
+    completion = smollm.chat(ASK, response_format=form(schema), max_new_tokens=80)
+    jsonschema.validate(json.loads(completion.text), schema)
+    assert completion.finish_reason == "stop"
+
+
+def test_response_formats_of_openai(smollm: LocalModel) -> None:
+    assert isinstance(json.loads(smollm.chat(ASK, response_format={"type": "json_object"}).text), dict)
+    assert smollm.chat(ASK, response_format={"type": "text"}, max_new_tokens=5).text
+    with pytest.raises(SchemaError, match="response_format"):
+        smollm.chat(ASK, response_format={"type": "shoe"})
+
+
+def test_choices(smollm: LocalModel) -> None:
+    assert smollm.chat(ASK, choices=["It is sunny.", "It rains."]).text in ("It is sunny.", "It rains.")
+    long = "A sentence with <|im_end|> in it, and\n\na blank line. " * 20
+    completion = smollm.chat(ASK, choices=[long], max_new_tokens=10)
+    assert (completion.text, completion.finish_reason) == (long, "stop")
+
+
+def test_wrong_input_is_refused_before_decoding(smollm: LocalModel) -> None:
+    for options in ({"temprature": 1}, {"temperature": -1}, {"max_new_tokens": 0}, {"top_p": 2}):
+        with pytest.raises(UsageError, match="sampling option"):
+            smollm.chat(ASK, **options)
+    for messages in ([], [{"role": "robot", "content": "x"}], ["text"], [{"role": "user", "content": 3}]):
+        with pytest.raises(UsageError):
+            smollm.chat(messages)  # type: ignore[arg-type]
+    bad = {"name": "f", "parameters": {"type": "object", "properties": {"q": {"type": "dict"}}}}
+    with pytest.raises(SchemaError, match=r"#/properties/q.*dict"):
+        smollm.chat(ASK, tools=[bad], tool_choice="required")
+    with pytest.raises(UsageError, match="two tools"):
+        smollm.chat(ASK, tools=[WEATHER, WEATHER])
+
+
+def test_a_conversation_beyond_the_context_is_a_model_error(smollm: LocalModel) -> None:
+    long = [{"role": "user", "content": "word " * 9000}]
+    with pytest.raises(ModelError, match=r"the model's context is 8192"):
+        smollm.chat(long)
+    assert smollm.room([Message("user", "word " * 9000)]) < 0
+    assert smollm.chat(ASK, max_new_tokens=2).text
+
+
+def test_cancel_keeps_what_was_said(smollm: LocalModel) -> None:
+    cancel, deltas = threading.Event(), []
+    for event in smollm.stream([{"role": "user", "content": "Tell me a long story."}], cancel=cancel):
+        if isinstance(event, TextDelta):
+            deltas.append(event.text)
+            if len(deltas) == 3:
+                cancel.set()
+    assert isinstance(event, Completion)
+    assert event.finish_reason == "cancelled"
+    assert event.text == "".join(deltas)
+    assert event.usage.completion_tokens <= 6
+    cancelled = smollm.chat(ASK, tools=[WEATHER], tool_choice="required", cancel=cancel)
+    assert (cancelled.tool_calls, cancelled.finish_reason) == ((), "cancelled")
+
+
+def test_stop_strings_end_the_answer(smollm: LocalModel) -> None:
+    ask = [{"role": "user", "content": "What is the capital of France?"}]
+    assert smollm.chat(ask, tool_choice="none").text == "The capital of France is Paris."
+    cut = smollm.chat(ask, stop=[" is"])
+    assert (cut.text, cut.finish_reason) == ("The capital of France", "stop")
+
+
+def test_the_seed_reproduces_a_sampled_answer(smollm: LocalModel) -> None:
+    options: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "top_k": 50, "max_new_tokens": 12}
+    first, second, other = (smollm.chat(ASK, seed=seed, **options).text for seed in (7, 7, 8))
+    assert first == second != other
+
+
+def conversation(model: LocalModel) -> list[tuple[str, int]]:
+    """Three turns with a call in between: texts, and the tokens each had to read anew."""
+    messages: list[Any] = [
+        Message("system", "You are kind."),
+        Message("user", "What is the capital of France?"),
+    ]
+    told = []
+    for n, more in enumerate(("And of Spain?", "Thank you!", "")):
+        completion = model.chat(messages, max_new_tokens=8)
+        told.append((completion.text, completion.usage.prompt_tokens - completion.usage.cached_tokens))
+        messages += [Message("assistant", completion.text), Message("user", more)]
+        if n == 0:
+            called = model.chat(messages, tools=[NOTHING], tool_choice="required", describe_tools=False)
+            messages += [
+                Message("assistant", "", called.tool_calls),
+                Message("tool", "{}", (), "1", "do_nothing"),
+            ]
+    return told
+
+
+def test_a_turn_costs_its_new_tokens_and_says_the_same(smollm: LocalModel) -> None:
+    kept, forgetful = fresh(smollm), fresh(smollm)
+    forgetful._pool = LedgerPool(smollm._loaded, 0)
+    with_cache, without = conversation(kept), conversation(forgetful)
+    assert [text for text, _ in with_cache] == [text for text, _ in without]
+    assert all(new < 40 for _, new in with_cache[1:])
+    assert without[-1][1] > 100
+
+
+def test_interleaved_streams(smollm: LocalModel) -> None:
+    model = fresh(smollm)
+    questions = ["What is the capital of France?", "What is the capital of Italy?"]
+    alone = [model.chat([{"role": "user", "content": q}], max_new_tokens=12).text for q in questions]
+    streams = [model.stream([{"role": "user", "content": q}], max_new_tokens=12) for q in questions]
+    finished: list[ModelEvent] = [None, None]  # type: ignore[list-item]
+    running = {0, 1}
+    while running:
+        for n in sorted(running):
+            event = next(streams[n], None)
+            if event is None:
+                running.discard(n)
+            else:
+                finished[n] = event
+    assert [event.text for event in finished] == alone  # type: ignore[union-attr]
+
+
+def test_an_abandoned_stream_leaves_the_model_usable(smollm: LocalModel) -> None:
+    model = fresh(smollm)
+    stream = model.stream(ASK)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert not any(ledger.busy for ledger in model._pool._ledgers)
+    assert model.chat(ASK, max_new_tokens=8).text == fresh(smollm).chat(ASK, max_new_tokens=8).text
+
+
+def test_render_is_what_a_turn_starts_from(smollm: LocalModel) -> None:
+    ids = smollm.render(ASK, tools=[WEATHER])
+    assert (
+        ids
+        == ChatEncoder(smollm.tokenizer, frozenset({2}))
+        .encode([Message("user", ASK[0]["content"])], [WEATHER])
+        .ids
+    )
+    assert smollm.chat(ASK, tools=[WEATHER], tool_choice="none", max_new_tokens=1).usage.prompt_tokens == len(
+        ids
+    )
+    assert hermes.OPEN in smollm.tokenizer.decode(ids)
