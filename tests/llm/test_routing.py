@@ -1,0 +1,85 @@
+"""The reporting half of the labelled turns, with the starter project as it is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from agentkit.build import open_project
+from agentkit.llm.routing import EmbeddingRouter, load_weights
+from agentkit.messages import ToolExample, ToolSpec
+from agentkit.retrieval.protocol import Embedder
+
+ROUTING = Path(__file__).parents[1] / "data" / "routing.jsonl"
+
+
+def test_the_reporting_half(capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [json.loads(line) for line in ROUTING.read_text(encoding="utf-8").splitlines()]
+    report = [case for case in cases if case["split"] == "report"]
+    assert len(cases) >= 150
+    right: Counter[str] = Counter()
+    wrong = []
+    with open_project() as workspace:
+        knowledge, specs = workspace.ready_knowledge(), workspace.registry.specs()
+        for case in report:
+            passages = knowledge.search(case["text"], 4)
+            route = workspace.router.route(case["text"], specs, knowledge.answerable(case["text"], passages))
+            assert sum(route.scores.values()) == pytest.approx(1)
+            got = route.tool or route.kind
+            right[case["route"]] += got == case["route"]
+            if got != case["route"]:
+                wrong.append((case["id"], case["route"], got))
+    counts = Counter(case["route"] for case in report)
+    shares = {name: right[name] / count for name, count in counts.items()}
+    print(shares, wrong)
+    assert sum(right.values()) / len(report) >= 0.80
+    assert min(shares.values()) >= 0.6, (shares, wrong)
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    from agentkit.build import load_embedder
+
+    return load_embedder()
+
+
+ORDER = ToolSpec(
+    "order_status",
+    "Look up an order.",
+    {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]},
+    (
+        ToolExample("Where is order 1042?", {"order_id": "1042"}),
+        ToolExample("Has 77 shipped?", {"order_id": "77"}),
+    ),
+)
+
+
+def test_a_route_shows_the_nearest_examples(embedder: Embedder) -> None:
+    router = EmbeddingRouter(embedder, [("Hello!", "Hi!")], ["Who won the match?"])
+    route = router.route("Where is order 9?", [ORDER], None)
+    assert (route.kind, route.tool) == ("tool", "order_status")
+    assert route.examples[-1].text == "Where is order 1042?"
+    assert set(route.scores) == {"order_status", "chat", "decline"}
+
+
+def test_small_talk_comes_with_replies(embedder: Embedder) -> None:
+    router = EmbeddingRouter(embedder, [("Hello!", "Hi!"), ("Bye", ""), ("Hello there", "Hey!")])
+    route = router.route("Hello!", [ORDER], 0.0)
+    assert route.kind == "chat"
+    assert route.small_talk[-1] == "Hi!"
+    assert "" not in route.small_talk
+
+
+@pytest.mark.parametrize("text", ["", "?", "x" * 100_000, "\x00 \ud800".encode("utf-8", "replace").decode()])
+def test_odd_turns_are_routed_somewhere(embedder: Embedder, text: str) -> None:
+    assert EmbeddingRouter(embedder).route(text, [], 0.5).kind in ("knowledge", "chat", "decline")
+
+
+def test_every_feature_has_a_weight(embedder: Embedder) -> None:
+    features = EmbeddingRouter(embedder).features("Where is order 9?", [ORDER], 0.5)
+    kinds = {"order_status": "tool"}
+    for option, values in features.items():
+        assert set(values) <= set(load_weights()[kinds.get(option, option)])

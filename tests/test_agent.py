@@ -1,0 +1,501 @@
+"""One turn: the order of its events, and what is on disk before each of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agentkit.agent import AgentLoop, Prompts, conversation
+from agentkit.errors import ModelError, UsageError
+from agentkit.events import (
+    ApprovalRequired,
+    Event,
+    Notice,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+    TurnDone,
+    TurnFailed,
+)
+from agentkit.llm.protocol import Route
+from agentkit.llm.scripted import ScriptedModel
+from agentkit.messages import Message, Passage, ToolCall, ToolResult, ToolSpec
+from agentkit.prompts import load_prompt
+from agentkit.store import INTERRUPTED, Session, SessionStore
+
+PROMPTS_DIR = Path(__file__).parents[1] / "prompts"
+DECLINE = "I do not know that."
+EMPTY = {"type": "object", "properties": {}}
+
+
+def prompts() -> Prompts:
+    templates = [load_prompt(PROMPTS_DIR, name) for name in ("passages", "tool_call", "tool_result")]
+    return Prompts("Be kind.", *templates, decline=DECLINE)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    store = SessionStore(tmp_path / "sessions.sqlite")
+    yield store.create()
+    store.close()
+
+
+@dataclass
+class FakeTool:
+    spec: ToolSpec
+    side_effect: bool = False
+    reply: str | None = None
+
+
+@dataclass
+class FakeTools:
+    """Tools whose every run is a function of the call."""
+
+    run_call: Callable[[ToolCall], ToolResult] = lambda call: ToolResult(call.id, call.name, True, {"n": 1})
+    side_effect: bool = False
+    reply: str | None = None
+    ran: list[ToolCall] = field(default_factory=list)
+
+    def specs(self) -> list[ToolSpec]:
+        return [ToolSpec("look", "Look it up.", EMPTY)]
+
+    def get(self, name: str) -> FakeTool:
+        from agentkit.errors import NotFoundError
+
+        if name != "look":
+            raise NotFoundError(f"no tool is called {name!r}", "look")
+        return FakeTool(self.specs()[0], self.side_effect, self.reply)
+
+    def run(self, call: ToolCall, cancel: threading.Event | None = None) -> ToolResult:
+        self.ran.append(call)
+        return self.run_call(call)
+
+
+class WordEmbedder:
+    """Bags of words as unit vectors."""
+
+    name, dimension = "words", 64
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows = np.full((len(texts), 64), 1e-3, dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().replace(".", " ").replace("?", " ").split():
+                row[int(hashlib.md5(word.encode()).hexdigest(), 16) % 64] += 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+class FakeKnowledge:
+    """One passage, and a fixed opinion about whether it answers."""
+
+    embedder, answer_threshold = WordEmbedder(), 0.5
+    passage = Passage(
+        1, "returns.md", "Returns", "You can return items within 30 days. Refunds take 5 days.", 0.8
+    )
+
+    def __init__(self, answerable: float = 1.0) -> None:
+        self._answerable = answerable
+
+    def search(self, query: str, limit: int = 4) -> list[Passage]:
+        return [self.passage]
+
+    def answerable(self, query: str, passages: Sequence[Passage]) -> float:
+        return self._answerable
+
+
+class FakeRouter:
+    def __init__(self, route: Route) -> None:
+        self.fixed = route
+
+    def route(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> Route:
+        return self.fixed
+
+
+class CountedModel(ScriptedModel):
+    """A context of so many characters, for what depends on length."""
+
+    characters = 3000
+
+    def room(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int | None:
+        return self.characters - sum(len(message.content) for message in messages)
+
+
+def look(n: int = 0, **arguments: Any) -> ToolCall:
+    return ToolCall(f"call_{n}", "look", arguments)
+
+
+def loop(session: Session, *steps: Any, **options: Any) -> AgentLoop:
+    model = options.pop("model", None) or ScriptedModel(steps)
+    return AgentLoop(model, session, prompts(), **{"tools": FakeTools(), **options})
+
+
+def types(events: list[Event]) -> list[str]:
+    """Event types in order, runs of text as one."""
+    names = [event.type for event in events]
+    return [name for n, name in enumerate(names) if name != "text_delta" or names[n - 1] != "text_delta"]
+
+
+def notices(events: Sequence[Event]) -> list[str]:
+    return [event.code for event in events if isinstance(event, Notice)]
+
+
+def roles(session: Session) -> list[str]:
+    return [message.role for message in session.messages()]
+
+
+def reply_of(events: list[Event]) -> Any:
+    assert isinstance(events[-1], TurnDone)
+    return events[-1].reply
+
+
+def test_a_plain_answer(session: Session) -> None:
+    events = list(loop(session, "Hello there!").stream("Hi"))
+    assert types(events) == ["text_delta", "turn_done"]
+    reply = reply_of(events)
+    assert (reply.text, reply.session, reply.tool_calls) == ("Hello there!", session.id, ())
+    assert [(m.role, m.content) for m in session.messages()] == [
+        ("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello there!")]  # fmt: skip
+    for event in events:
+        json.dumps(event.to_json())
+
+
+def test_the_user_message_is_stored_before_anything_else(session: Session) -> None:
+    class Peeking(FakeKnowledge):
+        def search(self, query: str, limit: int = 4) -> list[Passage]:
+            assert roles(session) == ["system", "user"]
+            return super().search(query, limit)
+
+    events = loop(session, "Yes.", knowledge=Peeking()).stream("Hi")
+    assert next(events).type == "retrieved"
+
+
+def test_a_tool_step(session: Session) -> None:
+    def run(call: ToolCall) -> ToolResult:
+        assert roles(session) == ["system", "user", "assistant"]
+        assert session.messages()[-1].tool_calls == (call,)
+        assert session.dangling() == [call]
+        return ToolResult(call.id, call.name, True, {"n": 1})
+
+    class Checking(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            assert not session.dangling()  # the result is stored before the model goes on
+            return super().stream(messages, **options)
+
+    model = Checking([look(), "It is one."])
+    events = []
+    for event in loop(session, model=model, tools=FakeTools(run)).stream("How many?"):
+        events.append(event)
+        if isinstance(event, ToolFinished):
+            assert session.messages()[-1].content == '{"result": {"n": 1}}'
+    assert types(events) == ["tool_call_proposed", "tool_started", "tool_finished", "text_delta", "turn_done"]
+    reply = reply_of(events)
+    assert (reply.text, [c.name for c in reply.tool_calls], reply.tool_results[0].value) == (
+        "It is one.", ["look"], {"n": 1})  # fmt: skip
+    assert roles(session) == ["system", "user", "assistant", "tool", "assistant"]
+    assert [m.role for m in model.seen[1]] == ["system", "user", "assistant", "tool"]
+
+
+def approve(answer: bool) -> Callable[[ApprovalRequired], bool]:
+    return lambda request: answer
+
+
+@pytest.mark.parametrize(
+    ("mode", "decide", "ran", "kinds"),
+    [
+        ("ask", approve(True), True, ["approval_required", "tool_started"]),
+        ("ask", approve(False), False, ["approval_required", "notice"]),
+        ("ask", None, False, ["approval_required", "notice"]),
+        ("none", approve(True), False, ["notice"]),
+        ("all", None, True, ["tool_started"]),
+    ],
+)
+def test_approval(session: Session, mode: Any, decide: Any, ran: bool, kinds: list[str]) -> None:
+    tools = FakeTools(side_effect=True)
+    events = list(loop(session, look(), "Done.", tools=tools, mode=mode).stream("Do it", approve=decide))
+    assert types(events) == ["tool_call_proposed", *kinds, "tool_finished", "text_delta", "turn_done"]
+    assert bool(tools.ran) is ran
+    assert notices(events) == ([] if ran else ["denied"])
+    assert reply_of(events).tool_results[0].ok is ran
+    assert not session.dangling()
+
+
+def test_an_approval_that_raises_leaves_a_session_that_heals(session: Session) -> None:
+    def fail(request: ApprovalRequired) -> bool:
+        raise RuntimeError("the window was closed")
+
+    agent = loop(session, look(), "Hello.", tools=FakeTools(side_effect=True))
+    with pytest.raises(RuntimeError):
+        list(agent.stream("Do it", approve=fail))
+    assert len(session.dangling()) == 1
+    assert agent.ask("Hi").text == "Hello."
+    assert not session.dangling()
+
+
+def test_the_third_identical_call_is_not_run(session: Session) -> None:
+    tools = FakeTools()
+    calls = [look(n, q="same") for n in range(3)]
+    events = list(loop(session, *calls, "Enough.", tools=tools).stream("Look"))
+    assert len(tools.ran) == 2
+    assert notices(events) == ["denied", "max_steps"]
+    assert [result.ok for result in reply_of(events).tool_results] == [True, True, False]
+
+
+def test_max_steps_ends_in_an_answer(session: Session) -> None:
+    class Obedient(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            self._steps = ["I stop here."] if options["tool_choice"] == "none" else [look(q=len(self.seen))]
+            return super().stream(messages, **options)
+
+    tools = FakeTools()
+    events = list(loop(session, model=Obedient([]), tools=tools, max_steps=3).stream("Look"))
+    assert len(tools.ran) == 2
+    assert notices(events) == ["max_steps"]
+    assert reply_of(events).text == "I stop here."
+
+
+def test_a_failing_tool_is_a_value(session: Session) -> None:
+    tools = FakeTools(lambda call: ToolResult(call.id, call.name, False, error="ValueError: no"))
+    events = list(loop(session, look(), "It failed.", tools=tools).stream("Look"))
+    assert reply_of(events).text == "It failed."
+    assert session.messages()[3].content == '{"error": "ValueError: no"}'
+
+
+def test_a_cut_result_is_told(session: Session) -> None:
+    tools = FakeTools(lambda call: ToolResult(call.id, call.name, True, "x", truncated=True))
+    assert notices(list(loop(session, look(), "Ok.", tools=tools).stream("Look"))) == ["truncated"]
+
+
+def test_a_call_of_an_unknown_tool_is_a_value_too(session: Session) -> None:
+    """No grammar binds a remote model."""
+    events = list(loop(session, ToolCall("1", "nope", {}), "Sorry.").stream("Look"))
+    assert notices(events) == ["denied"]
+    result = reply_of(events).tool_results[0]
+    assert (result.ok, "nope" in result.error) == (False, True)
+    assert not session.dangling()
+
+
+def test_several_calls_of_one_answer(session: Session) -> None:
+    class Twice(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            from agentkit.messages import Completion, Usage
+
+            if not self.seen:
+                self.seen.append([])
+                yield Completion("Let me look. ", (look(1), look(2, q=2)), Usage(), "tool_calls")
+            else:
+                yield from super().stream(messages, **options)
+
+    list(loop(session, model=Twice(["Both done."])).stream("Look twice"))
+    said = [message.content for message in session.messages() if message.role == "assistant"]
+    assert said == ["Let me look. ", "", "Both done."]
+    assert not session.dangling()
+
+
+def test_a_failed_turn_keeps_the_session_usable(session: Session) -> None:
+    agent = loop(session, ModelError("the GPU is gone", "wait"), "Hello again.")
+    events = list(agent.stream("Hi"))
+    assert events == [TurnFailed("the GPU is gone; wait")]
+    assert roles(session) == ["system", "user"]
+    assert agent.ask("Hi again").text == "Hello again."
+    with pytest.raises(ModelError, match="no more steps"):
+        agent.ask("And now?")
+
+
+def test_a_store_that_fails_at_the_end_fails_the_turn(session: Session) -> None:
+    agent = loop(session, "Hello.")
+    events = []
+    for event in agent.stream("Hi"):
+        events.append(event)
+        if isinstance(event, TextDelta):
+            session._store.delete(session.id)
+    assert isinstance(events[-1], TurnFailed)
+    assert "deleted" in events[-1].error
+
+
+def test_cancel_keeps_what_was_said(session: Session) -> None:
+    cancel, events = threading.Event(), []
+    for event in loop(session, "one two three four").stream("Count", cancel=cancel):
+        events.append(event)
+        if isinstance(event, TextDelta) and event.text == "two ":
+            cancel.set()
+    assert notices(events) == ["cancelled"]
+    assert reply_of(events).text == "one two"
+    assert session.messages()[-1].content == "one two"
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "x" * 1_000_000])
+def test_a_question_that_cannot_be_asked_leaves_no_trace(session: Session, text: str) -> None:
+    agent = loop(session, model=CountedModel(["never said"]))
+    with pytest.raises(UsageError, match=r"empty|too long"):
+        agent.ask(text)
+    assert session.messages() == []
+
+
+def test_a_picture_needs_no_words(session: Session) -> None:
+    assert loop(session, "A cat.").ask("", image="cat.jpg").text == "A cat."
+    assert session.messages()[1].content == "\nImage: cat.jpg"
+
+
+def test_a_dangling_call_is_healed_on_resume(session: Session) -> None:
+    for message in (
+        Message("system", "Be kind."),
+        Message("user", "Look"),
+        Message("assistant", "", (look(),)),
+    ):
+        session.append(message)
+    model = ScriptedModel(["Where were we?"])
+    assert loop(session, model=model).ask("Hello?").text == "Where were we?"
+    assert roles(session) == ["system", "user", "assistant", "tool", "user", "assistant"]
+    assert INTERRUPTED in session.messages()[3].content
+    assert len(model.seen[0]) == 5
+
+
+def test_a_long_conversation_is_compacted_and_says_so_once(session: Session) -> None:
+    model = CountedModel([*["a" * 400] * 8, look(), "done"])
+    agent = loop(session, model=model)
+    told = [notices(list(agent.stream(f"{n} " + "q" * 300))) for n in range(9)]
+    assert told[0] == []
+    assert told[-1] == ["compacted"]
+    last = model.seen[-1]
+    assert last[0].role == "system"
+    assert last[1].role == "user"
+    assert any(message.content.startswith("8 ") for message in last)
+    assert len(session.messages()) == 1 + 8 * 2 + 4  # nothing is lost in the store
+
+
+def test_a_conversation_that_just_fits_to_the_token_is_compacted_too(session: Session) -> None:
+    for n in range(4):
+        session.append(Message("user" if n % 2 else "system", "x" * 100))
+    model = CountedModel(["ok"])
+    model.characters = 404
+    agent = loop(session, model=model)
+    agent._accept = lambda text, image: text  # type: ignore[method-assign]
+    assert "compacted" in notices(list(agent.stream("last")))
+
+
+def test_an_unanswerable_question_is_declined(session: Session) -> None:
+    router = FakeRouter(Route("decline", None, {}))
+    events = list(loop(session, knowledge=FakeKnowledge(0), router=router).stream("Who won?"))
+    assert types(events) == ["retrieved", "text_delta", "notice", "turn_done"]
+    assert notices(events) == ["declined"]
+    assert reply_of(events).text == DECLINE
+    assert reply_of(events).citations == ()
+
+
+def test_an_answer_is_cited_and_what_has_no_support_is_removed(session: Session) -> None:
+    words = "You can return items within 30 days. Our founder climbs mountains in Nepal."
+    router = FakeRouter(Route("knowledge", None, {}))
+    model = ScriptedModel([words])
+    events = list(
+        loop(session, model=model, knowledge=FakeKnowledge(), router=router).stream("How long to return?")
+    )
+    assert notices(events) == ["unsupported_sentence"]
+    reply = reply_of(events)
+    assert reply.text == "You can return items within 30 days. [1]"
+    assert [(c.number, c.document) for c in reply.citations] == [(1, "returns.md")]
+    assert session.messages()[-1].meta["citations"][0]["document"] == "returns.md"
+    assert "30 days" in model.seen[0][-1].content  # the passage stood in the prompt
+    assert reply.notices
+
+
+def test_a_quoted_answer_is_offered_as_the_only_choice(session: Session) -> None:
+    class Choosing(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            self._steps, self.options = [options["choices"][0]], options
+            return super().stream(messages, **options)
+
+    router, model = FakeRouter(Route("knowledge", None, {})), Choosing([])
+    agent = loop(session, model=model, knowledge=FakeKnowledge(), router=router, quote=True)
+    reply = agent.ask("How long can I return items?")
+    assert "You can return items within 30 days." in reply.text
+    assert reply.citations
+    assert model.options["stop"] == ()  # a blank line within the quote must not end it
+
+
+def test_a_routed_tool_is_described_called_and_told(session: Session) -> None:
+    router = FakeRouter(Route("tool", "look", {}))
+    model = ScriptedModel([look(), "It is one."])
+    agent = loop(session, model=model, knowledge=FakeKnowledge(), router=router)
+    events = list(agent.stream("How many?"))
+    kinds = ["retrieved", "tool_call_proposed", "tool_started", "tool_finished", "text_delta", "turn_done"]
+    assert types(events) == kinds
+    assert "Function look" in model.seen[0][-1].content
+    assert reply_of(events).text == "It is one."
+
+
+def test_the_answer_about_a_tool_is_not_checked_against_passages(session: Session) -> None:
+    """Without a router passages and tools come together; the result is evidence too."""
+    agent = loop(session, look(), "Parcel 7 is in Vienna.", knowledge=FakeKnowledge())
+    assert agent.ask("Where is parcel 7?").text == "Parcel 7 is in Vienna."
+
+
+def test_roles_alternate_through_a_whole_conversation(session: Session) -> None:
+    router = FakeRouter(Route("tool", "look", {}))
+    model = ScriptedModel([look(1), "One.", ModelError("gone"), look(2), "Two.", "Three."])
+    agent = loop(session, model=model, router=router)
+    for text in ("first", "fails", "second"):
+        list(agent.stream(text))
+    router.fixed = Route("chat", None, {})
+    agent.ask("third")
+    from agentkit.llm.encoding import _merged, _turn
+
+    for seen in model.seen:
+        turns = [role for role, _ in _merged(_turn(message, "system") for message in seen)]
+        assert turns == ["system", *(["user", "assistant"] * 9)[: len(turns) - 1]]
+
+
+def test_a_context_message_takes_the_place_of_its_question() -> None:
+    context = {"kind": "context"}
+    stored = [
+        Message("user", "q1"),
+        Message("user", "passages and q1", meta=context),
+        Message("assistant", "a1"),
+        Message("tool", "r", (), "1", "look"),
+        Message("user", "result", meta=context),
+    ]
+    assert [m.content for m in conversation(stored)] == ["passages and q1", "a1", "r", "result"]
+
+
+KILLED = """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    from test_agent import FakeTools, loop, look
+    from agentkit.llm.scripted import ScriptedModel
+    from agentkit.store import SessionStore
+
+    def run(call):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    session = SessionStore(Path({path!r})).create()
+    print(session.id, flush=True)
+    loop(session, model=ScriptedModel([look()]), tools=FakeTools(run)).ask("Do it")
+"""
+
+
+def test_a_killed_turn_is_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.sqlite"
+    script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent), path=str(path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    store = SessionStore(path)
+    session = store.open(done.stdout.strip())
+    assert roles(session) == ["system", "user", "assistant"]
+    assert [call.name for call in session.dangling()] == ["look"]
+    events = list(loop(session, "It was interrupted.").stream("Well?"))
+    assert reply_of(events).text == "It was interrupted."
+    assert roles(session) == ["system", "user", "assistant", "tool", "user", "assistant"]
+    assert not any(isinstance(event, ToolStarted) for event in events)  # nothing runs twice by itself
+    store.close()
