@@ -105,6 +105,7 @@ class AgentLoop:
         quote: Answer in the passages' own sentences and the tools' own replies, not in the model's words.
         max_steps: Model calls per turn at most.
         passage_limit: Passages per question.
+        min_score: Cosine similarity under which a passage does not count.
     """
 
     def __init__(
@@ -120,10 +121,11 @@ class AgentLoop:
         quote: bool = False,
         max_steps: int = 4,
         passage_limit: int = 4,
+        min_score: float | None = None,
     ) -> None:
         self.model, self.session, self.tools, self.knowledge = model, session, tools, knowledge
         self._prompts, self._router, self._mode, self._quote = prompts, router, mode, quote
-        self._max_steps, self._passage_limit = max_steps, passage_limit
+        self._max_steps, self._passage_limit, self._min_score = max_steps, passage_limit, min_score
         self._policy = Policy()
 
     def ask(self, text: str, **options: Any) -> Reply:
@@ -229,7 +231,8 @@ class AgentLoop:
     def _search(self, turn: _Turn) -> Iterator[Event]:
         if self.knowledge is None:
             return
-        turn.passages = tuple(self.knowledge.search(turn.question, self._passage_limit))
+        found = self.knowledge.search(turn.question, self._passage_limit)
+        turn.passages = tuple(p for p in found if self._min_score is None or p.score >= self._min_score)
         yield Retrieved(turn.question, turn.passages)
 
     def _route(self, turn: _Turn, tool_choice: ToolChoice) -> ToolChoice:

@@ -86,6 +86,7 @@ class Agent(AgentLoop):
             quote=options.answers == "quote" or (options.answers == "auto" and _is_small(loaded)),
             max_steps=options.max_steps,
             passage_limit=self.workspace.settings.knowledge.limit,
+            min_score=self.workspace.settings.knowledge.min_score,
         )
 
     @classmethod

@@ -35,10 +35,13 @@ class SamplingSettings(_Section):
     temperature: float = Field(default=0.0, ge=0, le=5)
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: the smallest set of tokens with this probability; 1 keeps every token."""
     top_k: int = Field(default=0, ge=0)
     """0 keeps every token."""
     seed: int = 0
+    """Of sampling; the same seed gives the same words."""
     max_new_tokens: int = Field(default=256, ge=1, le=32_768)
+    """Tokens of one answer or call at most."""
     stop: tuple[str, ...] = ()
     """Decoding ends before any of these strings."""
 
@@ -78,6 +81,7 @@ class ToolSettings(_Section):
     """Limits for every tool."""
 
     timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds a call may take before it is stopped."""
     output_limit: int = Field(default=20_000, ge=100)
     """Characters of a tool's JSON result."""
     options: dict[str, dict[str, Any]] = {}
@@ -92,7 +96,9 @@ class Settings(_Section):
     adapter: str = "auto"
     """``auto`` (the one in use), ``none``, a name or a path."""
     device: Device = "auto"
+    """``auto`` takes CUDA where there is one."""
     quantize: Quantize = "auto"
+    """``auto``: nf4 on CUDA, the faster of int8 and int4 on this CPU."""
     sampling: SamplingSettings = SamplingSettings()
     agent: AgentSettings = AgentSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()

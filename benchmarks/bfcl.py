@@ -144,17 +144,30 @@ def run(mode: str, limit: int, out: Path, quantize: str) -> None:
             file.flush()
 
 
-def report(out: Path) -> None:
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    for mode in ("unconstrained", "grammar"):
+def report(out: Path, summary: Path | None) -> None:
+    """Print the share of parsable and of correct calls by mode; write them to ``summary`` as JSON too."""
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    body: dict[str, dict[str, float]] = {}
+    for mode in MODES:
         own = [row for row in rows if row["mode"] == mode]
         if own:
             parsed, correct = sum(row["parsed"] for row in own), sum(row["correct"] for row in own)
             passes = sum(row["forward_passes"] for row in own) / len(own)
+            body[mode] = {
+                "cases": len(own),
+                "parsable": parsed,
+                "correct": correct,
+                "forward_passes": round(passes, 1),
+            }
             print(
                 f"{mode:<14} {len(own)} cases, parsable {parsed} ({parsed / len(own):.1%}), "
                 f"correct {correct} ({correct / len(own):.1%}), {passes:.1f} forward passes per case"
             )
+    if summary is not None:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        summary.write_text(
+            json.dumps({"category": CATEGORY, "modes": body}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def main() -> None:
@@ -165,11 +178,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--quantize", default="auto")
     parser.add_argument("--out", type=Path, default=Path("bfcl.jsonl"))
-    parser.add_argument("--report", type=Path)
+    parser.add_argument("--report", type=Path, help="only report the rows of this file")
+    parser.add_argument("--summary", type=Path, help="write the report as JSON too")
     options = parser.parse_args()
     if options.mode:
         run(options.mode, options.limit, options.out, options.quantize)
-    report(options.report or options.out)
+    report(options.report or options.out, options.summary)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 def questions() -> list[dict[str, Any]]:
     """The knowledge questions as turns."""
     rows = read(QUESTIONS)
-    return [{**row, "text": row["question"], "route": "knowledge" if row["document"] else "decline"} for row in rows]
+    return [
+        {**row, "text": row["question"], "route": "knowledge" if row["document"] else "decline"}
+        for row in rows
+    ]
 
 
 def kind_of(option: str) -> str:

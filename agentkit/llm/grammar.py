@@ -46,7 +46,9 @@ class GrammarCompiler:
         self._vocab_size = vocab_size
         self._closers = Closers.of(tokenizer, vocab_size)
 
-    def tool_call(self, tools: Sequence[ToolSpec], opening: str, closing: str, turn: str = "") -> Grammar:
+    def tool_call(
+        self, tools: Sequence[ToolSpec], opening: str, closing: str, turn: str = "", copy: bool = False
+    ) -> Grammar:
         """A grammar for exactly one call of one of ``tools``.
 
         Args:
@@ -54,6 +56,7 @@ class GrammarCompiler:
             opening: What stands before the JSON object.
             closing: What stands after it.
             turn: The user's turn; copied parameters take their values from it (`agentkit.llm.grounding`).
+            copy: Take required texts of tools without examples from it too.
         """
         for tool in tools:
             self.check(tool.schema, f"tool {tool.name!r}")
@@ -62,7 +65,7 @@ class GrammarCompiler:
         for n, tool in enumerate(tools):
             head = f'{{"name": {json.dumps(tool.name)}, "arguments": '
             lines.append(f"call{n}: {json.dumps(head)} args{n} " + '"}"')
-            found = sources(tool, turn) if turn and _is_plain_object(tool.schema) else {}
+            found = sources(tool, turn, copy=copy) if turn and _is_plain_object(tool.schema) else {}
             if found:
                 lines += object_rules(f"args{n}", tool.schema, found)
             else:

@@ -63,8 +63,15 @@ class Source:
     """``pieces`` make the items of a list."""
 
 
-def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
-    """What ``turn`` offers the parameters of ``tool``; a parameter that is not a key is free."""
+def sources(tool: ToolSpec, turn: str, *, copy: bool = False) -> dict[str, Source]:
+    """What ``turn`` offers the parameters of ``tool``; a parameter that is not a key is free.
+
+    Args:
+        tool: The tool.
+        turn: The user's words.
+        copy: Take required texts of a tool without any examples for copied ones: in a conversation they nearly
+            always are, and a small model left alone with a free string rambles.
+    """
     required = set(tool.parameters.get("required", ()))
     kinds = copied_parameters(tool)
     material, request = _set_off(turn) if "text" in kinds.values() else ((), turn)
@@ -81,6 +88,14 @@ def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
                 source = Source()  # nothing is listed: a small model would make a list of any words
         elif name not in required and _types(schema) & {"integer", "number"}:
             source = _number(name, request, whole="integer" in _types(schema))
+        elif (
+            copy
+            and not tool.examples
+            and name in required
+            and _types(schema) == {"string"}
+            and _is_plain(schema)
+        ):
+            source = Source((), _pieces(turn))
         if source is not None:
             source = _valid(source, schema, tool.parameters)
         if source is None or (name in required and not (source.values or source.pieces)):

@@ -149,7 +149,8 @@ class LocalModel:
             describe_tools: Put the tools' schemas into the system message; false where the conversation
                 describes them already.
             choices: The answer's text must be one of these; the model's scores decide.
-            turn: The words that copied arguments are taken from; by default the last user message.
+            turn: The words that copied arguments are taken from, required texts of tools without examples
+                included; by default the last user message, for parameters that the examples show to be copied.
             **sampling: Fields of `SamplingSettings` for this call.
 
         Yields:
@@ -167,7 +168,7 @@ class LocalModel:
             if turn is None
             else turn
         )
-        grammar = self._grammar(choice, response_format, choices, words)
+        grammar = self._grammar(choice, response_format, choices, words, copy=turn is not None)
         settings = read_sampling(self._sampling, sampling)
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
         if len(prompt) >= self.context_length:
@@ -225,9 +226,11 @@ class LocalModel:
         response_format: Mapping[str, Any] | None,
         choices: Sequence[str],
         turn: str,
+        *,
+        copy: bool,
     ) -> Grammar | None:
         if choice:
-            return self._grammars().tool_call(choice, hermes.OPEN, hermes.CLOSE, turn)
+            return self._grammars().tool_call(choice, hermes.OPEN, hermes.CLOSE, turn, copy)
         if choices:
             return self._grammars().choice(choices)
         if response_format is None:
