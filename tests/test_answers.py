@@ -1,0 +1,66 @@
+"""Answers from passages: which sentences, in which order, and what is done without support."""
+
+from __future__ import annotations
+
+import pytest
+from test_agent import WordEmbedder
+
+from agentkit.answers import checked, plainly, quoted
+from agentkit.messages import Passage
+
+RETURNS = Passage(
+    1, "returns.md", "Returns", "You can return items within 30 days. Refunds take 5 working days.", 0.9
+)
+CLUB = Passage(2, "club.md", "Club", "Members collect points. Points never expire.", 0.3)
+QUESTION = "How many days do I have to return items?"
+
+
+def test_a_quote_is_made_of_the_passages_own_sentences() -> None:
+    text = quoted(QUESTION, [RETURNS, CLUB], WordEmbedder())
+    assert text.startswith("You can return items within 30 days.")
+    assert quoted(QUESTION, [], WordEmbedder()) == ""
+
+
+def test_sentences_of_one_passage_keep_their_order() -> None:
+    text = quoted("Refunds take days after you return items?", [RETURNS], WordEmbedder())
+    positions = [RETURNS.text.find(part) for part in text.split(". ")]
+    assert positions == sorted(positions)
+
+
+def test_a_supported_answer_is_cited() -> None:
+    grounded = checked("You can return items within 30 days.", QUESTION, [RETURNS, CLUB], WordEmbedder())
+    assert grounded.text == "You can return items within 30 days. [1]"
+    assert [c.document for c in grounded.citations] == ["returns.md"]
+    assert grounded.notices == ()
+
+
+@pytest.mark.parametrize(
+    "answer", ["You can return items within 90 days.", "Bananas are yellow and tasty.", ""]
+)
+def test_an_unsupported_answer_gives_way_to_quotes(answer: str) -> None:
+    grounded = checked(answer, QUESTION, [RETURNS, CLUB], WordEmbedder())
+    assert "30 days" in grounded.text
+    assert "90" not in grounded.text
+    assert grounded.citations[0].document == "returns.md"
+    assert [n.code for n in grounded.notices] == ["unsupported_sentence"] * bool(answer) + ["quoted"]
+
+
+def test_without_passages_nothing_is_left() -> None:
+    grounded = checked("You can return items.", QUESTION, [], WordEmbedder())
+    assert (grounded.text, grounded.citations) == ("", ())
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"order_id": 7, "state": "sent"}, "order id: 7, state: sent"),
+        (["a", {"b": None}], "a; b: nothing"),
+        ([], "nothing"),
+        (None, "nothing"),
+        (True, "True"),
+        (1.5, "1.5"),
+        ("text", "text"),
+    ],
+)
+def test_a_result_in_plain_words(value: object, text: str) -> None:
+    assert plainly(value) == text

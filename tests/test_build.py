@@ -1,0 +1,175 @@
+"""The public API, wired: agents from functions and from projects, sessions, forks, settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentkit
+from agentkit import Agent, KnowledgeBase, load_model, open_project, tool
+from agentkit.errors import AgentkitError, NotFoundError, SchemaError, SettingsError, UsageError
+from agentkit.events import ToolFinished
+from agentkit.llm.scripted import ScriptedModel
+from agentkit.messages import ToolCall
+
+TOOL_FILE = '''
+from agentkit import tool
+
+@tool(
+    examples=[("Where is order 1042?", {"order_id": "1042"})],
+    reply="Order {{ arguments.order_id }} is {{ result }}.",
+)
+def order_status(order_id: str) -> str:
+    """Look up where an order is.
+
+    Args:
+        order_id: The number of the order.
+    """
+    return "on its way"
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of its own with a tool, a document and prompts."""
+    root = tmp_path / "shop"
+    for folder in ("tools", "prompts", "knowledge"):
+        (root / folder).mkdir(parents=True)
+    (root / "agentkit.toml").write_text("[agent]\nname = 'Robin'\n")
+    (root / "tools" / "orders.py").write_text(TOOL_FILE)
+    (root / "knowledge" / "returns.md").write_text("# Returns\n\nYou can return parcels within 30 days.\n")
+    for prompt in (Path(__file__).parents[1] / "prompts").iterdir():
+        (root / "prompts" / prompt.name).write_text(prompt.read_text(encoding="utf-8"), encoding="utf-8")
+    return root
+
+
+def double(n: int) -> int:
+    """Double a number.
+
+    Args:
+        n: The number.
+    """
+    return 2 * n
+
+
+def scripted(project: Path, *steps: Any, session: str | None = None, **options: Any) -> Agent:
+    """An agent over a project whose model is a script that decides by itself."""
+    workspace = open_project(project, {"agent.routing": "model"})
+    return Agent(ScriptedModel(steps), workspace=workspace, session=session, **options)
+
+
+def test_an_agent_of_plain_functions(project: Path) -> None:
+    agent = scripted(project, ToolCall("1", "double", {"n": 21}), "It is 42.", tools=[double])
+    events = list(agent.stream("Double 21"))
+    finished = next(event for event in events if isinstance(event, ToolFinished))
+    assert (finished.result.ok, finished.result.value) == (True, 42)
+    assert events[-1].to_json()["text"] == "It is 42."
+    agent.close()
+    agent.workspace.close()
+
+
+def test_an_agent_needs_no_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Agent(ScriptedModel(["Hello!"]), tools=[double]) as agent:
+        assert agent.workspace.project.is_starter
+        assert agent.session.messages() == []
+
+
+def test_a_tool_that_cannot_be_one_is_refused(project: Path) -> None:
+    def undocumented(x: int) -> int:
+        return x
+
+    with pytest.raises(SchemaError, match="no docstring"):
+        scripted(project, tools=[undocumented])
+
+
+def test_an_unknown_session_is_not_found(project: Path) -> None:
+    with pytest.raises(NotFoundError, match="no session"):
+        scripted(project, session="2020-01-01-nothing")
+    with pytest.raises(NotFoundError, match="no session"):
+        Agent.from_project(project, session="2020-01-01-nothing", model="org/never-loaded")
+
+
+def test_a_session_is_resumed_and_forked(project: Path) -> None:
+    first = scripted(project, "Hello!")
+    first.ask("Hi")
+    resumed = scripted(project, "Again!", session=first.session.id)
+    assert resumed.ask("Me again").text == "Again!"
+    assert [m.content for m in resumed.session.messages()[1:]] == ["Hi", "Hello!", "Me again", "Again!"]
+    fork = resumed.fork()
+    fork.model = ScriptedModel(["Elsewhere."])
+    fork.ask("Another way")
+    assert fork.session.id != resumed.session.id
+    assert len(fork.session.messages()) == len(resumed.session.messages()) + 2
+    fork.close()
+    assert resumed.session.messages()  # closing a fork leaves the workspace open
+    for agent in (first, resumed):
+        agent.workspace.close()
+
+
+def test_from_project_uses_the_projects_parts(project: Path) -> None:
+    with Agent.from_project(
+        project, sampling__max_new_tokens=40, adapter="none", agent__max_steps=3
+    ) as agent:
+        assert agent.workspace.settings.sampling.max_new_tokens == 40
+        assert agent.workspace.settings.agent.max_steps == 3
+        assert [spec.name for spec in agent.tools.specs()] == ["order_status"]
+        assert "Robin" in agent.workspace.prompts.system
+        reply = agent.ask("Where is order 1042?")
+        assert [(c.name, c.arguments) for c in reply.tool_calls] == [("order_status", {"order_id": "1042"})]
+        assert reply.text == "Order 1042 is on its way."
+        reply = agent.ask("Within how many days can I return parcels?")
+        assert "30 days" in reply.text
+        assert [c.document for c in reply.citations] == ["returns.md"]
+
+
+def test_unknown_settings_are_refused(project: Path) -> None:
+    with pytest.raises(SettingsError, match="temprature"):
+        Agent.from_project(project, sampling__temprature=1)
+    with pytest.raises(UsageError, match="temprature"):
+        load_model(temprature=1)
+
+
+def test_unknown_models_and_adapters(project: Path) -> None:
+    for name in ("nonsense", "org/nonsense", "/no/folder", "minilm"):
+        with pytest.raises(UsageError) as caught:
+            load_model(name, adapter="none", router=None)
+        assert caught.value.exit_code == 2
+        assert caught.value.remedy
+    with pytest.raises(AgentkitError, match="adapter"):
+        load_model(adapter="no-such-adapter")
+
+
+def test_the_knowledge_base_of_a_folder(project: Path, tmp_path: Path) -> None:
+    base = KnowledgeBase(project / "knowledge", tmp_path / "index.sqlite")
+    assert base.search("return parcels")[0].document == "returns.md"
+    base.close()
+    with pytest.raises(AgentkitError, match="nowhere"):
+        KnowledgeBase(tmp_path / "nowhere")
+
+
+def test_settings_reach_the_worker_process(project: Path) -> None:
+    with open_project(project, {"sampling.seed": 3, "device": "cpu"}) as workspace:
+        variables = workspace._environment()
+    assert variables["AGENTKIT_SAMPLING__SEED"] == "3"
+    assert variables["AGENTKIT_DEVICE"] == "cpu"
+    assert variables["AGENTKIT_PROJECT"] == str(project)
+
+
+def test_every_public_name_resolves() -> None:
+    for name in agentkit.__all__:
+        assert getattr(agentkit, name) is not None
+    assert set(dir(agentkit)) == set(agentkit.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        agentkit.nothing  # noqa: B018
+    assert tool(double).name == "double"
+
+
+def test_importing_agentkit_loads_nothing_heavy() -> None:
+    code = "import agentkit, sys; print([m for m in ('torch', 'transformers', 'faiss', 'textual') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
