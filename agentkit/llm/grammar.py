@@ -249,10 +249,10 @@ def _copy_rules(name: str, source: Source) -> list[str]:
     terminals = [f"{name.upper()}_{n}" for n in range(len(source.pieces))]
     options += [f'"\\"" {terminal} "\\""' for terminal in terminals]
     rules = [f"{item}: " + " | ".join(options)]
-    rules += [
-        f"{terminal}: %regex {json.dumps({'substring_words': piece}, ensure_ascii=False)}"
-        for terminal, piece in zip(terminals, source.pieces, strict=True)
-    ]
+    for terminal, piece in zip(terminals, source.pieces, strict=True):
+        # the runs of words of a text include the empty one and blank space, which answer nothing
+        rules.append(f"{terminal}: {terminal}_RUN & /\\S(.*\\S)?/")
+        rules.append(f"{terminal}_RUN: %regex {json.dumps({'substring_words': piece}, ensure_ascii=False)}")
     if source.is_list:
         rules.append(f'{name}: "[" {item} (", " {item})* "]"')
     return rules
