@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """The separators of ``json.dumps``: what the model has seen, and no white space to loop on."""
 
+_SHORT_PIECE = 2_000
+"""Characters up to which the lexer can afford to intersect the runs of words of a text with a condition."""
 _BRANCHES = ("anyOf", "allOf", "oneOf", "prefixItems")
 
 
@@ -250,9 +252,11 @@ def _copy_rules(name: str, source: Source) -> list[str]:
     options += [f'"\\"" {terminal} "\\""' for terminal in terminals]
     rules = [f"{item}: " + " | ".join(options)]
     for terminal, piece in zip(terminals, source.pieces, strict=True):
-        # the runs of words of a text include the empty one and blank space, which answer nothing
-        rules.append(f"{terminal}: {terminal}_RUN & /\\S(.*\\S)?/")
-        rules.append(f"{terminal}_RUN: %regex {json.dumps({'substring_words': piece}, ensure_ascii=False)}")
+        run = f"%regex {json.dumps({'substring_words': piece}, ensure_ascii=False)}"
+        if len(piece) > _SHORT_PIECE:
+            rules.append(f"{terminal}: {run}")
+        else:  # the runs of words of a text include the empty one and blank space, which answer nothing
+            rules += [f"{terminal}: {terminal}_RUN & /\\S(.*\\S)?/", f"{terminal}_RUN: {run}"]
     if source.is_list:
         rules.append(f'{name}: "[" {item} (", " {item})* "]"')
     return rules
