@@ -92,8 +92,8 @@ def predict(weights: dict[str, Features], turn: dict[str, Any]) -> str:
     return max(scores, key=lambda option: scores[option])
 
 
-def report(weights: dict[str, Features], turns: list[dict[str, Any]], *, errors: bool) -> float:
-    """Print accuracy per class and return the overall one."""
+def report(weights: dict[str, Features], turns: list[dict[str, Any]], *, errors: bool) -> dict[str, str]:
+    """Print accuracy per class and return it."""
     right, total = Counter[str](), Counter[str]()
     for turn in turns:
         guess = predict(weights, turn)
@@ -104,21 +104,23 @@ def report(weights: dict[str, Features], turns: list[dict[str, Any]], *, errors:
     for route in sorted(total):
         print(f"  {route:<12}{right[route]:>3} of {total[route]}")
     accuracy = sum(right.values()) / sum(total.values())
-    print(f"  {'all':<12}{sum(right.values()):>3} of {sum(total.values())} = {accuracy:.3f}")
-    return accuracy
+    overall = f"{sum(right.values())} of {sum(total.values())} = {accuracy:.3f}"
+    print(f"  {'all':<12}{overall:>3}")
+    return {**{route: f"{right[route]} of {total[route]}" for route in sorted(total)}, "all": overall}
 
 
-def abstention(weights: dict[str, Features], asked: list[dict[str, Any]]) -> float:
+def abstention(weights: dict[str, Features], asked: list[dict[str, Any]]) -> str:
     """Print and return how often a question is answered from the knowledge base just where it can be."""
     answered = [(predict(weights, turn) == "knowledge", turn["route"] == "knowledge") for turn in asked]
     wrongly_answered = sum(guess and not truth for guess, truth in answered)
     wrongly_declined = sum(truth and not guess for guess, truth in answered)
     right = len(answered) - wrongly_answered - wrongly_declined
-    print(
-        f"  abstention  {right:>3} of {len(answered)} = {right / len(answered):.3f} "
+    text = (
+        f"{right} of {len(answered)} = {right / len(answered):.3f} "
         f"(answered without evidence {wrongly_answered}, declined with evidence {wrongly_declined})"
     )
-    return right / len(answered)
+    print(f"  abstention  {text}")
+    return text
 
 
 def ask_model(turns: list[dict[str, Any]]) -> None:
@@ -149,6 +151,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="fit on the tuning half and write the weights")
     parser.add_argument("--errors", action="store_true", help="print wrong turns of the tuning half")
     parser.add_argument("--model", action="store_true", help="report the chat model's own choice instead")
+    parser.add_argument("--summary", type=Path, help="write the reporting half's figures as JSON too")
     options = parser.parse_args()
     if options.model:
         ask_model([turn for turn in read(TURNS) if turn["split"] == "report"])
@@ -166,8 +169,14 @@ def main() -> None:
     report(weights, tune, errors=options.errors)
     abstention(weights, tune_asked)
     print("reporting half")
-    report(weights, [turn for turn in turns if turn["split"] == "report"], errors=False)
-    abstention(weights, [turn for turn in asked if turn["split"] == "report"])
+    rows = report(weights, [turn for turn in turns if turn["split"] == "report"], errors=False)
+    rows["abstention"] = abstention(weights, [turn for turn in asked if turn["split"] == "report"])
+    print("stress set: near misses, taken for neither fitting nor reporting")
+    rows["abstention, stress set"] = abstention(
+        weights, [turn for turn in asked if turn["split"] == "stress"]
+    )
+    if options.summary is not None:
+        options.summary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

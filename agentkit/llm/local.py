@@ -187,6 +187,12 @@ class LocalModel:
         except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
             self._pool.release(run.ledger)
             raise
+        except RuntimeError as error:  # torch's own: out of memory, a kernel that failed
+            self._pool.discard(run.ledger)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(
+                f"the model failed while decoding: {reason}", "try again, or a smaller model"
+            ) from error
         except BaseException:
             self._pool.discard(run.ledger)
             raise

@@ -22,6 +22,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agentkit.errors import UsageError
 from agentkit.llm.grounding import PATH, copied_parameters, mentions
 from agentkit.llm.protocol import Route
 from agentkit.messages import ToolSpec
@@ -35,6 +36,8 @@ _PAYLOAD = re.compile(r"[:\"“”«»‘]|(?<!\w)'|\n")
 """What sets off a text to work on from the request itself: a colon, quotation marks, a new line."""
 EXAMPLES = 2
 """Examples of a tool that its prompt shows."""
+_OPTIONS = ("knowledge", "chat", "decline")
+"""The options beside the tools."""
 _ROUTED_CHARACTERS = 2_000
 """The beginning of a turn says what is wanted; the rest is material."""
 
@@ -77,6 +80,11 @@ class EmbeddingRouter:
 
     def features(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> dict[str, Features]:
         """The signals of every option: tools by name, and ``knowledge``, ``chat``, ``decline``."""
+        reserved = next((tool.name for tool in tools if tool.name in _OPTIONS), None)
+        if reserved:
+            raise UsageError(
+                f"a tool cannot be called {reserved!r}: the router has an option of that name", "rename it"
+            )
         text = text[:_ROUTED_CHARACTERS]
         vector = self._embedder.embed([text])[0]
         known = 0.0 if answerable is None else answerable
