@@ -75,8 +75,10 @@ def load_weights(
         UsageError: Device and quantization do not fit together.
     """
     device_name = _device(device)
-    method = _method(quantize, device_name)
     origin, gguf = _locate(str(source))
+    if gguf is not None and quantize == "auto" and device_name == "cuda":
+        quantize = "none"  # bitsandbytes takes no GGUF weights
+    method = _method(quantize, device_name)
     label = name or str(source)
     tokenizer = _load_part(label, "AutoTokenizer", origin, gguf_file=gguf)
     options = _load_options(method, device_name, gguf)

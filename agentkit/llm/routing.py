@@ -1,10 +1,10 @@
 """Routing: what does a user turn need? Knowledge, a tool, small talk, or a polite no.
 
-A small model asked to choose between "answer" and five tools picks by position; its scores carry no signal worth
-mixing in (measured: docs/decisions/routing.md). The embedder's similarity does: a turn is compared with every
-tool's example turns and description, with phrases of small talk and with questions out of scope, and the knowledge
-base says how likely its passages answer it. A linear softmax over these features decides; its weights are shared
-by all tools, so a new tool needs examples, not training. `benchmarks/tune_routing.py` fits them.
+A small model asked to choose between "answer" and five tools does little better than chance, and its scores carry no
+signal worth mixing in (measured: docs/decisions/routing.md). The embedder's similarity does: a turn is compared with
+every tool's example turns and description, with phrases of small talk and with questions out of scope, and the
+knowledge base says how likely its passages answer it. A linear softmax over these features decides; its weights are
+shared by all tools, so a new tool needs examples, not training. `benchmarks/tune_routing.py` fits them.
 """
 
 from __future__ import annotations
