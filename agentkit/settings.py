@@ -98,7 +98,7 @@ class Settings(_Section):
     device: Device = "auto"
     """``auto`` takes CUDA where there is one."""
     quantize: Quantize = "auto"
-    """``auto``: nf4 on CUDA, the faster of int8 and int4 on this CPU."""
+    """``auto``: nf4 on CUDA, int4 on a CPU."""
     sampling: SamplingSettings = SamplingSettings()
     agent: AgentSettings = AgentSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()

@@ -86,9 +86,9 @@ def test_starter_system_prompt_is_short_enough_for_a_small_model() -> None:
         name="Lumi", company="Lantern & Loom", today="23 November 2026"
     )
     assert text.startswith(
-        "You are Lumi, the customer service assistant of Lantern & Loom. Today is 23 November 2026."
+        "You are Lumi, the friendly customer service assistant of Lantern & Loom. Today is 23 November 2026."
     )
-    assert 40 <= len(text.split()) <= 80
+    assert len(text.split()) <= 80
 
 
 def test_starter_passages_prompt_numbers_passages_and_ends_with_the_question() -> None:
@@ -102,12 +102,13 @@ def test_starter_passages_prompt_numbers_passages_and_ends_with_the_question() -
         {"number": 2, "document": "orders/refunds.md", "heading": "Refunds", "text": "Within 5 days."},
     ]
     template = load_prompt(STARTER, "passages")
-    assert template.render(passages=passages, question="How long?") == (
+    text = template.render(passages=passages, question="How long?")
+    assert text.startswith(
         "[1] Returns > Time (orders/returns.md)\nWithin 30 days.\n\n"
         "[2] Refunds (orders/refunds.md)\nWithin 5 days.\n\n"
-        "Question: How long?"
     )
-    assert template.render(passages=[], question="How long?") == "Question: How long?"
+    assert text.endswith("\nQuestion: How long?")
+    assert template.render(passages=[], question="How long?").endswith("\nQuestion: How long?")
 
 
 def test_starter_decline_offers_a_person() -> None:

@@ -21,13 +21,11 @@ def native_dtype(device: str = "cpu") -> torch.dtype:
 
 
 def fastest_kernel() -> Literal["int8", "int4"]:
-    """The faster weight-only kernel for decoding one token on this CPU (measured, docs/benchmarks.md).
+    """The faster weight-only kernel for decoding on a CPU: int4, with AVX2 and with AVX-512.
 
-    int4 reads half the bytes, but unpacking it pays only with AVX-512; with AVX2 int8 wins.
+    It keeps the greedy answers of the embedded model sane (docs/decisions/precision.md, docs/benchmarks.md).
     """
-    import torch
-
-    return "int4" if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else "int8"
+    return "int4"
 
 
 def packed_rows() -> int:
