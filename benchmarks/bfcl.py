@@ -144,7 +144,7 @@ def run(mode: str, limit: int, out: Path, quantize: str) -> None:
             file.flush()
 
 
-def report(out: Path, summary: Path | None) -> None:
+def report(out: Path, summary: Path | None, quantize: str) -> None:
     """Print the share of parsable and of correct calls by mode; write them to ``summary`` as JSON too."""
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     body: dict[str, dict[str, float]] = {}
@@ -183,7 +183,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.mode:
         run(options.mode, options.limit, options.out, options.quantize)
-    report(options.report or options.out, options.summary)
+    report(options.report or options.out, options.summary, options.quantize)
 
 
 if __name__ == "__main__":
