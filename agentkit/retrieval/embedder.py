@@ -103,6 +103,9 @@ class MiniLMEmbedder:
         if self._model is not None:
             return
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # it loads in a second
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
