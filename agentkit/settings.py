@@ -98,7 +98,7 @@ class Settings(_Section):
     device: Device = "auto"
     """``auto`` takes CUDA where there is one."""
     quantize: Quantize = "auto"
-    """``auto``: nf4 on CUDA, int4 on a CPU."""
+    """``auto``: nf4 on CUDA, int8 on a CPU."""
     sampling: SamplingSettings = SamplingSettings()
     agent: AgentSettings = AgentSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
