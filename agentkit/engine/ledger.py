@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from agentkit.engine.cache import cache_bytes, can_crop, head
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError
 
@@ -24,7 +24,7 @@ class Ledger:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self.ids: list[int] = []
-        self.cache: Any = DynamicCache(config=loaded.model.config)
+        self.cache: Any = loaded.new_cache()
         self.cached = 0
         """Leading ids whose keys and values are in the cache."""
         self.forward_passes = 0
@@ -61,43 +61,31 @@ class Ledger:
             raise ModelError(
                 f"the conversation is longer than the model's {length} tokens", "start a new session"
             )
-        with torch.inference_mode():
-            batch = torch.tensor([new], device=self._loaded.device)
-            out = self._loaded.model(
-                input_ids=batch, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-            )
+        logits = self._loaded.forward(new, self.cache)
         self.cached = len(self.ids)
         self.forward_passes += 1
-        return out.logits[0, -1].float()  # type: ignore[no-any-return]
+        return logits
 
     def fork(self, length: int) -> Ledger:
         """A new ledger with a copy of the first ``length`` cached ids."""
         other = Ledger(self._loaded)
-        if length and self._can_crop():
-            for index, layer in enumerate(self.cache.layers):
-                other.cache.update(
-                    layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone(), index
-                )
+        if length and can_crop(self.cache):
+            other.cache = head(self.cache, self._loaded.model.config, length)
             other.ids, other.cached = self.ids[:length], length
         return other
 
     def bytes(self) -> int:
         """Size of the cache."""
-        layers = [layer for layer in self.cache.layers if getattr(layer, "keys", None) is not None]
-        return sum(t.numel() * t.element_size() for layer in layers for t in (layer.keys, layer.values))
+        return cache_bytes(self.cache)
 
     def _roll_back(self, keep: int) -> None:
         if keep == self.cached:
             return
-        if keep and self._can_crop():
+        if keep and can_crop(self.cache):
             self.cache.crop(keep - self.cached)  # a negative count drops that many tokens
             self.cached = keep
         else:
-            self.cache, self.cached = DynamicCache(config=self._loaded.model.config), 0
-
-    def _can_crop(self) -> bool:
-        """Sliding-window layers have forgotten what a shorter prefix would need."""
-        return not any(getattr(layer, "is_sliding", False) for layer in self.cache.layers)
+            self.cache, self.cached = self._loaded.new_cache(), 0
 
 
 class LedgerPool:

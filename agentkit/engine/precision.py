@@ -28,8 +28,10 @@ def fastest_kernel() -> Literal["int8", "int4"]:
     return "int8"
 
 
-def packed_rows() -> int:
-    """Up to how many rows a packed product beats the plain one on this CPU."""
+def packed_rows(kernel: Literal["int8", "int4"]) -> int:
+    """Up to how many rows a packed product beats widening the weights first on this CPU."""
     import torch
 
-    return 8 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 3
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return 3
+    return 16 if kernel == "int8" else 64

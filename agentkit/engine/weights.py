@@ -5,14 +5,21 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentkit.engine.precision import fastest_kernel, native_dtype
 from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.settings import Device, Quantize
+
+if TYPE_CHECKING:
+    import torch
+
+    from agentkit.engine.decoder import Decoder
 
 
 @dataclass(slots=True)
@@ -21,32 +28,61 @@ class LoadedModel:
 
     name: str
     model: Any
-    """The transformers model."""
+    """The transformers model; its linears are packed where the quantization is a kernel of ours."""
+    decoder: Decoder | None
+    """The forward pass written out, where the architecture is one that it covers."""
     tokenizer: Any
     device: str
     quantization: str
     context_length: int
     eos_ids: frozenset[int]
+    parameters: int
 
     @property
     def vocab_size(self) -> int:
         """Rows of the output head; may exceed the tokenizer's vocabulary."""
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        return int(self.model.get_output_embeddings().out_features)
+
+    def new_cache(self) -> Any:
+        """An empty KV cache."""
+        from agentkit.engine.cache import new_cache
+
+        return new_cache(self.model.config)
+
+    def forward(self, ids: Sequence[int], cache: Any, *, every: bool = False) -> torch.Tensor:
+        """Append ``ids`` to the cache.
+
+        Returns:
+            The logits after the last id, shape (vocabulary,), or with ``every`` after each, (len(ids), vocabulary);
+            float32.
+        """
+        import torch
+
+        with torch.inference_mode():
+            new = torch.tensor(ids, device=self.device)
+            if self.decoder is not None:
+                return self.decoder(new, cache, every=every)
+            out = self.model(
+                input_ids=new[None], past_key_values=cache, use_cache=True, logits_to_keep=0 if every else 1
+            )
+            return (out.logits[0] if every else out.logits[0, -1]).float()  # type: ignore[no-any-return]
+
+    def forward_all(self, ids: Sequence[int]) -> torch.Tensor:
+        """Logits after each id of a text, (len(ids), vocabulary), float32."""
+        return self.forward(ids, self.new_cache(), every=True)
 
     def info(self) -> dict[str, Any]:
         """What `agentkit models info` prints."""
-        from agentkit.engine.kernels import packed_bytes
-
-        unique = {p.data_ptr(): p for p in self.model.parameters()}.values()
-        stored = sum(p.numel() * p.element_size() for p in unique)
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        stored = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
         return {
             "name": self.name,
             "architecture": type(self.model).__name__,
-            "parameters": int(self.model.num_parameters()),
+            "parameters": self.parameters,
             "device": self.device,
             "quantization": self.quantization,
             "weight_bytes": stored,
-            "packed_bytes": packed_bytes(self.model),
+            "forward_pass": "transformers" if self.decoder is None else "agentkit",
             "context_length": self.context_length,
             "vocabulary": self.vocab_size,
         }
@@ -86,12 +122,30 @@ def load_weights(
     if adapter is not None:
         model = _with_adapter(model, adapter, merge=not method.startswith(("nf4", "bnb")))
     model.eval().requires_grad_(False)
-    if method in ("int8", "int4"):
-        from agentkit.engine.kernels import pack_linears
-
-        pack_linears(model, 8 if method == "int8" else 4)
+    parameters = int(model.num_parameters())
+    decoder = _decoder(model, method)
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
-    return LoadedModel(label, model, tokenizer, device_name, method, context, _eos_ids(model, tokenizer))
+    return LoadedModel(
+        label, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
+    )
+
+
+def _decoder(model: Any, method: str) -> Decoder | None:
+    """The written-out forward pass, if it fits the model; packs the model's linears where ``method`` asks for it."""
+    from agentkit.engine.decoder import Decoder
+    from agentkit.engine.kernels import pack_linears
+
+    bits = {"int8": 8, "int4": 4}.get(method)
+    decoder = None
+    if bits or method == "none":  # bitsandbytes brings its own linears
+        with contextlib.suppress(NotImplementedError):
+            decoder = Decoder(model)
+    if decoder is not None and decoder.agrees():
+        decoder.join(bits)
+        return decoder
+    if bits:
+        pack_linears(model, bits)
+    return None
 
 
 def _device(device: Device) -> str:

@@ -1,0 +1,120 @@
+"""Keys and values of one conversation, in buffers that grow by doubling.
+
+transformers' own cache concatenates: every new token copies the whole conversation. Here it copies one token, and
+rolling back is forgetting a length. Sliding-window layers keep every token too, so that they roll back as well; the
+window is in the attention mask. What has a recurrent state instead (Mamba, LFM2 …) keeps transformers' layers, and
+the ledger takes snapshots of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+FIRST_CAPACITY = 256
+"""Tokens a buffer holds at first."""
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
+    """One layer's keys and values, each of shape (1, heads, length, head size)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+        self._capacity = 0
+        self._buffers: tuple[Tensor, ...] = ()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append (1, heads, new, head size) keys and values; returns all of them, as views."""
+        start, new = self.length, key_states.shape[-2]
+        end = self.length = start + new
+        if end > self._capacity:
+            self._grow(key_states, value_states)
+        keys, values = self._buffers
+        keys.narrow(2, start, new).copy_(key_states)
+        values.narrow(2, start, new).copy_(value_states)
+        self.keys, self.values = keys.narrow(2, 0, end), values.narrow(2, 0, end)
+        return self.keys, self.values
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last ``-tokens_to_remove`` tokens (a negative count, as transformers has it)."""
+        self.length += tokens_to_remove
+        if self._buffers:
+            self.keys, self.values = (buffer.narrow(2, 0, self.length) for buffer in self._buffers)
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def head(self, length: int) -> GrowingLayer:
+        """A copy of the first ``length`` tokens."""
+        other = GrowingLayer()
+        if self._buffers and length:
+            other.update(*(buffer.narrow(2, 0, length) for buffer in self._buffers))
+        return other
+
+    def bytes(self) -> int:
+        """Size of the buffers."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)
+
+    def _grow(self, keys: Tensor, values: Tensor) -> None:
+        """Move to buffers of at least ``self.length`` tokens, shaped like these keys and values."""
+        self._capacity = max(FIRST_CAPACITY, 1 << (self.length - 1).bit_length())
+        grown = tuple(s.new_empty((*s.shape[:2], self._capacity, s.shape[3])) for s in (keys, values))
+        for before, after in zip(self._buffers, grown, strict=False):
+            after[:, :, : before.shape[2]] = before
+        self._buffers = grown
+        self.is_initialized = True
+
+
+def new_cache(config: Any) -> Cache:
+    """An empty cache for a model of this configuration."""
+    cache = DynamicCache(config=config)
+    cache.layers = [
+        GrowingLayer() if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) else layer
+        for layer in cache.layers
+    ]
+    if cache.layer_class_to_replicate is not None:
+        cache.layer_class_to_replicate = GrowingLayer
+    return cache
+
+
+def can_crop(cache: Cache) -> bool:
+    """Whether the cache can be rolled back to any length."""
+    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+
+
+def head(cache: Cache, config: Any, length: int) -> Cache:
+    """A copy of the first ``length`` tokens of a cache that `can_crop`."""
+    other = new_cache(config)
+    other.layers = [layer.head(length) for layer in cache.layers]
+    return other
+
+
+def snapshot(cache: Cache) -> Cache:
+    """A copy of all of it."""
+    return copy.deepcopy(cache)
+
+
+def cache_bytes(cache: Cache) -> int:
+    """Size of the cache in memory."""
+    total = 0
+    for layer in cache.layers:
+        if isinstance(layer, GrowingLayer):
+            total += layer.bytes()
+        else:
+            total += sum(t.numel() * t.element_size() for t in _tensors(vars(layer)))
+    return total
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    return []

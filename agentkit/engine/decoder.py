@@ -1,0 +1,272 @@
+"""The forward pass of Llama-class models, written out.
+
+transformers' modules serve training and every architecture; per token they cost more than the arithmetic of a small
+model. Here queries, keys and values are one product, gate and up another, a token's attention runs over grouped heads
+without repeating them, and rotary tables are computed once. The models are recognised by their parts, and a probe
+compares the first logits with those of transformers: what does not agree is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # as torch's own documentation calls it
+
+from agentkit.engine.cache import GrowingLayer, new_cache
+from agentkit.engine.kernels import Int8Embedding, Int8Linear, Joined, Part, pack, packs
+
+_KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
+"""Model types whose layers are what `_Layer` says; any other runs through transformers."""
+_FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
+"""Rotary tables that do not depend on the length of the conversation."""
+_Product = Callable[[Tensor], Tensor]
+"""A linear's bound ``forward``: a module's call costs as much as a small product."""
+_PROBE = 12
+"""Tokens of the comparison with transformers."""
+_TOLERANCE = 0.1
+"""Relative difference of logits. Two orders of summation in bf16 differ by 0.01 to 0.03, two models by 1."""
+
+
+class _Norm:
+    """Root mean square norm (arXiv:1910.07467)."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self.weight = weight
+        self._eps = eps
+        self._shape = (2 * weight.shape[0],)
+        self._twice = torch.cat((weight, weight))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or x.device.type != "cpu":
+            return F.rms_norm(x, self.weight.shape, self.weight, self._eps)
+        # torch has one kernel for the layer norm on the CPU and a dozen small ones for this. The mean of a row
+        # beside its negative is zero and its variance their mean square: what is left is this norm.
+        return F.layer_norm(torch.cat((x, -x), -1), self._shape, self._twice, None, self._eps)[
+            ..., : self.weight.shape[0]
+        ]
+
+
+@dataclass(slots=True)
+class _Layer:
+    kind: str
+    """``full_attention`` or ``sliding_attention``."""
+    scaling: float
+    qkv: _Product
+    out: _Product
+    gate_up: _Product
+    down: _Product
+    before_attention: _Norm
+    after_attention: _Norm | None
+    before_mlp: _Norm
+    after_mlp: _Norm | None
+    query: _Norm | None
+    key: _Norm | None
+
+
+class Decoder:
+    """A causal language model's forward pass over one conversation.
+
+    Raises:
+        NotImplementedError: The model is of a kind that this pass does not cover.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = model.config.get_text_config()
+        if config.model_type not in _KNOWN or getattr(config, "use_bidirectional_attention", False):
+            raise NotImplementedError(config.model_type)
+        inner = model.model
+        self._model = model
+        self._config = config
+        self._plus_one = config.model_type.startswith("gemma")
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads
+        self._size = getattr(config, "head_dim", None) or config.hidden_size // self._heads
+        self._window = getattr(config, "sliding_window", None)
+        self._softcap = getattr(config, "final_logit_softcapping", None)
+        self._activation: Callable[[Tensor], Tensor] = inner.layers[0].mlp.act_fn
+        kind = "full_attention" if self._window is None else "sliding_attention"
+        kinds = getattr(config, "layer_types", None) or [kind] * config.num_hidden_layers
+        if set(kinds) - {"full_attention", "sliding_attention"}:
+            raise NotImplementedError(f"layers {sorted(set(kinds))}")
+        self._layers = [self._layer(*pair) for pair in zip(inner.layers, kinds, strict=True)]
+        self._final = self._norm(inner.norm)
+        self._embed = inner.embed_tokens
+        self._head = model.get_output_embeddings()
+        self._rotary = {kind: self._rotary_tables(inner.rotary_emb, kind) for kind in set(kinds)}
+
+    def __call__(self, ids: Tensor, cache: Any, *, every: bool = False) -> Tensor:
+        """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
+        n, start = len(ids), cache.layers[0].length
+        x = self._embed(ids)
+        tables = {
+            kind: (cos[start : start + n], sin[start : start + n])
+            for kind, (cos, sin) in self._rotary.items()
+        }
+        masks = {kind: self._mask(kind, start, n, x.device) for kind in tables}
+        for layer, held in zip(self._layers, cache.layers, strict=True):
+            y = self._attend(layer, layer.before_attention(x), held, *tables[layer.kind], masks[layer.kind])
+            x = x + (y if layer.after_attention is None else layer.after_attention(y))
+            gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, dim=-1)
+            y = layer.down(self._activation(gate) * up)
+            x = x + (y if layer.after_mlp is None else layer.after_mlp(y))
+        x = self._final(x if every else x[-1])
+        logits: Tensor = self._head(x).float()
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits
+
+    def _attend(
+        self, layer: _Layer, x: Tensor, held: GrowingLayer, cos: Tensor, sin: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        n, heads, groups = len(x), self._heads, self._kv_heads
+        qk, v = layer.qkv(x).view(n, -1, self._size).split_with_sizes((heads + groups, groups), 1)
+        if layer.query is not None and layer.key is not None:
+            qk = torch.cat((layer.query(qk[:, :heads]), layer.key(qk[:, heads:])), dim=1)
+        # Rotation of the two halves: the sign of the swapped first half is in the table of sines.
+        qk = torch.addcmul(qk * cos, qk.roll(self._size // 2, -1), sin)
+        q, k = qk.split_with_sizes((heads, groups), 1)
+        keys, values = held.update(k.transpose(0, 1)[None], v.transpose(0, 1)[None])
+        if n == 1:
+            # The heads of a group are rows over the same keys: nothing is repeated, nothing needs a causal mask.
+            query = q.view(1, groups, heads // groups, self._size)
+            if mask is not None:
+                keys, values = keys[:, :, -mask.shape[-1] :], values[:, :, -mask.shape[-1] :]
+            y = F.scaled_dot_product_attention(query, keys, values, scale=layer.scaling)
+            return layer.out(y.view(1, -1))
+        query = q.transpose(0, 1)[None]
+        y = F.scaled_dot_product_attention(
+            query,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=layer.scaling,
+            enable_gqa=heads != groups,
+        )
+        return layer.out(y[0].transpose(0, 1).reshape(n, -1))
+
+    def _mask(self, kind: str, start: int, n: int, device: torch.device) -> Tensor | None:
+        """Which of the ``start + n`` tokens each new one sees; none where torch's causal attention does it.
+
+        For a single token it stands only for how many of the last tokens are seen.
+        """
+        total = start + n
+        window = self._window if kind == "sliding_attention" else None
+        if window is None or total <= window:
+            if start == 0 or n == 1:
+                return None
+            return torch.ones(n, total, dtype=torch.bool, device=device).tril(start)
+        if n == 1:
+            return torch.ones(1, window, dtype=torch.bool, device=device)
+        return torch.ones(n, total, dtype=torch.bool, device=device).tril(start).triu(start - window + 1)
+
+    def _layer(self, source: Any, kind: str) -> _Layer:
+        attention, mlp = source.self_attn, source.mlp
+        sandwich = hasattr(source, "pre_feedforward_layernorm")
+        after = self._norm(source.post_attention_layernorm)
+        return _Layer(
+            kind,
+            attention.scaling,
+            Joined([attention.q_proj, attention.k_proj, attention.v_proj]).forward,
+            attention.o_proj.forward,
+            Joined([mlp.gate_proj, mlp.up_proj]).forward,
+            mlp.down_proj.forward,
+            self._norm(source.input_layernorm),
+            after if sandwich else None,
+            self._norm(source.pre_feedforward_layernorm) if sandwich else after,
+            self._norm(source.post_feedforward_layernorm) if sandwich else None,
+            self._norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
+            self._norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
+        )
+
+    def _norm(self, norm: Any) -> _Norm:
+        weight = norm.weight.detach()
+        eps = getattr(norm, "variance_epsilon", None) or norm.eps
+        return _Norm(weight + 1 if self._plus_one else weight, eps)
+
+    def _rotary_tables(self, rotary: Any, kind: str) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines of every position, each of shape (context, 1, head size)."""
+        types = getattr(rotary, "rope_type", "default")
+        if (types.get(kind) if isinstance(types, dict) else types) not in _FIXED_ROPE:
+            raise NotImplementedError(f"rotary embedding {types}")
+        weight = self._final.weight
+        positions = torch.arange(self._config.max_position_embeddings, device=weight.device)[None]
+        probe = weight.new_empty(1)
+        cos, sin = rotary(probe, positions, kind) if isinstance(types, dict) else rotary(probe, positions)
+        if cos.shape[-1] != self._size:
+            raise NotImplementedError("partial rotary embedding")
+        sign = torch.ones(self._size, dtype=sin.dtype, device=sin.device)
+        sign[: self._size // 2] = -1
+        return cos[0].unsqueeze(1), (sin[0] * sign).unsqueeze(1)
+
+    def agrees(self) -> bool:
+        """Whether the logits of a probe are those of transformers' forward pass."""
+        # Spread over the vocabulary: the first ids are control tokens, on which bf16 models are erratic.
+        spread = torch.arange(1, _PROBE + 1, device=self._final.weight.device)
+        ids = spread * self._config.vocab_size // (_PROBE + 2)
+        with torch.inference_mode():
+            ours = self(ids, new_cache(self._model.config), every=True)
+            theirs = self._model(input_ids=ids[None]).logits[0].float()
+        return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())
+
+    def join(self, bits: int | None) -> None:
+        """Replace the joined linears by one linear each, packed to ``bits`` or plain, in transformers' model too.
+
+        The output head stays int8 under int4: its error goes straight into the logits. Embeddings that are tied to
+        it are read from its int8 rows, so that the table is not held twice.
+        """
+        for layer, source in zip(self._layers, self._model.model.layers, strict=True):
+            attention, mlp = source.self_attn, source.mlp
+            layer.qkv = _joined(attention, ("q_proj", "k_proj", "v_proj"), bits).forward
+            layer.gate_up = _joined(mlp, ("gate_proj", "up_proj"), bits).forward
+            layer.out = _joined(attention, ("o_proj",), bits).forward
+            layer.down = _joined(mlp, ("down_proj",), bits).forward
+        if bits is None or not packs(self._head):
+            return
+        tied = self._head.weight is self._embed.weight
+        dtype = self._head.weight.dtype
+        self._head = pack([self._head], 8)
+        self._model.set_output_embeddings(self._head)
+        if tied and isinstance(self._head, Int8Linear) and type(self._embed) is nn.Embedding:
+            self._embed = self._model.model.embed_tokens = Int8Embedding(self._head, dtype)
+
+
+def _joined(owner: Any, names: tuple[str, ...], bits: int | None) -> nn.Module:
+    """One linear for the named ones, which become views of it."""
+    linears = [getattr(owner, name) for name in names]
+    if not all(packs(linear) if bits else type(linear) is nn.Linear for linear in linears):
+        return Joined(linears) if len(linears) > 1 else linears[0]
+    if bits is None:
+        return linears[0] if len(linears) == 1 else _plain(linears)
+    whole = pack(linears, bits)
+    start = 0
+    for name, linear in zip(names, linears, strict=True):
+        setattr(owner, name, whole if len(names) == 1 else Part(whole, start, start + linear.out_features))
+        start += linear.out_features
+    return whole
+
+
+def _plain(linears: list[nn.Linear]) -> nn.Linear:
+    """The linears' weights below each other; theirs become views of it."""
+    first = linears[0]
+    whole = nn.Linear(1, 1, bias=False)
+    whole.weight = nn.Parameter(
+        torch.cat([linear.weight.detach() for linear in linears]), requires_grad=False
+    )
+    if first.bias is not None:
+        whole.bias = nn.Parameter(
+            torch.cat([linear.bias.detach() for linear in linears]), requires_grad=False
+        )
+    start = 0
+    for linear in linears:
+        stop = start + linear.out_features
+        linear.weight = nn.Parameter(whole.weight[start:stop], requires_grad=False)
+        if first.bias is not None:
+            linear.bias = nn.Parameter(whole.bias[start:stop], requires_grad=False)
+        start = stop
+    whole.in_features, whole.out_features = first.in_features, start
+    return whole
