@@ -7,13 +7,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from agentkit.engine.decode import FinishReason, Sampler, Tokens, decode, is_looping
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.weights import LoadedModel
-from agentkit.errors import ModelError, UsageError
+from agentkit.errors import AgentkitError, ModelError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.detokenize import TextStream
 from agentkit.llm.encoding import ChatEncoder
@@ -34,6 +35,7 @@ class _Run:
     cached_tokens: int
     started: float
     passes_before: int
+    relieved_before: int
     cancel: threading.Event | None
     sampling: SamplingSettings
     sampler: Sampler
@@ -71,7 +73,9 @@ class LocalModel:
         self._router = router
         self._encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
         self._pool = LedgerPool(loaded)
-        self._forward = threading.RLock()
+        # Every forward pass runs here, one at a time, whichever thread asks: torch keeps a team of workers per
+        # calling thread.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"agentkit-{loaded.name}")
         self._compiler: GrammarCompiler | None = None
 
     @property
@@ -187,7 +191,10 @@ class LocalModel:
         except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
             self._pool.release(run.ledger)
             raise
-        except RuntimeError as error:  # torch's own: out of memory, a kernel that failed
+        except AgentkitError:
+            self._pool.discard(run.ledger)
+            raise
+        except Exception as error:  # whatever the model's thread died of ends this turn, and no other
             self._pool.discard(run.ledger)
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(
@@ -253,7 +260,8 @@ class LocalModel:
         started = time.perf_counter()
         ledger, cached = self._pool.acquire(prompt)
         sampler = Sampler(sampling, self._loaded.device)
-        return _Run(ledger, len(prompt), cached, started, ledger.forward_passes, cancel, sampling, sampler)
+        before = ledger.forward_passes, ledger.relieved
+        return _Run(ledger, len(prompt), cached, started, *before, cancel, sampling, sampler)
 
     def _decode(self, run: _Run, grammar: Grammar | None) -> Iterator[tuple[int, ...]]:
         """Tokens as they are decoded; sets ``run.finish``."""
@@ -267,8 +275,7 @@ class LocalModel:
             cancel=run.cancel,
         )
         while True:
-            with self._forward:  # one model, one forward pass at a time
-                step = next(steps)
+            step = self._thread.submit(next, steps).result()
             if not isinstance(step, Tokens):
                 run.finish = step
                 return
@@ -335,6 +342,7 @@ class LocalModel:
         call = _parse_call(written, choice)
         if not said:
             self._encoder.remember(hermes.call(call), ids)
+        yield from self._relieved(run)
         yield ToolCallProposed(call)
         yield Completion(said, (call,), run.usage(), "tool_calls")
 
@@ -343,10 +351,17 @@ class LocalModel:
         return ids[:-1] if ids and ids[-1] in self._loaded.eos_ids else ids
 
     def _done(self, run: _Run, text: str) -> Iterator[ModelEvent]:
+        yield from self._relieved(run)
         if run.finish == "length":
             yield Notice("truncated", f"the answer was cut after {run.completion_tokens} tokens")
         reason = "stop" if run.finish == "grammar" else run.finish
         yield Completion(text, (), run.usage(), reason)
+
+    @staticmethod
+    def _relieved(run: _Run) -> Iterator[Notice]:
+        if run.ledger.relieved > run.relieved_before:
+            cause = "memory ran out: the caches of other conversations were dropped and the step was repeated"
+            yield Notice("memory", cause)
 
 
 def _parse_call(written: str, choice: list[ToolSpec]) -> ToolCall:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
+from agentkit.engine.cache import can_crop
 from agentkit.engine.decode import Sampler, Tokens, decode, is_looping
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.weights import LoadedModel
@@ -207,3 +209,75 @@ def test_truncate_and_fork(tiny: LoadedModel) -> None:
     ledger.truncate(5)
     assert (ledger.ids, ledger.cached) == (list(range(10, 15)), 5)
     assert copy.cached == 12
+
+
+@pytest.fixture(scope="module")
+def recurrent() -> LoadedModel:
+    """A model with a state that no crop brings back."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        layer_types=["conv", "full_attention", "conv"],
+        initializer_range=0.3,
+    )
+    model = Lfm2ForCausalLM(config).eval().requires_grad_(False)
+    return LoadedModel("recurrent", model, None, None, "cpu", "none", 256, frozenset(), 0)
+
+
+@pytest.mark.parametrize("budget", [0, 30_000, 1 << 30])
+def test_reuse_changes_no_token_of_a_recurrent_model(recurrent: LoadedModel, budget: int) -> None:
+    assert not can_crop(recurrent.new_cache())
+    pool = LedgerPool(recurrent, budget)
+    for prompt in PROMPTS * 2:
+        assert generate(recurrent, prompt, pool) == generate(recurrent, prompt)
+    assert sum(ledger.bytes() for ledger in pool._ledgers) <= budget
+
+
+def test_a_recurrent_model_returns_to_where_the_turn_began(recurrent: LoadedModel) -> None:
+    pool = LedgerPool(recurrent)
+    prompt = list(range(10, 90))
+    answer = generate(recurrent, prompt, pool)
+    for wanted, following in (
+        (len(prompt) - 1, prompt),  # the same again
+        (len(prompt) - 1, [*prompt, 7, 8]),  # another answer
+        (len(prompt) + len(answer) - 1, [*prompt, *answer, 9]),  # the answer kept
+    ):
+        generate(recurrent, prompt, pool)
+        ledger, cached = pool.acquire(following)
+        assert cached == wanted
+        pool.release(ledger)
+
+
+def test_memory_that_ran_out_is_freed_and_the_step_repeated(
+    tiny: LoadedModel, recurrent: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = LoadedModel.forward
+    for loaded in (tiny, recurrent):
+        prompt = list(range(10, 60))
+        expected = generate(loaded, prompt)
+        for failing in (1, 2, 5):
+            passes = 0
+
+            def scarce(self: LoadedModel, ids: Sequence[int], cache: Any, fails: int = failing) -> Any:
+                nonlocal passes
+                passes += 1
+                result = forward(self, ids, cache)
+                if passes == fails:
+                    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+                return result
+
+            pool = LedgerPool(loaded)
+            generate(loaded, [400, 401, 402], pool)
+            with monkeypatch.context() as patch:
+                patch.setattr(LoadedModel, "forward", scarce)
+                assert generate(loaded, prompt, pool) == expected
+            (ledger,) = pool._ledgers
+            assert ledger.relieved == 1

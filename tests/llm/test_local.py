@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from agentkit.engine.ledger import LedgerPool
+from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.encoding import ChatEncoder
@@ -273,3 +274,83 @@ def test_render_is_what_a_turn_starts_from(smollm: LocalModel) -> None:
         ids
     )
     assert hermes.OPEN in smollm.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("broken"), RuntimeError("a kernel failed\nat length"), KeyError()]
+)
+def test_a_crash_of_the_model_ends_only_its_turn(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    messages = [{"role": "user", "content": "Name three colours."}]
+    before = smollm.chat(messages, max_new_tokens=8).text
+    forward = LoadedModel.forward
+    passes = 0
+
+    def failing(self: LoadedModel, *args: Any, **options: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        if passes == 3:
+            raise error
+        return forward(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadedModel, "forward", failing)
+        with pytest.raises(ModelError, match="failed while decoding") as caught:
+            smollm.chat(messages, max_new_tokens=8)
+    assert "\n" not in str(caught.value)
+    assert smollm.chat(messages, max_new_tokens=8).text == before
+
+
+@pytest.mark.parametrize("message", ["DefaultCPUAllocator: can't allocate memory", None])
+def test_out_of_memory_frees_other_caches_and_tries_once_more(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch, message: str | None
+) -> None:
+    messages = [{"role": "user", "content": "Name three colours."}]
+    before = smollm.chat(messages, max_new_tokens=8)
+    smollm.chat([{"role": "user", "content": "Another conversation"}], max_new_tokens=2)
+    forward = LoadedModel.forward
+    passes, failures = 0, {3}
+
+    def failing(self: LoadedModel, ids: Any, cache: Any, **options: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        result = forward(self, ids, cache, **options)  # the cache has grown when memory runs out
+        if passes in failures:
+            raise RuntimeError(message) if message else MemoryError
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadedModel, "forward", failing)
+        events = list(smollm.stream(messages, max_new_tokens=8))
+        assert events[-1].text == before.text  # type: ignore[union-attr]
+        assert [event.code for event in events if isinstance(event, Notice)] == ["memory", "truncated"]
+        assert len(smollm._pool._ledgers) == 1
+        failures |= set(range(passes + 1, passes + 100))
+        with pytest.raises(ModelError, match="failed while decoding"):
+            smollm.chat(messages, max_new_tokens=8)
+    assert smollm.chat(messages, max_new_tokens=8).text == before.text
+
+
+def test_every_forward_pass_runs_in_the_models_own_thread(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, threads = LoadedModel.forward, set()
+
+    def watched(self: LoadedModel, *args: Any, **options: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return forward(self, *args, **options)
+
+    monkeypatch.setattr(LoadedModel, "forward", watched)
+    callers = [
+        threading.Thread(
+            target=smollm.chat, args=([{"role": "user", "content": text}],), kwargs={"max_new_tokens": 3}
+        )
+        for text in ("one", "two", "three")
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(threads) == 1
+    assert threads.pop().startswith("agentkit-")
