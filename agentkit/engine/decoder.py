@@ -38,16 +38,18 @@ class _Norm:
         self.weight = weight
         self._eps = eps
         self._shape = (2 * weight.shape[0],)
-        self._twice = torch.cat((weight, weight))
+        self._dtype = weight.dtype
+        self._weight = weight.float()
+        self._twice = torch.cat((self._weight, self._weight))
 
     def __call__(self, x: Tensor) -> Tensor:
         if len(x) > 1 or x.device.type != "cpu":
-            return F.rms_norm(x, self.weight.shape, self.weight, self._eps)
+            return F.rms_norm(x.float(), self.weight.shape, self._weight, self._eps).to(self._dtype)
         # torch has one kernel for the layer norm on the CPU and a dozen small ones for this. The mean of a row
         # beside its negative is zero and its variance their mean square: what is left is this norm.
-        return F.layer_norm(torch.cat((x, -x), -1), self._shape, self._twice, None, self._eps)[
-            ..., : self.weight.shape[0]
-        ]
+        x = x.float()
+        twice = F.layer_norm(torch.cat((x, -x), -1), self._shape, self._twice, None, self._eps)
+        return twice[..., : self.weight.shape[0]].to(self._dtype)
 
 
 @dataclass(slots=True)
@@ -101,7 +103,9 @@ class Decoder:
     def __call__(self, ids: Tensor, cache: Any, *, every: bool = False) -> Tensor:
         """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
         n, start = len(ids), cache.layers[0].length
-        x = self._embed(ids)
+        # Sums stay in float32: in bf16 a few tokens with huge activations drown the rest, and the same conversation,
+        # read in other portions, would answer differently.
+        x = self._embed(ids).float()
         tables = {
             kind: (cos[start : start + n], sin[start : start + n])
             for kind, (cos, sin) in self._rotary.items()
