@@ -98,7 +98,7 @@ class Settings(_Section):
     device: Device = "auto"
     """``auto`` takes CUDA where there is one."""
     quantize: Quantize = "auto"
-    """``auto``: nf4 on CUDA, int8 on a CPU."""
+    """``auto``: nf4 on CUDA; on a CPU int4 for weights from a 4-bit file, else int8."""
     sampling: SamplingSettings = SamplingSettings()
     agent: AgentSettings = AgentSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()

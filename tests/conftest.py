@@ -35,3 +35,21 @@ def smollm() -> LocalModel:
 
     model = load_model("smollm2-135m", adapter="none")
     return LocalModel(model._loaded)
+
+
+@pytest.fixture(scope="session")
+def exact_smollm() -> LocalModel:
+    """The embedded model in float32: bf16 rounds a token read alone otherwise than one read among others.
+
+    What the cache must not change can be told from what rounding changes only here.
+    """
+    import torch
+
+    from agentkit.assets import asset_path
+    from agentkit.engine import weights
+    from agentkit.llm.local import LocalModel
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "native_dtype", lambda device="cpu": torch.float32)
+        loaded = weights.load_weights(asset_path("smollm2-135m"), device="cpu", quantize="none")
+    return LocalModel(loaded)

@@ -21,6 +21,8 @@ INT4_GROUP = 32
 WIDTH = 32
 """The kernels read whole vectors: for a width that is no multiple of them they read past the end, and crash."""
 
+_LOSSLESS, _SAMPLES, _SAMPLE_ROWS, _TALL = 0.01, 12, 64, 16_384
+
 
 class Int8Linear(nn.Module):
     """Symmetric int8 weights, one bf16 scale per output row."""
@@ -140,6 +142,22 @@ class Int8Embedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """(…) ids to (…, hidden)."""
         return self.head.packed[ids].to(self._dtype) * self.head.scale[ids].to(self._dtype).unsqueeze(-1)
+
+
+def fits_int4(model: nn.Module) -> bool:
+    """Whether int4 changes the model's weights by no more than bf16 rounds anyway: those of a 4-bit GGUF file.
+
+    Such a file's blocks are `INT4_GROUP` weights on sixteen levels, which packing finds again. Weights that were
+    trained on, or never lay on such a grid, would lose about a tenth; a sample of the linears tells.
+    """
+    linears = [m for m in model.modules() if type(m) is nn.Linear and m.in_features % INT4_GROUP == 0]
+    body = [linear for linear in linears if linear.weight.shape[0] < _TALL][
+        :: max(1, len(linears) // _SAMPLES)
+    ]
+    rows = [linear.weight.detach()[:_SAMPLE_ROWS].float() for linear in body]
+    return bool(rows) and all(
+        (Int4Linear(w).widened(torch.float32) - w).norm() <= _LOSSLESS * w.norm() for w in rows
+    )
 
 
 def packs(linear: nn.Module) -> bool:

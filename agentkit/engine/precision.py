@@ -20,14 +20,6 @@ def native_dtype(device: str = "cpu") -> torch.dtype:
     return torch.float32
 
 
-def fastest_kernel() -> Literal["int8", "int4"]:
-    """The faster weight-only kernel that keeps greedy answers sane on a CPU: int8.
-
-    int4 is a little faster but loses the thread of a 135M model (docs/decisions/precision.md).
-    """
-    return "int8"
-
-
 def packed_rows(kernel: Literal["int8", "int4"]) -> int:
     """Up to how many rows a packed product beats widening the weights first on this CPU."""
     import torch

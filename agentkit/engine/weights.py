@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentkit.engine.precision import fastest_kernel, native_dtype
+from agentkit.engine.precision import native_dtype
 from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.settings import Device, Quantize
 
@@ -102,7 +102,7 @@ def load_weights(
         source: A folder in transformers form, a ``.gguf`` file, or a hub id.
         name: How the model is called in messages; defaults to ``source``.
         device: ``auto`` takes CUDA where there is one.
-        quantize: ``auto`` is nf4 on CUDA and `fastest_kernel` on the CPU.
+        quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8.
         adapter: Folder of a PEFT LoRA adapter, merged into the weights before they are packed.
 
     Raises:
@@ -122,6 +122,10 @@ def load_weights(
     if adapter is not None:
         model = _with_adapter(model, adapter, merge=not method.startswith(("nf4", "bnb")))
     model.eval().requires_grad_(False)
+    if method == "auto":
+        from agentkit.engine.kernels import fits_int4
+
+        method = "int4" if fits_int4(model) else "int8"
     parameters = int(model.num_parameters())
     decoder = _decoder(model, method)
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
@@ -157,11 +161,12 @@ def _device(device: Device) -> str:
 
 
 def _method(quantize: Quantize, device: str) -> str:
+    """The quantization by its full name; ``auto`` stays open on the CPU, where the weights decide."""
     if device == "cuda":
         if quantize == "int4":
             raise UsageError("int4 is a CPU kernel", "use --quantize nf4 or int8 on CUDA")
         return {"auto": "nf4", "int8": "bnb-int8"}.get(quantize, quantize)
-    return fastest_kernel() if quantize == "auto" else quantize
+    return quantize
 
 
 def _locate(source: str) -> tuple[str, str | None]:
