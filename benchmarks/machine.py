@@ -1,0 +1,52 @@
+"""What every benchmark says about where it ran."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "benchmarks"
+PEERS = ("transformers", "llama-cpp-python", "smolagents", "bitsandbytes")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, threads and versions."""
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "bf16_native": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: version(name) for name in PEERS},
+    }
+
+
+def version(project: str) -> str:
+    try:
+        return metadata.version(project)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def read_bandwidth(megabytes: int = 400, runs: int = 7) -> float:
+    """Bytes a second that all threads together read from memory: the best of a few sums over a large buffer."""
+    buffer = torch.ones(megabytes * 250_000)
+    best = 0.0
+    for _ in range(runs):
+        started = time.perf_counter()
+        buffer.sum()
+        best = max(best, buffer.numel() * 4 / (time.perf_counter() - started))
+    return best
+
+
+def write(name: str, body: dict[str, Any]) -> None:
+    """Keep a result under docs/benchmarks/."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / name).write_text(json.dumps({"machine": machine(), **body}, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,201 @@
+"""Ten steps of a tool loop with a tool prompt of about 1,500 tokens, against smolagents' TransformersModel.
+
+    python benchmarks/tool_loop.py               # prints a table, writes docs/benchmarks/tool_loop.json
+
+Both get the same system prompt, question, calls and tool results, and write as many tokens a step: agentkit makes a
+call under the tools' grammar, smolagents generates exactly as many tokens from the same messages, and agentkit's call
+goes into both histories. What smolagents writes is thrown away: only its work is measured, not its wisdom.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+from machine import write
+
+from agentkit import load_model
+from agentkit.assets import asset_path
+from agentkit.llm.formats import hermes
+from agentkit.messages import Message, ToolSpec
+
+STEPS = 10
+PROMPT = "You are the assistant of a small web shop. Use the tools to help the customer; one call at a time."
+QUESTION = "My order 1042 has not arrived. Find out where it is, and if it is lost, send it again."
+
+
+def tool(name: str, description: str, **parameters: str) -> ToolSpec:
+    """A tool whose parameters are texts, described one by one."""
+    properties = {key: {"type": "string", "description": text} for key, text in parameters.items()}
+    return ToolSpec(
+        name, description, {"type": "object", "properties": properties, "required": list(parameters)}
+    )
+
+
+TOOLS = [
+    tool("order_status", "Look up the state of an order.", order_id="The number printed on the receipt."),
+    tool(
+        "track_parcel",
+        "Ask the carrier where a parcel is.",
+        carrier="The carrier's name.",
+        code="The tracking code.",
+    ),
+    tool("find_customer", "Find a customer record.", email="The address the customer registered with."),
+    tool("stock_level", "How many pieces of an article are in the warehouse.", article="The article number."),
+    tool(
+        "reserve",
+        "Reserve an article for a customer.",
+        article="The article number.",
+        customer="The customer's id.",
+    ),
+    tool(
+        "create_shipment",
+        "Send an order again.",
+        order_id="The order's number.",
+        reason="Why it is sent again.",
+    ),
+    tool("refund", "Pay money back.", order_id="The order's number.", amount="The amount with its currency."),
+    tool(
+        "send_mail", "Write to a customer.", to="The address.", subject="The subject line.", body="The text."
+    ),
+    tool(
+        "open_ticket",
+        "Hand a case to a colleague.",
+        summary="What it is about.",
+        urgency="low, normal or high.",
+    ),
+    tool("search_help", "Search the help centre.", query="What the customer wants to know."),
+    tool(
+        "price_of",
+        "The price of an article today.",
+        article="The article number.",
+        country="Two-letter code.",
+    ),
+    tool("opening_hours", "When the showroom is open.", day="The day of the week."),
+]
+RESULT = {
+    "state": "in transit",
+    "carrier": "An Post",
+    "code": "LX55 1042 7IE",
+    "last_seen": "Portlaoise, 09:40",
+}
+
+
+def ours(model: Any, messages: list[Message]) -> tuple[Message, dict[str, Any]]:
+    out = model.chat(messages, tools=TOOLS, tool_choice="required", max_new_tokens=120)
+    usage = out.usage
+    return Message("assistant", "", out.tool_calls), {
+        "prefilled": usage.prompt_tokens - usage.cached_tokens,
+        "generated": usage.completion_tokens,
+        "seconds": usage.seconds,
+        "first_token": usage.ttft_s,
+        "prompt": usage.prompt_tokens,
+    }
+
+
+class Clock:
+    """A logits processor that notes when the first token's logits are there."""
+
+    def __init__(self) -> None:
+        self.first = 0.0
+
+    def __call__(self, ids: Any, scores: Any) -> Any:
+        self.first = self.first or time.perf_counter()
+        return scores
+
+
+def theirs(model: Any, messages: list[Message], tokens: int) -> dict[str, Any]:
+    """smolagents generates ``tokens`` tokens from the same conversation."""
+    plain = [
+        {"role": "system", "content": [{"type": "text", "text": hermes.system(messages[0].content, TOOLS)}]}
+    ]
+    for message in messages[1:]:
+        role = "assistant" if message.role == "assistant" else "user"
+        text = hermes.result(message.content) if message.role == "tool" else message.content
+        text = "\n".join(hermes.call(call) for call in message.tool_calls) or text
+        plain.append({"role": role, "content": [{"type": "text", "text": text}]})
+    clock = Clock()
+    started = time.perf_counter()
+    reply = model.generate(
+        plain, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, logits_processor=[clock]
+    )
+    seconds = time.perf_counter() - started
+    return {
+        "prefilled": reply.token_usage.input_tokens,
+        "generated": reply.token_usage.output_tokens,
+        "seconds": seconds,
+        "first_token": clock.first - started,
+    }
+
+
+def loop(model: Any, peer: Any) -> dict[str, list[dict[str, Any]]]:
+    """One conversation of ten steps, each step by both."""
+    messages = [Message("system", PROMPT), Message("user", QUESTION)]
+    steps: dict[str, list[dict[str, Any]]] = {"agentkit": [], "smolagents": []}
+    for number in range(1, STEPS + 1):
+        call, step = ours(model, messages)
+        steps["agentkit"].append(step)
+        steps["smolagents"].append(theirs(peer, messages, step["generated"]))
+        result = json.dumps({"step": number, **RESULT})
+        messages += [call, Message("tool", result, (), call.tool_calls[0].id, call.tool_calls[0].name)]
+    return steps
+
+
+def summary(runs: list[list[dict[str, Any]]]) -> dict[str, float]:
+    """Of one engine's runs: totals of a run and times to the first token, medians over the runs."""
+
+    def median(value: Any) -> float:
+        return round(statistics.median(value(run) for run in runs), 3)
+
+    return {
+        "prefilled": median(lambda run: sum(step["prefilled"] for step in run)),
+        "generated": median(lambda run: sum(step["generated"] for step in run)),
+        "seconds": median(lambda run: sum(step["seconds"] for step in run)),
+        "first_token_step_2": median(lambda run: run[1]["first_token"]),
+        "first_token_step_10": median(lambda run: run[9]["first_token"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    import torch
+    from smolagents import TransformersModel
+
+    peer = TransformersModel(
+        model_id=str(asset_path("smollm2-135m")), torch_dtype=torch.bfloat16, device_map="cpu"
+    )
+    runs = []
+    for turn in range(options.rounds + 1):
+        # A new model has an empty cache: nothing is left over from the round before.
+        model = load_model("smollm2-135m", adapter="none")
+        model.chat([{"role": "user", "content": "Hello"}], max_new_tokens=8)
+        steps = loop(model, peer)
+        if turn:  # the first round pays for allocation and threads
+            runs.append(steps)
+    engines = {name: summary([run[name] for run in runs]) for name in ("agentkit", "smolagents")}
+    mine, other = engines["agentkit"], engines["smolagents"]
+    ratios = {
+        "prefilled": round(other["prefilled"] / mine["prefilled"], 2),
+        "seconds": round(other["seconds"] / mine["seconds"], 2),
+        "first_token_step_10_to_2": round(mine["first_token_step_10"] / mine["first_token_step_2"], 2),
+    }
+    body = {
+        "steps": STEPS,
+        "prompt_tokens": runs[0]["agentkit"][0]["prompt"],
+        "quantization": model.info()["quantization"],
+        "engines": engines,
+        "ratios": ratios,
+    }
+    write("tool_loop.json", body)
+    print(json.dumps(body, indent=1))
+
+
+if __name__ == "__main__":
+    main()
