@@ -38,6 +38,10 @@ class SamplingSettings(_Section):
     """Nucleus sampling: the smallest set of tokens with this probability; 1 keeps every token."""
     top_k: int = Field(default=0, ge=0)
     """0 keeps every token."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Drops tokens less likely than this share of the likeliest; 0 keeps every token."""
+    repetition_penalty: float = Field(default=1.0, ge=1, le=10)
+    """Divides the scores of tokens that the answer holds already; 1 does nothing."""
     seed: int = 0
     """Of sampling; the same seed gives the same words."""
     max_new_tokens: int = Field(default=256, ge=1, le=32_768)

@@ -36,11 +36,15 @@ MEMORY = """
 import sys, os, psutil, torch
 from agentkit.assets import asset_path
 process = psutil.Process(os.getpid())
-import transformers.models.llama.modeling_llama, agentkit.engine.weights, agentkit.engine.decoder
+import agentkit.engine.weights, agentkit.engine.decoder, transformers.models.llama.modeling_llama
+from transformers import AutoModelForCausalLM, AutoTokenizer
+AutoTokenizer.from_pretrained(asset_path("smollm2-135m"))
+if sys.argv[1] == "nf4":
+    import bitsandbytes
 torch.ones(512, 512) @ torch.ones(512, 512)
+torch.ones(512, 512).bfloat16() @ torch.ones(512, 512).bfloat16()
 before = process.memory_info().rss
 if sys.argv[1] == "reference":
-    from transformers import AutoModelForCausalLM
     model = AutoModelForCausalLM.from_pretrained(asset_path("smollm2-135m"), dtype=torch.bfloat16).eval()
     with torch.inference_mode():
         model(torch.tensor([[1, 2, 3]]))
@@ -54,6 +58,7 @@ held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in te
 import ctypes, gc
 gc.collect()
 ctypes.CDLL("libc.so.6").malloc_trim(0)
+
 print(sum(held.values()), process.memory_info().rss - before)
 """
 

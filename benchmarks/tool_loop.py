@@ -74,6 +74,21 @@ TOOLS = [
         article="The article number.",
         country="Two-letter code.",
     ),
+    tool(
+        "change_address",
+        "Change where an order goes, as long as it has not left the warehouse.",
+        order_id="The order's number.",
+        street="Street and house number.",
+        city="The city, with the postal code before it.",
+    ),
+    tool("invoice", "Make an invoice again.", order_id="The order's number.", name="To whom it is made out."),
+    tool(
+        "return_label",
+        "Make a label for a return.",
+        order_id="The order's number.",
+        article="What comes back.",
+    ),
+    tool("voucher", "Make a voucher.", amount="The amount with its currency.", customer="The customer's id."),
     tool("opening_hours", "When the showroom is open.", day="The day of the week."),
 ]
 RESULT = {
@@ -85,14 +100,17 @@ RESULT = {
 
 
 def ours(model: Any, messages: list[Message]) -> tuple[Message, dict[str, Any]]:
+    # A call's first tokens are forced by the grammar and cost nothing: the time to the first token that the model
+    # itself chooses is taken with free text, and counted on top.
+    first = model.chat(messages, tools=TOOLS, tool_choice="none", max_new_tokens=1).usage
     out = model.chat(messages, tools=TOOLS, tool_choice="required", max_new_tokens=120)
-    usage = out.usage
+    both = (first, out.usage)
     return Message("assistant", "", out.tool_calls), {
-        "prefilled": usage.prompt_tokens - usage.cached_tokens,
-        "generated": usage.completion_tokens,
-        "seconds": usage.seconds,
-        "first_token": usage.ttft_s,
-        "prompt": usage.prompt_tokens,
+        "prefilled": sum(usage.prompt_tokens - usage.cached_tokens for usage in both),
+        "generated": sum(usage.completion_tokens for usage in both),
+        "seconds": sum(usage.seconds for usage in both),
+        "first_token": first.ttft_s,
+        "prompt": first.prompt_tokens,
     }
 
 

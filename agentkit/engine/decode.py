@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -44,7 +45,11 @@ class Tokens:
 
 
 class Sampler:
-    """Temperature, top-k and top-p (nucleus sampling, arXiv:1904.09751) with a seed of its own; 0 is greedy."""
+    """Chooses the next token; temperature 0 is greedy.
+
+    Repetition penalty (arXiv:1909.05858) over the tokens of the answer so far, then temperature, top-k, top-p
+    (nucleus sampling, arXiv:1904.09751) and min-p (arXiv:2407.01082), with a seed of its own.
+    """
 
     def __init__(self, settings: SamplingSettings, device: str) -> None:
         import torch
@@ -52,23 +57,31 @@ class Sampler:
         self._settings = settings
         self._generator = torch.Generator(device=device).manual_seed(settings.seed)
 
-    def sample(self, logits: torch.Tensor) -> int:
-        """Choose a token from logits of shape (vocabulary,)."""
+    def sample(self, logits: torch.Tensor, written: Sequence[int] = ()) -> int:
+        """Choose a token from logits of shape (vocabulary,), after an answer of the ids ``written``."""
         import torch
 
         s = self._settings
+        if s.repetition_penalty != 1 and written:
+            seen = torch.tensor(sorted(set(written)), device=logits.device)
+            old = logits[seen]
+            logits = logits.index_put(
+                (seen,), torch.where(old < 0, old * s.repetition_penalty, old / s.repetition_penalty)
+            )
         if s.temperature == 0:
             return int(logits.argmax())
         logits = (logits - logits.max()) / s.temperature  # a tiny temperature must not overflow
         if 0 < s.top_k < logits.numel():
             logits = logits.masked_fill(logits < logits.topk(s.top_k).values[-1], -torch.inf)
-        probabilities = logits.softmax(-1)
         if s.top_p < 1:
-            ordered, order = probabilities.sort(descending=True)
+            ordered, order = logits.softmax(-1).sort(descending=True)
             # Keep the smallest set whose mass reaches top_p, the token that crosses it included.
             outside = ordered.cumsum(-1) - ordered >= s.top_p
-            probabilities = probabilities.index_fill(0, order[outside], 0.0)
-        return int(torch.multinomial(probabilities, 1, generator=self._generator))
+            logits = logits.index_fill(0, order[outside], -torch.inf)
+        if s.min_p > 0:
+            # As a difference of logits: the best is 0 here.
+            logits = logits.masked_fill(logits < math.log(s.min_p), -torch.inf)
+        return int(torch.multinomial(logits.softmax(-1), 1, generator=self._generator))
 
 
 def decode(
@@ -85,7 +98,7 @@ def decode(
     The end-of-turn token is appended to the ledger (it is part of the conversation) but not yielded. Forced tokens
     are appended without being sampled and share the next forward pass.
     """
-    budget = max_new_tokens
+    budget, start = max_new_tokens, len(ledger.ids)
     if grammar is not None:
         forced = grammar.forced()
         budget -= len(forced)
@@ -103,7 +116,7 @@ def decode(
         logits = ledger.logits()
         if grammar is not None:
             logits = grammar.mask(logits, budget)
-        token = sampler.sample(logits)
+        token = sampler.sample(logits, ledger.ids[start:])
         if grammar is None and token in stop_ids:
             ledger.ids.append(token)
             yield "stop"

@@ -35,21 +35,20 @@ class _Norm:
     """Root mean square norm (arXiv:1910.07467)."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        self.weight = weight
         self._eps = eps
-        self._shape = (2 * weight.shape[0],)
         self._dtype = weight.dtype
+        self._size = weight.shape[0]
         self._weight = weight.float()
         self._twice = torch.cat((self._weight, self._weight))
 
     def __call__(self, x: Tensor) -> Tensor:
         if len(x) > 1 or x.device.type != "cpu":
-            return F.rms_norm(x.float(), self.weight.shape, self._weight, self._eps).to(self._dtype)
+            return F.rms_norm(x.float(), (self._size,), self._weight, self._eps).to(self._dtype)
         # torch has one kernel for the layer norm on the CPU and a dozen small ones for this. The mean of a row
         # beside its negative is zero and its variance their mean square: what is left is this norm.
         x = x.float()
-        twice = F.layer_norm(torch.cat((x, -x), -1), self._shape, self._twice, None, self._eps)
-        return twice[..., : self.weight.shape[0]].to(self._dtype)
+        twice = F.layer_norm(torch.cat((x, -x), -1), (2 * self._size,), self._twice, None, self._eps)
+        return twice[..., : self._size].to(self._dtype)
 
 
 @dataclass(slots=True)
@@ -197,7 +196,7 @@ class Decoder:
         types = getattr(rotary, "rope_type", "default")
         if (types.get(kind) if isinstance(types, dict) else types) not in _FIXED_ROPE:
             raise NotImplementedError(f"rotary embedding {types}")
-        weight = self._final.weight
+        weight = self._model.model.norm.weight
         positions = torch.arange(self._config.max_position_embeddings, device=weight.device)[None]
         probe = weight.new_empty(1)
         cos, sin = rotary(probe, positions, kind) if isinstance(types, dict) else rotary(probe, positions)
@@ -210,15 +209,15 @@ class Decoder:
     def agrees(self) -> bool:
         """Whether the logits of a probe are those of transformers' forward pass."""
         # Spread over the vocabulary: the first ids are control tokens, on which bf16 models are erratic.
-        spread = torch.arange(1, _PROBE + 1, device=self._final.weight.device)
+        spread = torch.arange(1, _PROBE + 1, device=self._model.device)
         ids = spread * self._config.vocab_size // (_PROBE + 2)
         with torch.inference_mode():
             ours = self(ids, new_cache(self._model.config), every=True)
             theirs = self._model(input_ids=ids[None]).logits[0].float()
         return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())
 
-    def join(self, bits: int | None) -> None:
-        """Replace the joined linears by one linear each, packed to ``bits`` or plain, in transformers' model too.
+    def pack(self, bits: int) -> None:
+        """Replace the linears by packed ones, those over the same input by one, in transformers' model too.
 
         The output head stays int8 under int4: its error goes straight into the logits. Embeddings that are tied to
         it are read from its int8 rows, so that the table is not held twice.
@@ -229,7 +228,7 @@ class Decoder:
             layer.gate_up = _joined(mlp, ("gate_proj", "up_proj"), bits).forward
             layer.out = _joined(attention, ("o_proj",), bits).forward
             layer.down = _joined(mlp, ("down_proj",), bits).forward
-        if bits is None or not packs(self._head):
+        if not packs(self._head):
             return
         tied = self._head.weight is self._embed.weight
         dtype = self._head.weight.dtype
@@ -239,38 +238,14 @@ class Decoder:
             self._embed = self._model.model.embed_tokens = Int8Embedding(self._head, dtype)
 
 
-def _joined(owner: Any, names: tuple[str, ...], bits: int | None) -> nn.Module:
+def _joined(owner: Any, names: tuple[str, ...], bits: int) -> nn.Module:
     """One linear for the named ones, which become views of it."""
     linears = [getattr(owner, name) for name in names]
-    if not all(packs(linear) if bits else type(linear) is nn.Linear for linear in linears):
+    if not all(packs(linear) for linear in linears):
         return Joined(linears) if len(linears) > 1 else linears[0]
-    if bits is None:
-        return linears[0] if len(linears) == 1 else _plain(linears)
     whole = pack(linears, bits)
     start = 0
     for name, linear in zip(names, linears, strict=True):
         setattr(owner, name, whole if len(names) == 1 else Part(whole, start, start + linear.out_features))
         start += linear.out_features
-    return whole
-
-
-def _plain(linears: list[nn.Linear]) -> nn.Linear:
-    """The linears' weights below each other; theirs become views of it."""
-    first = linears[0]
-    whole = nn.Linear(1, 1, bias=False)
-    whole.weight = nn.Parameter(
-        torch.cat([linear.weight.detach() for linear in linears]), requires_grad=False
-    )
-    if first.bias is not None:
-        whole.bias = nn.Parameter(
-            torch.cat([linear.bias.detach() for linear in linears]), requires_grad=False
-        )
-    start = 0
-    for linear in linears:
-        stop = start + linear.out_features
-        linear.weight = nn.Parameter(whole.weight[start:stop], requires_grad=False)
-        if first.bias is not None:
-            linear.bias = nn.Parameter(whole.bias[start:stop], requires_grad=False)
-        start = stop
-    whole.in_features, whole.out_features = first.in_features, start
     return whole

@@ -102,9 +102,9 @@ class Int4Linear(nn.Module):
         low, high = weight.chunk(2, dim=1)
         low.copy_(self.nibbles & 15)
         high.copy_(self.nibbles >> 4)
-        scale, zero = self.scale_zero.to(dtype).permute(2, 1, 0).unsqueeze(-1)
+        scale, zero = self.scale_zero.float().permute(2, 1, 0).unsqueeze(-1)
         groups = weight.view(self.out_features, -1, INT4_GROUP)
-        groups.sub_(8).mul_(scale).add_(zero)
+        groups.mul_(scale.to(dtype)).add_((zero - 8 * scale).to(dtype))
         return weight
 
 

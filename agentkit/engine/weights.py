@@ -128,6 +128,11 @@ def load_weights(
         method = "int4" if fits_int4(model) else "int8"
     parameters = int(model.num_parameters())
     decoder = _decoder(model, method)
+    if method != "none":
+        for parameter in model.parameters():
+            # What was not quantized lies in the mapped file, and would keep all of it in memory.
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
     return LoadedModel(
         label, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
@@ -141,11 +146,11 @@ def _decoder(model: Any, method: str) -> Decoder | None:
 
     bits = {"int8": 8, "int4": 4}.get(method)
     decoder = None
-    if bits or method == "none":  # bitsandbytes brings its own linears
-        with contextlib.suppress(NotImplementedError):
-            decoder = Decoder(model)
+    with contextlib.suppress(NotImplementedError):
+        decoder = Decoder(model)
     if decoder is not None and decoder.agrees():
-        decoder.join(bits)
+        if bits:
+            decoder.pack(bits)
         return decoder
     if bits:
         pack_linears(model, bits)

@@ -60,6 +60,62 @@ def test_top_p_keeps_the_token_that_crosses_it() -> None:
     assert set(sample(logits, draws=1000, temperature=1, top_p=1.0)) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.7},
+        {"temperature": 2.0, "min_p": 0.2},
+        {"temperature": 1.5, "top_k": 6, "top_p": 0.8},
+        {"temperature": 1.5, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.8},
+        {"temperature": 1.0, "top_k": 5, "top_p": 0.7, "min_p": 0.3, "repetition_penalty": 3.0},
+    ],
+)
+def test_the_distribution_is_that_of_transformers(settings: dict[str, float]) -> None:
+    import transformers as t
+
+    torch.manual_seed(0)
+    logits, written = torch.randn(12) * 2, [3, 5, 3]
+    warped = logits[None].clone()
+    for warper in (
+        t.RepetitionPenaltyLogitsProcessor(settings.get("repetition_penalty", 1.0)),
+        t.TemperatureLogitsWarper(settings["temperature"]),
+        t.TopKLogitsWarper(int(settings.get("top_k", 12))),
+        t.TopPLogitsWarper(settings.get("top_p", 1.0)),
+        t.MinPLogitsWarper(settings.get("min_p", 0.0)),
+    ):
+        warped = warper(torch.tensor([written]), warped)
+    expected = warped.softmax(-1)[0]
+    sampler = Sampler(SamplingSettings.model_validate(settings), "cpu")
+    draws = 4000
+    seen = torch.bincount(torch.tensor([sampler.sample(logits, written) for _ in range(draws)]), minlength=12)
+    assert set(seen.nonzero().flatten().tolist()) <= set(expected.nonzero().flatten().tolist())
+    # Five standard deviations of a share.
+    assert (seen / draws - expected).abs().max() < 5 * (0.25 / draws) ** 0.5
+
+
+def test_a_repetition_penalty_holds_for_greedy_answers_too(tiny: LoadedModel) -> None:
+    sampler = Sampler(SamplingSettings(repetition_penalty=2), "cpu")
+    assert sampler.sample(torch.tensor([3.0, 2.0]), []) == 0
+    assert sampler.sample(torch.tensor([3.0, 2.0]), [0]) == 1
+    assert sampler.sample(torch.tensor([-1.0, -1.5]), [0, 0]) == 1
+    assert sampler.sample(torch.tensor([3.0, 2.0, -torch.inf]), [0, 1, 2]) == 0
+
+
+def test_the_penalty_is_for_the_answer_not_for_the_prompt(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[int]] = []
+    sample = Sampler.sample
+
+    def watched(self: Sampler, logits: torch.Tensor, written: Sequence[int] = ()) -> int:
+        told.append(list(written))
+        return sample(self, logits, written)
+
+    monkeypatch.setattr(Sampler, "sample", watched)
+    answer = generate(tiny, [5, 6, 7], count=4)
+    assert told == [answer[:n] for n in range(4)]
+
+
 def test_the_seed_makes_a_draw_reproducible() -> None:
     def draws(seed: int) -> list[int]:
         sampler = Sampler(SamplingSettings(temperature=1, seed=seed), "cpu")

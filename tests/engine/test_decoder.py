@@ -65,14 +65,10 @@ def test_prefill_and_single_tokens_agree_with_transformers(family: str) -> None:
     expected = model(input_ids=ids[None]).logits[0].float()
     decoder = Decoder(model)
     assert decoder.agrees()
-    for joined in (False, True):
-        if joined:
-            decoder.join(None)
-            assert close(model(input_ids=ids[None]).logits[0].float(), expected)
-        assert close(decoder(ids, new_cache(model.config), every=True), expected)
-        cache = new_cache(model.config)
-        steps = [decoder(part, cache) for part in (ids[:20], ids[20:23], *ids[23:].split(1))]
-        assert close(torch.stack(steps), expected[[19, 22, *range(23, 40)]])
+    assert close(decoder(ids, new_cache(model.config), every=True), expected)
+    cache = new_cache(model.config)
+    steps = [decoder(part, cache) for part in (ids[:20], ids[20:23], *ids[23:].split(1))]
+    assert close(torch.stack(steps), expected[[19, 22, *range(23, 40)]])
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -82,7 +78,7 @@ def test_packing_leaves_both_forward_passes_whole_and_equal(family: str, bits: i
     model = build(family)
     before = sum(p.numel() * p.element_size() for p in model.parameters())
     decoder = Decoder(model)
-    decoder.join(bits)
+    decoder.pack(bits)
     ids = torch.randint(0, 320, (30,))
     ours = decoder(ids, new_cache(model.config), every=True)
     assert close(ours, model(input_ids=ids[None]).logits[0].float(), 0.05)
