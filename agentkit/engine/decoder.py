@@ -231,11 +231,10 @@ class Decoder:
         if not packs(self._head):
             return
         tied = self._head.weight is self._embed.weight
-        dtype = self._head.weight.dtype
         self._head = pack([self._head], 8)
         self._model.set_output_embeddings(self._head)
-        if tied and isinstance(self._head, Int8Linear) and type(self._embed) is nn.Embedding:
-            self._embed = self._model.model.embed_tokens = Int8Embedding(self._head, dtype)
+        if tied and isinstance(self._head, Int8Linear):
+            self._embed = self._model.model.embed_tokens = Int8Embedding(self._head, self._embed)
 
 
 def _joined(owner: Any, names: tuple[str, ...], bits: int) -> nn.Module:

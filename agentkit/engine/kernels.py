@@ -135,13 +135,15 @@ class Part(nn.Module):
 class Int8Embedding(nn.Module):
     """The rows of an int8 output head as embeddings, for models that tie the two."""
 
-    def __init__(self, head: Int8Linear, dtype: torch.dtype) -> None:
+    def __init__(self, head: Int8Linear, like: nn.Embedding) -> None:
         super().__init__()
-        self.head, self._dtype = head, dtype
+        self.head, self._dtype = head, like.weight.dtype
+        self._scale = float(getattr(like, "scalar_embed_scale", 1.0))  # Gemma's embeddings are multiplied
 
     def forward(self, ids: Tensor) -> Tensor:
         """(…) ids to (…, hidden)."""
-        return self.head.packed[ids].to(self._dtype) * self.head.scale[ids].to(self._dtype).unsqueeze(-1)
+        scale = (self.head.scale[ids].float() * self._scale).unsqueeze(-1)
+        return (self.head.packed[ids] * scale).to(self._dtype)
 
 
 def fits_int4(model: nn.Module) -> bool:
