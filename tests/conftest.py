@@ -43,6 +43,16 @@ def exact_smollm() -> LocalModel:
 
     What the cache must not change can be told from what rounding changes only here.
     """
+    return _exact("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def exact_gemma() -> LocalModel:
+    """A second family in float32: layers with a sliding window, embeddings that are scaled, another tokenizer."""
+    return _exact("gemma3-270m")
+
+
+def _exact(name: str) -> LocalModel:
     import torch
 
     from agentkit.assets import asset_path
@@ -51,5 +61,5 @@ def exact_smollm() -> LocalModel:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weights, "native_dtype", lambda device="cpu": torch.float32)
-        loaded = weights.load_weights(asset_path("smollm2-135m"), device="cpu", quantize="none")
+        loaded = weights.load_weights(asset_path(name), device="cpu", quantize="none")
     return LocalModel(loaded)
