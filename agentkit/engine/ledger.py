@@ -193,6 +193,21 @@ class LedgerPool:
                 if not item.busy:
                     total -= item.bytes()
                     self._ledgers.remove(item)
+                    if not self._ledgers:
+                        self._ledgers += self._beginning(item)
+
+    def _beginning(self, ledger: Ledger) -> list[Ledger]:
+        """As much of a conversation as fits, in place of one that is larger than the budget by itself.
+
+        The system prompt and the tools stand there: without it every session would have to compute them anew.
+        """
+        length = ledger.cached
+        while length := length // 2:
+            shorter = ledger.fork(length)
+            if shorter.cached and shorter.bytes() <= self._budget:
+                shorter.last_used = ledger.last_used
+                return [shorter]
+        return []
 
     def free(self) -> None:
         """Drop every conversation that is not being continued right now."""

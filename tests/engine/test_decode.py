@@ -219,6 +219,31 @@ def test_a_continued_conversation_costs_its_new_tokens(tiny: LoadedModel) -> Non
     pool.release(ledger)
 
 
+def test_a_conversation_larger_than_the_budget_leaves_its_beginning(
+    tiny: LoadedModel, recurrent: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system prompt and the tools stand there, and every new session needs them."""
+    monkeypatch.setattr("agentkit.engine.cache.FIRST_CAPACITY", 8)
+    system = list(range(10, 40))
+    for loaded in (tiny, recurrent):
+        generate(loaded, system, pool := LedgerPool(loaded))
+        (short,) = pool._ledgers
+        pool = LedgerPool(loaded, 2 * short.bytes())
+        generate(loaded, system, pool)
+        long = [*system, *range(50, 200)]
+        for _ in range(2):
+            assert generate(loaded, long, pool) == generate(loaded, long)
+            (kept,) = pool._ledgers
+            assert 0 < kept.bytes() <= 2 * short.bytes()
+            session = [*system, 7, 8, 9]
+            ledger, cached = pool.acquire(session)
+            assert cached >= (
+                len(system) if loaded is tiny else 1
+            )  # to a snapshot, where there is no other way
+            pool.release(ledger)
+            assert generate(loaded, session, pool) == generate(loaded, session)
+
+
 def test_a_busy_conversation_is_copied(tiny: LoadedModel) -> None:
     pool = LedgerPool(tiny)
     prompt = list(range(10, 90))
