@@ -7,13 +7,11 @@ tokenizer that knows no added token, so ``<|im_end|>`` typed by a user is seven 
 
 from __future__ import annotations
 
-import copy
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from agentkit.errors import ModelError
@@ -145,6 +143,27 @@ class ChatEncoder:
         if len(self._spoken) > _REMEMBERED:
             self._spoken.popitem(last=False)
 
+    @cached_property
+    def rewrites_history(self) -> bool:
+        """Whether the template renders what was said otherwise once more has been said.
+
+        Some put the system prompt into the latest message, or leave out of earlier answers what stood before them.
+        The cache of a conversation is then of use only up to there.
+        """
+        messages = [Message("system", "Be kind."), Message("user", "one"), Message("assistant", "two")]
+        messages += [Message("user", "three"), Message("assistant", "four"), Message("user", "five")]
+        try:
+            before = self.encode(messages[:2]).ids
+            for said, asked in ((2, 4), (4, 6)):
+                after = self.encode(messages[:asked]).ids
+                before += self.plain(messages[said].content)
+                if after[: len(before)] != before:
+                    return True
+                before = after
+        except ModelError:  # it refuses a plain conversation: every turn will say so by itself
+            return False
+        return False
+
     def _supports_system(self) -> bool:
         """Some templates refuse or drop the system role."""
         marker = f"{_OPEN}0{_CLOSE}"
@@ -180,8 +199,9 @@ def without_added_tokens(tokenizer: Any) -> Any:
     """The tokenizer's model without a single added token, so that no text can produce a control id."""
     from tokenizers import Tokenizer
 
-    state = json.loads(copy.copy(tokenizer.backend_tokenizer).to_str())
-    state["added_tokens"] = []
-    state["post_processor"] = None
-    state["truncation"] = state["padding"] = None
-    return Tokenizer.from_str(json.dumps(state))
+    backend = tokenizer.backend_tokenizer
+    plain = Tokenizer(backend.model)  # shared: a vocabulary of 262,144 tokens takes seconds to be read again
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(backend, part) is not None:
+            setattr(plain, part, getattr(backend, part))
+    return plain

@@ -77,6 +77,8 @@ class LocalModel:
         # calling thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"agentkit-{loaded.name}")
         self._compiler: GrammarCompiler | None = None
+        self._told = False
+        """A template that rewrites history has been reported."""
 
     @property
     def name(self) -> str:
@@ -103,8 +105,8 @@ class LocalModel:
         return self._loaded.context_length
 
     def info(self) -> dict[str, Any]:
-        """Parameters, device, quantization, bytes, context length."""
-        return self._loaded.info()
+        """Parameters, device, quantization, bytes, context length; whether the template rewrites history."""
+        return {**self._loaded.info(), "rewrites_history": self._encoder.rewrites_history}
 
     def render(self, messages: Sequence[AnyMessage], tools: Sequence[AnyTool] = ()) -> list[int]:
         """The exact token ids from which `chat` would start."""
@@ -178,6 +180,7 @@ class LocalModel:
         if len(prompt) >= self.context_length:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
+        yield from self._template_notice()
         run = self._start(prompt, settings, cancel)
         try:
             if choice:
@@ -204,6 +207,13 @@ class LocalModel:
             self._pool.discard(run.ledger)
             raise
         self._pool.release(run.ledger)
+
+    def _template_notice(self) -> Iterator[Notice]:
+        """Once per model: why its turns take longer than they need to."""
+        if not self._told and self._encoder.rewrites_history:
+            self._told = True
+            cause = "the model's chat template changes earlier messages when new ones come"
+            yield Notice("template", f"{cause}: that part of a conversation is computed again in every turn")
 
     def _choose(self, messages: list[Message], specs: list[ToolSpec], choice: ToolChoice) -> list[ToolSpec]:
         """The tools of which one must be called now; empty for free text."""
@@ -334,7 +344,6 @@ class LocalModel:
             if run.finish == "length":
                 cause = f"the call did not fit into {run.completion_tokens} tokens and was dropped"
                 yield Notice("call_cut", f"{cause}; raise max_new_tokens")
-            self._pool.discard(run.ledger)
             yield from self._done(run, said)
             return
         ids = run.ledger.ids[start:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit.errors import ModelError
+from agentkit.events import Notice
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.local import LocalModel
 from agentkit.messages import Message, ToolCall, ToolSpec
@@ -217,3 +219,56 @@ def test_only_ids_that_say_just_the_text_are_remembered(smollm: LocalModel) -> N
     assert holds(usual)
     encoder.remember("Hi there", spelled)
     assert holds(spelled)
+
+
+REWRITING = {
+    "the answers before the last are headed otherwise": """{%- for m in messages -%}
+<|im_start|>{{ m.role if loop.revindex <= 3 else "old " + m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{%- if add_generation_prompt -%}<|im_start|>assistant
+{% endif %}""",
+    "the prompt opens a thought that history leaves out": """{%- for m in messages -%}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{%- if add_generation_prompt -%}<|im_start|>assistant
+<think>
+{% endif %}""",
+    "the system prompt stands in the last message": """{%- set system = messages[0].content -%}
+{%- for m in messages[1:] -%}<|im_start|>{{ m.role }}
+{{ system if loop.last else "" }} {{ m.content }}<|im_end|>
+{% endfor %}{%- if add_generation_prompt -%}<|im_start|>assistant
+{% endif %}""",
+}
+
+
+@pytest.mark.parametrize("name", REWRITING)
+def test_a_template_that_rewrites_history_is_found(smollm: LocalModel, name: str) -> None:
+    assert with_template(smollm, REWRITING[name]).rewrites_history
+    assert with_template(smollm, STRICT).rewrites_history  # by a single space
+
+
+def test_a_template_that_only_appends_is_not_suspected(smollm: LocalModel, exact_gemma: LocalModel) -> None:
+    strict = STRICT.replace("assistant: {%-", "assistant: {%")  # else the space comes only with the answer
+    made = [with_template(smollm, template) for template in (strict, "{{ raise_exception('no') }}")]
+    encoders = [smollm.encoder, exact_gemma.encoder, *made]
+    assert not any(encoder.rewrites_history for encoder in encoders)
+
+
+def test_it_is_reported_once_per_model(smollm: LocalModel) -> None:
+    ask = [U("Hi")]
+    assert smollm.info()["rewrites_history"] is False
+    assert not [
+        e for e in smollm.stream(ask, max_new_tokens=2) if isinstance(e, Notice) and e.code == "template"
+    ]
+    tokenizer = copy.copy(smollm.tokenizer)
+    tokenizer.chat_template = REWRITING["the prompt opens a thought that history leaves out"]
+    model = LocalModel(dataclasses.replace(smollm._loaded, tokenizer=tokenizer))
+    assert model.info()["rewrites_history"] is True
+    first, second = (list(model.stream(ask, max_new_tokens=2)) for _ in range(2))
+    assert isinstance(first[0], Notice)
+    assert first[0].code == "template"
+    assert "computed again" in first[0].text
+    assert [e.code for e in (*first, *second) if isinstance(e, Notice)] == [
+        "template",
+        "truncated",
+        "truncated",
+    ]
