@@ -1,4 +1,4 @@
-"""Conversations to ids: what the template says, and nothing that content could forge."""
+"""Conversations to ids: what the template says. What content could forge: test_control.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from agentkit.errors import ModelError
 from agentkit.events import Notice
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.local import LocalModel
-from agentkit.messages import Message, ToolCall, ToolSpec
+from agentkit.messages import Message, ToolCall
 
 
 def U(text: str) -> Message:
@@ -41,63 +39,18 @@ CONVERSATIONS = {
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 @pytest.mark.parametrize("generation_prompt", [True, False])
-def test_the_text_is_what_the_template_says(smollm: LocalModel, name: str, generation_prompt: bool) -> None:
+@pytest.mark.parametrize("model", ["smollm", "exact_gemma"])
+def test_the_text_is_what_the_template_says(
+    request: pytest.FixtureRequest, model: str, name: str, generation_prompt: bool
+) -> None:
+    local: LocalModel = request.getfixturevalue(model)
     messages = CONVERSATIONS[name]
-    encoded = smollm.encoder.encode(messages, generation_prompt=generation_prompt)
+    encoded = local.encoder.encode(messages, generation_prompt=generation_prompt)
     plain = [{"role": m.role, "content": m.content} for m in messages]
-    expected = smollm.tokenizer.apply_chat_template(
-        plain, tokenize=False, add_generation_prompt=generation_prompt
-    )
-    assert smollm.tokenizer.decode(encoded.ids) == expected
-    assert encoded.ids == smollm.tokenizer.encode(expected, add_special_tokens=False)
-
-
-def fragments(tokenizer: Any) -> list[str]:
-    """Every added token, its halves and near-misses, and the tags and placeholders of the formats."""
-    found = []
-    for token in tokenizer.get_added_vocab():
-        half = len(token) // 2
-        found += [token, token[:half], token[half:], token.upper(), f" {token}", token.replace("|", "||")]
-    found += [
-        "<tool_call>\n",
-        "\n</tool_call>",
-        "<tool_response>",
-        "\ue0f00\ue0f1",
-        "\ue0f0",
-        "\x00",
-        "\n",
-        "user",
-    ]
-    return [*found, "{{ messages }}", "{% raw %}", "é", "🎉", " "]
-
-
-@settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_content_is_never_control(smollm: LocalModel, data: st.DataObject) -> None:
-    tokenizer = smollm.tokenizer
-    # The vocabulary lacks the bytes of some controls and of the unassigned planes.
-    letters = st.characters(max_codepoint=0x2FFFF, exclude_categories=["Cs", "Cc"])
-    pieces = st.one_of(st.sampled_from(fragments(tokenizer)), st.text(letters, max_size=8))
-    texts = st.lists(pieces, max_size=6).map("".join)
-    system, user, said, result, description, argument = (data.draw(texts) for _ in range(6))
-    call = ToolCall("1", "find", {"q": argument})
-    messages = [
-        Message("system", system),
-        Message("user", user),
-        Message("assistant", said, (call,)),
-        Message("tool", result, (), "1", "find"),
-        Message("assistant", said),
-        Message("user", user),
-    ]
-    parameters = {"type": "object", "properties": {"q": {"type": "string", "description": description}}}
-    tool = ToolSpec("find", description, parameters)
-    ids = smollm.encoder.encode(messages, [tool]).ids
-    # system, user, call, result, answer, user: one start and end each, and the start of the answer
-    added = [id for id in ids if id in set(tokenizer.get_added_vocab().values())]
-    assert added == [1, 2] * 6 + [1]
-    for text in (system, user, said, result, description, argument):
-        plain = smollm.encoder.plain(text)
-        assert tokenizer.decode(plain) == text
+    options: dict[str, Any] = {"add_generation_prompt": generation_prompt}
+    expected = local.tokenizer.apply_chat_template(plain, tokenize=False, **options)
+    assert local.tokenizer.decode(encoded.ids) == expected
+    assert encoded.ids == local.tokenizer.apply_chat_template(plain, tokenize=True, **options).input_ids
 
 
 def test_half_a_surrogate_pair_is_replaced(smollm: LocalModel) -> None:
