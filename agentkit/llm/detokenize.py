@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_TORN = 8
+"""A character has four bytes, each of which may share its token with a byte of a neighbour."""
+
 
 class TextStream:
     """Turns a growing list of ids into deltas of text.
@@ -37,17 +40,31 @@ class TextStream:
         if window.endswith("\ufffd"):
             return ""
         fresh = window[len(self._prefix) :]
-        # The last token stays in the window: some tokenizers decode a token differently at the start.
-        self._settled = max(len(self._ids) - 1, 0)
-        self._prefix = self._decode(self._ids[self._settled :])
+        self._settle(window)
         return self._release(fresh)
+
+    def _settle(self, window: str) -> None:
+        """Shorten the window to the last whole character.
+
+        At least a token stays in it, for some tokenizers decode one differently at the start; and no character is
+        torn, for its last bytes alone would make rubbish of the bytes that follow.
+        """
+        for start in range(len(self._ids) - 1, max(len(self._ids) - _TORN, self._settled) - 1, -1):
+            prefix = self._decode(self._ids[start:])
+            if not prefix.startswith("\ufffd"):
+                self._settled, self._prefix = start, prefix
+                return
+        self._prefix = window
 
     def finish(self) -> str:
         """The rest, when no more tokens come."""
         if self.stopped:
             return ""
-        window = self._decode(self._ids[self._settled :])
-        delta = self._release(window[len(self._prefix) :].rstrip("\ufffd"))
+        ends = range(len(self._ids), max(len(self._ids) - _TORN, self._settled), -1)
+        windows = [self._decode(self._ids[self._settled : end]) for end in ends] or [""]
+        # Some decoders replace every byte beside a broken one: with less at the end more may be readable.
+        window = max((window.rstrip("\ufffd") for window in windows), key=len)
+        delta = self._release(window[len(self._prefix) :])
         rest, self._pending, self._prefix = self._pending, "", window
         self.text += rest
         return delta + rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pytest
@@ -69,3 +70,68 @@ def test_an_unfinished_character_is_dropped_at_the_end(smollm: LocalModel) -> No
     stream = TextStream(smollm.tokenizer)
     ids = list(smollm.encoder.plain("ok 🎉"))
     assert stream.push(ids[:-1]) + stream.finish() == "ok "
+
+
+SCRIPTS = st.text(
+    st.one_of(
+        st.sampled_from("🎉👩👧🏽❤\ufe0f\u200d日本語한국어ção\u0301\u0302٣नि ab\n"),
+        st.characters(min_codepoint=0xA0, max_codepoint=0x2FFFF, exclude_categories=["Cs", "Cc"]),
+    ).filter(lambda letter: letter not in "\ufffd▁"),
+    max_size=12,
+)
+"""Emoji and their joiners, CJK, combining marks: characters of two to four bytes."""
+
+
+@functools.cache
+def vocabulary(model: LocalModel) -> dict[str, int]:
+    return dict(model.tokenizer.get_vocab())
+
+
+def torn(model: LocalModel, text: str, data: st.DataObject) -> list[int]:
+    """Ids of the text, some characters of it as single bytes."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    known, ids = vocabulary(model), []
+    by_byte = "<0xE2>" in known
+    for letter in text:
+        parts = [f"<0x{byte:02X}>" for byte in letter.encode()]
+        if not by_byte:
+            parts = list(ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(letter)[0][0])
+        whole = data.draw(st.booleans()) or not all(part in known for part in parts)
+        ids += model.encoder.plain(letter) if whole else [known[part] for part in parts]
+    return ids
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(data=st.data())
+def test_characters_that_come_byte_by_byte_are_never_broken(
+    smollm: LocalModel, exact_gemma: LocalModel, data: st.DataObject
+) -> None:
+    model = data.draw(st.sampled_from([smollm, exact_gemma]))
+    text = data.draw(SCRIPTS)
+    ids = torn(model, text, data)
+    stream, pieces, start = TextStream(model.tokenizer), [], 0
+    while start < len(ids):
+        size = data.draw(st.integers(1, 3))
+        pieces.append(stream.push(ids[start : start + size]))
+        start += size
+    cut = TextStream(model.tokenizer)  # the same, but the model stops in the middle of it
+    heard = cut.push(ids[: data.draw(st.integers(0, len(ids)))]) + cut.finish()
+    assert "".join([*pieces, stream.finish()]) == stream.text == text
+    assert text.startswith(heard)
+    assert not any("\ufffd" in piece for piece in [*pieces, heard])
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(data=st.data())
+def test_whatever_is_written_is_text(
+    smollm: LocalModel, exact_gemma: LocalModel, data: st.DataObject
+) -> None:
+    """A hot model writes bytes that are no characters: each is replaced once, and what follows is whole."""
+    model = data.draw(st.sampled_from([smollm, exact_gemma]))
+    some = st.one_of(st.integers(0, 600), st.integers(0, len(model.tokenizer) - 1))
+    ids = [*data.draw(st.lists(some, max_size=12)), *model.encoder.plain("fin.")]
+    stream = TextStream(model.tokenizer)
+    text = "".join(stream.push([id]) for id in ids) + stream.finish()
+    assert text.encode("utf-8").decode("utf-8") == text == stream.text
+    assert text.endswith("fin.")
