@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentkit.answers import Knowledge, checked, plainly, quoted
+from agentkit.compaction import compact
 from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import (
     ApprovalRequired,
@@ -88,7 +89,7 @@ class _Turn:
     notices: list[str] = field(default_factory=list)
     breaker: Breaker = field(default_factory=Breaker)
     compacted: bool = False
-    """The user knows already that old messages were left out."""
+    """The user knows already that something was left out."""
 
 
 class AgentLoop:
@@ -327,19 +328,14 @@ class AgentLoop:
         return render_text(template, result=result.value, arguments=call.arguments)
 
     def _fit(self, turn: _Turn, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
-        """The conversation as the model reads it, without the oldest turns if it has become too long."""
-        messages = conversation(self.session.messages())
-        dropped = 0
-        while (room := self.model.room(messages, specs)) is not None and room < RESERVED_TOKENS:
-            start = next((n for n, m in enumerate(messages[2:], 2) if m.role == "user"), None)
-            if start is None:
-                break
-            dropped += start - 1
-            messages = [messages[0], *messages[start:]]
-        if dropped and not turn.compacted:
+        """The conversation as the model reads it, compacted if it has become too long."""
+        stored = conversation(self.session.messages())
+        fitted = compact(stored, lambda messages: self.model.room(messages, specs), RESERVED_TOKENS)
+        if (fitted.results or fitted.turns) and not turn.compacted:
             turn.compacted = True
-            yield Notice("compacted", f"the oldest {dropped} messages no longer fit into the model's context")
-        return messages
+            cause = f"the conversation has outgrown the model's context: {fitted} left out"
+            yield Notice("compacted", f"{cause} of what it reads; the session keeps everything")
+        return fitted.messages
 
     def _act(self, turn: _Turn, call: ToolCall, said: str) -> Iterator[Event]:
         """Store the call, decide, run, store the result."""
