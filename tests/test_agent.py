@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agentkit.agent import AgentLoop, Prompts, conversation
+from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, UsageError
 from agentkit.events import (
     ApprovalRequired,
@@ -30,6 +31,7 @@ from agentkit.events import (
     TurnDone,
     TurnFailed,
 )
+from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import Route
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import Message, Passage, ToolCall, ToolResult, ToolSpec
@@ -82,6 +84,11 @@ class FakeTools:
     def run(self, call: ToolCall, cancel: threading.Event | None = None) -> ToolResult:
         self.ran.append(call)
         return self.run_call(call)
+
+
+class NoTools(FakeTools):
+    def specs(self) -> list[ToolSpec]:
+        return []
 
 
 class WordEmbedder:
@@ -311,6 +318,33 @@ def test_a_failed_turn_keeps_the_session_usable(session: Session) -> None:
     assert agent.ask("Hi again").text == "Hello again."
     with pytest.raises(ModelError, match="no more steps"):
         agent.ask("And now?")
+
+
+@pytest.mark.parametrize("error", [ValueError("a kernel broke"), RuntimeError("can't allocate memory")])
+def test_a_crash_in_the_models_thread_fails_the_turn_only(
+    smollm: LocalModel, session: Session, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Memory that ran out is asked for once more before that."""
+    forward, passes = LoadedModel.forward, 0
+
+    def failing(self: LoadedModel, *args: Any, **options: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        if passes >= 3:
+            raise error
+        return forward(self, *args, **options)
+
+    agent = loop(session, model=LocalModel(smollm._loaded), tools=NoTools())
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadedModel, "forward", failing)
+        events = list(agent.stream("What is the capital of France?"))
+    assert passes == (3 if isinstance(error, ValueError) else 4)
+    assert types(events) == ["text_delta", "turn_failed"]
+    assert isinstance(events[-1], TurnFailed)
+    assert str(error) in events[-1].error
+    assert "\n" not in events[-1].error
+    assert roles(session) == ["system", "user"]
+    assert agent.ask("What is the capital of France?").text == "The capital of France is Paris."
 
 
 def test_a_store_that_fails_at_the_end_fails_the_turn(session: Session) -> None:

@@ -175,7 +175,7 @@ class LedgerPool:
                 ledger = Ledger(self._loaded, self.free)
                 self._ledgers.append(ledger)
             elif best.busy or best.cached - shared >= self.COPY_FROM:
-                ledger = best.fork(shared)
+                ledger = self._copy(best, shared) or Ledger(self._loaded, self.free)
                 self._ledgers.append(ledger)
             else:
                 ledger = best
@@ -203,11 +203,21 @@ class LedgerPool:
         """
         length = ledger.cached
         while length := length // 2:
-            shorter = ledger.fork(length)
-            if shorter.cached and shorter.bytes() <= self._budget:
+            shorter = self._copy(ledger, length)
+            if shorter and shorter.cached and shorter.bytes() <= self._budget:
                 shorter.last_used = ledger.last_used
                 return [shorter]
         return []
+
+    @staticmethod
+    def _copy(ledger: Ledger, length: int) -> Ledger | None:
+        """A fork, or none where there is no memory for it: a copy only saves time."""
+        try:
+            return ledger.fork(length)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            return None
 
     def free(self) -> None:
         """Drop every conversation that is not being continued right now."""

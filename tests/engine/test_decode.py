@@ -362,3 +362,20 @@ def test_memory_that_ran_out_is_freed_and_the_step_repeated(
                 assert generate(loaded, prompt, pool) == expected
             (ledger,) = pool._ledgers
             assert ledger.relieved == 1
+
+
+def test_without_memory_for_a_copy_the_prefix_is_read_again(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(self: Ledger, length: int) -> Ledger:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    pool, conversation, other = LedgerPool(tiny), list(range(10, 200)), [*range(10, 60), 7]
+    generate(tiny, conversation, pool)
+    expected = generate(tiny, other)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "fork", scarce)
+        assert generate(tiny, other, pool) == expected
+        pool._budget = 1
+        assert generate(tiny, conversation, pool)
+        assert pool._ledgers == []

@@ -6,6 +6,7 @@ In float32, where a token read alone and the same token read among others come o
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from agentkit.engine.decode import Sampler, decode
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.weights import LoadedModel
+from agentkit.events import TextDelta
 from agentkit.llm.local import LocalModel
-from agentkit.messages import Message, ToolSpec, Usage
+from agentkit.messages import Completion, Message, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
 
 SYSTEM = Message(
@@ -211,3 +213,32 @@ def test_a_random_walk(watched: Watched) -> None:
         if session[-1].role != "user":
             session.append(Message("user", draw.choice(QUESTIONS)))
         session.append(watched.say(session))
+
+
+def test_a_cancelled_answer_is_part_of_the_conversation(watched: Watched) -> None:
+    messages = [SYSTEM, Message("user", QUESTIONS[2])]
+    cancel, heard, last = threading.Event(), [], None
+    for event in watched.model.stream(messages, cancel=cancel, max_new_tokens=40):
+        if isinstance(event, TextDelta):
+            heard.append(event.text)
+            if len(heard) == 2:
+                cancel.set()
+                said = len(watched.ledger.ids)
+        last = event
+    assert isinstance(last, Completion)
+    assert (last.finish_reason, last.text) == ("cancelled", "".join(heard))
+    assert len(watched.ledger.ids) <= said + 2
+    read = last.usage.prompt_tokens
+    watched.say([*messages, Message("assistant", last.text), Message("user", "Go on.")])
+    assert watched.usage.cached_tokens >= read
+
+
+def test_a_cancelled_call_keeps_the_conversation(watched: Watched) -> None:
+    messages = [SYSTEM, Message("user", "Where is order 7?")]
+    watched.say(messages, [TOOL])
+    cancel = threading.Event()
+    cancel.set()
+    stopped = watched.model.chat(messages, tools=[TOOL], tool_choice="required", cancel=cancel)
+    assert (stopped.finish_reason, stopped.tool_calls) == ("cancelled", ())
+    watched.say(messages, [TOOL])
+    assert watched.usage.cached_tokens == watched.usage.prompt_tokens - 1
