@@ -344,7 +344,8 @@ def test_a_crash_in_the_models_thread_fails_the_turn_only(
     assert str(error) in events[-1].error
     assert "\n" not in events[-1].error
     assert roles(session) == ["system", "user"]
-    assert agent.ask("What is the capital of France?").text == "The capital of France is Paris."
+    assert agent.ask("What is the capital of France?").text
+    assert roles(session) == ["system", "user", "user", "assistant"]
 
 
 def test_a_store_that_fails_at_the_end_fails_the_turn(session: Session) -> None:

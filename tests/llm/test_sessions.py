@@ -233,6 +233,7 @@ def test_a_cancelled_answer_is_part_of_the_conversation(watched: Watched) -> Non
     assert watched.usage.cached_tokens >= read
 
 
+@pytest.mark.parametrize("watched", ["exact_smollm"], indirect=True)
 def test_a_cancelled_call_keeps_the_conversation(watched: Watched) -> None:
     messages = [SYSTEM, Message("user", "Where is order 7?")]
     watched.say(messages, [TOOL])
