@@ -1,13 +1,16 @@
 """Whether the passages answer the question: a small logistic model over measured evidence.
 
-Two signals do: cross-validated on the tuning questions, adding coverage, margins or mean scores to them
-changed nothing. `benchmarks/tune_abstention.py --fit` fits the weights and writes ``abstention.json``.
+Nearness alone accepts near misses: "Do you train AI on my chats?" lies as close to "chats are deleted after 12
+months" as a question that the sentence answers. What tells them apart, measured in docs/decisions/abstention.md, is
+whether the question adds anything to the sentences it is held against, and which words of it they leave out.
+`benchmarks/tune_abstention.py --fit` fits the weights and writes ``abstention.json``.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,33 +22,87 @@ import numpy as np
 from agentkit.errors import KnowledgeError
 from agentkit.messages import Passage
 from agentkit.retrieval.protocol import Embedder
-from agentkit.retrieval.words import content_words
+from agentkit.retrieval.records import StoredChunk, Vectors
+from agentkit.retrieval.sentences import sentences
+from agentkit.retrieval.words import content_words, stem, stems, words
 
 if TYPE_CHECKING:
     from agentkit.retrieval.index import Index
 
 PASSAGES = 4
 """Passages that count as evidence."""
+JOINED = 2
+"""Sentences that the question is joined to; each costs an embedding."""
 EVIDENCE_WORDS = 24
+EVIDENCE_CHARACTERS = 400
+"""Of a sentence and of the question, where they are joined: more would cost more than it tells."""
+
+_FORMS = {
+    "asks_who": re.compile(r"\bwho(se)?\b|\bwhich (company|bank|brand|carrier|courier)|\bname\b"),
+    "asks_count": re.compile(r"\bhow (many|big|large|heavy|deep|wide|tall|high|thick)\b"),
+    "asks_what": re.compile(r"^(what|which)\b"),
+    "asks_time": re.compile(r"\bhow (long|soon|fast|quick)|\buntil when\b"),
+    "asks_about_you": re.compile(r"\byour?\b"),
+}
+"""English forms of question. A help centre tells periods more often than names, sizes or counts, and more of what
+happens to a customer's order than of the shop itself."""
 
 
 def evidence(query: str, passages: Sequence[Passage], embedder: Embedder, index: Index) -> dict[str, float]:
     """The signals by name; empty without passages.
 
     ``nearest`` is the best cosine of the question with a passage, a sentence of it, or a title or keyword of
-    its document; ``unknown_words`` the share of the question's content words that occur nowhere in the base.
+    its document; ``joined`` how little the nearest sentences change when the question is added to them;
+    ``unknown_words`` the share of the question's content words that occur nowhere in the base; ``coverage`` the
+    share, weighted by rarity, that the best passage holds; ``length`` the logarithm of the number of words, as
+    long questions lie farther from every sentence; the others are `_FORMS`.
     """
-    # The index holds all these vectors already: nothing but the question is embedded here.
-    chunks = index.fetch([passage.id for passage in passages[:PASSAGES]]).values()
+    chunks = list(index.fetch([passage.id for passage in passages[:PASSAGES]]).values())
     if not chunks:
         return {}
+    vector = embedder.embed([query])[0]
     rows = np.concatenate([matrix for chunk in chunks for matrix in (chunk.vectors, chunk.phrase_vectors)])
-    wanted = content_words(query)[:EVIDENCE_WORDS]
-    unknown = sum(not index.frequency(word) for word in wanted)
     return {
-        "nearest": float((rows @ embedder.embed([query])[0]).max()),
-        "unknown_words": unknown / max(len(wanted), 1),
+        "nearest": float((rows @ vector).max()),
+        "joined": _joined(query, vector, chunks, embedder),
+        **_word_signals(query, chunks, index),
+        "length": math.log(1 + len(words(query))),
+        **{name: float(form.search(query.lower()) is not None) for name, form in _FORMS.items()},
     }
+
+
+def _joined(query: str, vector: Vectors, chunks: Sequence[StoredChunk], embedder: Embedder) -> float:
+    """Best cosine of a sentence with itself followed by the question; 1 if the question adds nothing.
+
+    The encoder reads both together, so this is what a bi-encoder has of a cross-encoder.
+    """
+    found = [
+        (float(row @ vector), sentence, row)
+        for chunk in chunks
+        for sentence, row in zip(sentences(chunk.text), chunk.vectors[1:], strict=False)
+    ]
+    nearest = sorted(found, key=lambda item: -item[0])[:JOINED]
+    if not nearest:
+        return 0.0
+    tail = query[:EVIDENCE_CHARACTERS]
+    together = embedder.embed([f"{sentence[:EVIDENCE_CHARACTERS]} {tail}" for _, sentence, _ in nearest])
+    return float((together * np.stack([row for *_, row in nearest])).sum(1).max())
+
+
+def _word_signals(query: str, chunks: Sequence[StoredChunk], index: Index) -> dict[str, float]:
+    """``unknown_words`` and ``coverage``."""
+    wanted = content_words(query)[:EVIDENCE_WORDS]
+    if not wanted:
+        return {"unknown_words": 0.0, "coverage": 0.0}
+    total = index.counts()[1]
+    counts = [index.frequency(word) for word in wanted]
+    rarity = [math.log((total + 1) / (count + 0.5)) for count in counts]
+    held = [stems(f"{chunk.heading} {chunk.text} {chunk.keywords}") for chunk in chunks]
+    shares = [
+        sum(weight for word, weight in zip(wanted, rarity, strict=True) if stem(word) in own) for own in held
+    ]
+    unknown = sum(not count for count in counts) / len(wanted)
+    return {"unknown_words": unknown, "coverage": max(shares) / sum(rarity)}
 
 
 @dataclass(frozen=True, slots=True)
