@@ -1,10 +1,11 @@
 """Fit and report the router on the labelled turns of tests/data/routing.jsonl and knowledge_questions.jsonl.
 
     python benchmarks/tune_routing.py            # report only
-    python benchmarks/tune_routing.py --fit      # fit on the tuning half, write agentkit/llm/routing.json
+    python benchmarks/tune_routing.py --fit      # fit on the tuning halves, write agentkit/llm/routing.json
 
-The reporting halves take no part in fitting. Abstention is the router's too: a question counts as right if it is
-sent to the knowledge base exactly where the knowledge base answers it.
+The reporting halves take no part in fitting, and neither does a turn that asks what one of their questions asks
+(``same_as``). The stress set of near misses is fitted on. Abstention is the router's too: a question counts as right
+if it is sent to the knowledge base exactly where the knowledge base answers it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tune_abstention import kind, mix, trains
 
 from agentkit.build import open_project
 from agentkit.llm import routing
@@ -57,22 +59,30 @@ def collect(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return turns
 
 
+def importance(turns: list[dict[str, Any]]) -> list[float]:
+    """Knowledge questions weigh as much together as the other turns do, in the mix that customers ask them."""
+    asked = [turn for turn in turns if "question" in turn]
+    shares = iter(mix([kind(turn) for turn in asked]))
+    scale = (len(turns) - len(asked)) / len(asked)
+    return [scale * float(next(shares)) if "question" in turn else 1.0 for turn in turns]
+
+
 def fit(turns: list[dict[str, Any]], decay: float = 0.001, steps: int = 300) -> dict[str, Features]:
     """Multinomial logistic regression with weights shared by all tools, L2-regularized."""
-    names: dict[str, list[str]] = {}
-    for option, values in turns[0]["features"].items():
-        names.setdefault(kind_of(option), ["bias", *values])
+    options = list(turns[0]["features"])
+    names = {kind_of(option): ["bias", *turns[0]["features"][option]] for option in options}
     weights = {kind: torch.zeros(len(columns), requires_grad=True) for kind, columns in names.items()}
     optimizer = torch.optim.LBFGS(list(weights.values()), max_iter=steps, line_search_fn="strong_wolfe")
+    inputs = {o: torch.tensor([[1.0, *turn["features"][o].values()] for turn in turns]) for o in options}
+    truth = torch.tensor([options.index(turn["route"]) for turn in turns])
+    shares = torch.tensor(importance(turns))
 
     def loss() -> torch.Tensor:
-        total = torch.zeros(())
-        for turn in turns:
-            options = list(turn["features"])
-            rows = [torch.tensor([1.0, *turn["features"][o].values()]) for o in options]
-            scores = torch.stack([weights[kind_of(o)] @ row for o, row in zip(options, rows, strict=True)])
-            total = total - scores.log_softmax(0)[options.index(turn["route"])]
-        return total / len(turns) + decay * sum((w[1:] ** 2).sum() for w in weights.values())
+        scores = torch.stack([inputs[o] @ weights[kind_of(o)] for o in options], 1)
+        each = torch.nn.functional.cross_entropy(scores, truth, reduction="none")
+        return (shares * each).sum() / shares.sum() + decay * sum(
+            (w[1:] ** 2).sum() for w in weights.values()
+        )
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -85,6 +95,24 @@ def fit(turns: list[dict[str, Any]], decay: float = 0.001, steps: int = 300) -> 
         kind: dict(zip(columns, (round(w, 4) for w in weights[kind].tolist()), strict=True))
         for kind, columns in names.items()
     }
+
+
+def cross_validate(turns: list[dict[str, Any]], folds: int = 10) -> dict[str, str]:
+    """Print and return what weights fitted without a turn's fold make of it."""
+    found: dict[str, list[bool]] = {}
+    for fold in range(folds):
+        weights = fit([turn for n, turn in enumerate(turns) if n % folds != fold])
+        for turn in turns[fold::folds]:
+            guess = predict(weights, turn)
+            if "question" in turn:
+                found.setdefault(kind(turn), []).append(
+                    (guess == "knowledge") == (kind(turn) == "answerable")
+                )
+            else:
+                found.setdefault("other turns", []).append(guess == turn["route"])
+    rows = {name: f"{sum(hits)} of {len(hits)}" for name, hits in found.items()}
+    print("cross-validated", *(f"  {name:<12}{text:>10}" for name, text in rows.items()), sep="\n")
+    return rows
 
 
 def predict(weights: dict[str, Features], turn: dict[str, Any]) -> str:
@@ -148,33 +176,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--fit", action="store_true", help="fit on the tuning half and write the weights")
+    parser.add_argument("--fit", action="store_true", help="fit on the tuning halves and write the weights")
     parser.add_argument("--errors", action="store_true", help="print wrong turns of the tuning half")
     parser.add_argument("--model", action="store_true", help="report the chat model's own choice instead")
+    parser.add_argument("--tuning", action="store_true", help="leave the reporting half alone")
     parser.add_argument("--summary", type=Path, help="write the reporting half's figures as JSON too")
     options = parser.parse_args()
     if options.model:
         ask_model([turn for turn in read(TURNS) if turn["split"] == "report"])
         return
     turns, asked = collect(read(TURNS)), collect(questions())
-    tune = [turn for turn in turns if turn["split"] == "tune"]
-    tune_asked = [turn for turn in asked if turn["split"] == "tune"]
+    tune, tune_asked = [turn for turn in turns if trains(turn)], [turn for turn in asked if trains(turn)]
     if options.fit:
         together = [*tune, *tune_asked]
         body = {"source": "benchmarks/tune_routing.py", "turns": len(together), "weights": fit(together)}
         WEIGHTS.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
         routing.load_weights.cache_clear()
     weights = routing.load_weights()
-    print("tuning half")
+    validated = cross_validate([*tune, *tune_asked])
+    print("tuning halves and stress set")
     report(weights, tune, errors=options.errors)
     abstention(weights, tune_asked)
+    if options.tuning:
+        return
     print("reporting half")
     rows = report(weights, [turn for turn in turns if turn["split"] == "report"], errors=False)
     rows["abstention"] = abstention(weights, [turn for turn in asked if turn["split"] == "report"])
-    print("stress set: near misses, taken for neither fitting nor reporting")
-    rows["abstention, stress set"] = abstention(
-        weights, [turn for turn in asked if turn["split"] == "stress"]
-    )
+    for name, own in (("stress set", [t for t in asked if t["split"] == "stress"]), ("all questions", asked)):
+        print(name)
+        rows[f"abstention, {name} ({sum(map(trains, own))} of {len(own)} fitted on)"] = abstention(
+            weights, own
+        )
+    rows.update({f"cross-validated, {name}": text for name, text in validated.items()})
     if options.summary is not None:
         options.summary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
