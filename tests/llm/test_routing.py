@@ -14,6 +14,7 @@ from agentkit.messages import ToolExample, ToolSpec
 from agentkit.retrieval.protocol import Embedder
 
 ROUTING = Path(__file__).parents[1] / "data" / "routing.jsonl"
+QUESTIONS = ROUTING.with_name("knowledge_questions.jsonl")
 
 
 def test_the_reporting_half(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +38,20 @@ def test_the_reporting_half(capsys: pytest.CaptureFixture[str]) -> None:
     print(shares, wrong)
     assert sum(right.values()) / len(report) >= 0.80
     assert min(shares.values()) >= 0.6, (shares, wrong)
+
+
+def test_questions_are_answered_where_the_knowledge_base_answers_them() -> None:
+    cases = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    report = [case for case in cases if case["split"] == "report"]
+    right = 0
+    with open_project() as workspace:
+        knowledge, specs = workspace.ready_knowledge(), workspace.registry.specs()
+        for case in report:
+            text = case["question"]
+            answerable = knowledge.answerable(text, knowledge.search(text))
+            route = workspace.router.route(text, specs, answerable)
+            right += (route.kind == "knowledge") == (case["document"] is not None)
+    assert right / len(report) >= 0.90
 
 
 @pytest.fixture(scope="module")
