@@ -72,6 +72,69 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
         self.is_initialized = True
 
 
+class PackedCache:
+    """Keys and values of a conversation for the CPU engine, in float16.
+
+    Keys lie transposed, so that scores of 16 neighbouring tokens are one vector. What lies beyond ``length`` is
+    finite: it is read, and multiplied by zero.
+
+    Args:
+        layers: Of the model.
+        heads: For keys and values.
+        size: Of a head.
+    """
+
+    def __init__(self, layers: int, heads: int, size: int) -> None:
+        self._shape = layers, heads, size
+        self.length = 0
+        self._capacity = 0
+        self.keys = torch.empty(0)
+        """(layers, heads, size, capacity)"""
+        self.values = torch.empty(0)
+        """(layers, heads, capacity, size)"""
+
+    @property
+    def layers(self) -> list[PackedCache]:
+        """All layers are one here."""
+        return [self]
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for more tokens."""
+        needed = self.length + tokens
+        if needed <= self._capacity:
+            return
+        capacity = max(FIRST_CAPACITY, 1 << (needed - 1).bit_length())
+        layers, heads, size = self._shape
+        keys = torch.zeros(layers, heads, size, capacity, dtype=torch.float16)
+        values = torch.zeros(layers, heads, capacity, size, dtype=torch.float16)
+        if self.length:
+            keys[..., : self.length] = self.keys[..., : self.length]
+            values[:, :, : self.length] = self.values[:, :, : self.length]
+        self.keys, self.values, self._capacity = keys, values, capacity
+
+    def addresses(self) -> tuple[int, int, int]:
+        """Capacity, and where the keys and the values are."""
+        return self._capacity, self.keys.data_ptr(), self.values.data_ptr()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last ``-tokens_to_remove`` tokens (a negative count, as transformers has it)."""
+        self.length += tokens_to_remove
+
+    def head(self, length: int) -> PackedCache:
+        """A copy of the first ``length`` tokens."""
+        other = PackedCache(*self._shape)
+        other.reserve(length)
+        if length:
+            other.keys[..., :length] = self.keys[..., :length]
+            other.values[:, :, :length] = self.values[:, :, :length]
+        other.length = length
+        return other
+
+    def bytes(self) -> int:
+        """Size of the buffers."""
+        return sum(t.numel() * t.element_size() for t in (self.keys, self.values))
+
+
 def new_cache(config: Any) -> Cache:
     """An empty cache for a model of this configuration."""
     cache = DynamicCache(config=config)
@@ -84,13 +147,15 @@ def new_cache(config: Any) -> Cache:
     return cache
 
 
-def can_crop(cache: Cache) -> bool:
+def can_crop(cache: Cache | PackedCache) -> bool:
     """Whether the cache can be rolled back to any length."""
-    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+    return all(isinstance(layer, GrowingLayer | PackedCache) for layer in cache.layers)
 
 
-def head(cache: Cache, config: Any, length: int) -> Cache:
+def head(cache: Cache | PackedCache, config: Any, length: int) -> Cache | PackedCache:
     """A copy of the first ``length`` tokens of a cache that `can_crop`."""
+    if isinstance(cache, PackedCache):
+        return cache.head(length)
     other = new_cache(config)
     other.layers = [layer.head(length) for layer in cache.layers]
     return other
@@ -101,11 +166,11 @@ def snapshot(cache: Cache) -> Cache:
     return copy.deepcopy(cache)
 
 
-def cache_bytes(cache: Cache) -> int:
+def cache_bytes(cache: Cache | PackedCache) -> int:
     """Size of the cache in memory."""
     total = 0
     for layer in cache.layers:
-        if isinstance(layer, GrowingLayer):
+        if isinstance(layer, GrowingLayer | PackedCache):
             total += layer.bytes()
         else:
             total += sum(t.numel() * t.element_size() for t in _tensors(vars(layer)))

@@ -1,14 +1,14 @@
-"""The forward pass of Llama-class models, written out.
+"""The forward pass of Llama-class models, written out in torch: for GPUs and for bitsandbytes.
 
 transformers' modules serve training and every architecture; per token they cost more than the arithmetic of a small
-model. Here queries, keys and values are one product, gate and up another, a token's attention runs over grouped heads
-without repeating them, and rotary tables are computed once. The models are recognised by their parts, and a probe
-compares the first logits with those of transformers: what does not agree is not used.
+model. Here a token's attention runs over grouped heads without repeating them, rotary tables are computed once, and
+sums stay in float32. The models are recognised by their parts, and a probe compares the first logits with those of
+transformers: what does not agree is not used. On the CPU `native` does the same, compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # as torch's own documentation calls it
 
 from agentkit.engine.cache import GrowingLayer, new_cache
-from agentkit.engine.kernels import Int8Embedding, Int8Linear, Joined, Part, pack, packs
 
 _KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
 """Model types whose layers are what `_Layer` says; any other runs through transformers."""
@@ -74,6 +73,8 @@ class Decoder:
     Raises:
         NotImplementedError: The model is of a kind that this pass does not cover.
     """
+
+    name = "torch"
 
     def __init__(self, model: Any) -> None:
         config = model.config.get_text_config()
@@ -216,35 +217,18 @@ class Decoder:
             theirs = self._model(input_ids=ids[None]).logits[0].float()
         return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())
 
-    def pack(self, bits: int) -> None:
-        """Replace the linears by packed ones, those over the same input by one, in transformers' model too.
-
-        The output head stays int8 under int4: its error goes straight into the logits. Embeddings that are tied to
-        it are read from its int8 rows, so that the table is not held twice.
-        """
-        for layer, source in zip(self._layers, self._model.model.layers, strict=True):
-            attention, mlp = source.self_attn, source.mlp
-            layer.qkv = _joined(attention, ("q_proj", "k_proj", "v_proj"), bits).forward
-            layer.gate_up = _joined(mlp, ("gate_proj", "up_proj"), bits).forward
-            layer.out = _joined(attention, ("o_proj",), bits).forward
-            layer.down = _joined(mlp, ("down_proj",), bits).forward
-        if not packs(self._head):
-            return
-        tied = self._head.weight is self._embed.weight
-        self._head = pack([self._head], 8)
-        self._model.set_output_embeddings(self._head)
-        if tied and isinstance(self._head, Int8Linear):
-            self._embed = self._model.model.embed_tokens = Int8Embedding(self._head, self._embed)
+    def new_cache(self) -> Any:
+        """An empty KV cache."""
+        return new_cache(self._model.config)
 
 
-def _joined(owner: Any, names: tuple[str, ...], bits: int) -> nn.Module:
-    """One linear for the named ones, which become views of it."""
-    linears = [getattr(owner, name) for name in names]
-    if not all(packs(linear) for linear in linears):
-        return Joined(linears) if len(linears) > 1 else linears[0]
-    whole = pack(linears, bits)
-    start = 0
-    for name, linear in zip(names, linears, strict=True):
-        setattr(owner, name, whole if len(names) == 1 else Part(whole, start, start + linear.out_features))
-        start += linear.out_features
-    return whole
+class Joined(nn.Module):
+    """Linears over the same input, called as one."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Their outputs, concatenated."""
+        return torch.cat([part(x) for part in self.parts], dim=-1)

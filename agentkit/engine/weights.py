@@ -5,7 +5,6 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     import torch
 
     from agentkit.engine.decoder import Decoder
+    from agentkit.engine.native import NativeDecoder
+
+
+_BITSANDBYTES = ("nf4", "bnb-int8")
 
 
 @dataclass(slots=True)
@@ -28,9 +31,9 @@ class LoadedModel:
 
     name: str
     model: Any
-    """The transformers model; its linears are packed where the quantization is a kernel of ours."""
-    decoder: Decoder | None
-    """The forward pass written out, where the architecture is one that it covers."""
+    """The transformers model; its linears are packed where the engine is ours."""
+    decoder: NativeDecoder | Decoder | None
+    """The engine's own forward pass, where the architecture is one that it covers."""
     tokenizer: Any
     device: str
     quantization: str
@@ -47,7 +50,7 @@ class LoadedModel:
         """An empty KV cache."""
         from agentkit.engine.cache import new_cache
 
-        return new_cache(self.model.config)
+        return new_cache(self.model.config) if self.decoder is None else self.decoder.new_cache()
 
     def forward(self, ids: Sequence[int], cache: Any, *, every: bool = False) -> torch.Tensor:
         """Append ``ids`` to the cache.
@@ -82,7 +85,7 @@ class LoadedModel:
             "device": self.device,
             "quantization": self.quantization,
             "weight_bytes": stored,
-            "forward_pass": "transformers" if self.decoder is None else "agentkit",
+            "forward_pass": "transformers" if self.decoder is None else self.decoder.name,
             "context_length": self.context_length,
             "vocabulary": self.vocab_size,
         }
@@ -120,41 +123,52 @@ def load_weights(
     options = _load_options(method, device_name, gguf)
     model = _load_part(label, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
     if adapter is not None:
-        model = _with_adapter(model, adapter, merge=not method.startswith(("nf4", "bnb")))
+        model = _with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
     model.eval().requires_grad_(False)
-    if method == "auto":
-        from agentkit.engine.kernels import fits_int4
-
-        method = "int4" if fits_int4(model) else "int8"
     parameters = int(model.num_parameters())
-    decoder = _decoder(model, method)
-    if method != "none":
-        for parameter in model.parameters():
-            # What was not quantized lies in the mapped file, and would keep all of it in memory.
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.clone()
+    decoder: NativeDecoder | Decoder | None
+    if device_name == "cpu" and method not in _BITSANDBYTES:
+        decoder, method = _native_decoder(model, method)
+    else:
+        decoder = _torch_decoder(model)
+    for parameter in model.parameters():
+        # What was not packed lies in the mapped file, and would keep all of it in memory.
+        if device_name == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
     return LoadedModel(
         label, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
     )
 
 
-def _decoder(model: Any, method: str) -> Decoder | None:
-    """The written-out forward pass, if it fits the model; packs the model's linears where ``method`` asks for it."""
-    from agentkit.engine.decoder import Decoder
-    from agentkit.engine.kernels import pack_linears
+def _native_decoder(model: Any, method: str) -> tuple[NativeDecoder | None, str]:
+    """The compiled forward pass over packed weights, if it covers the model, and the quantization that was chosen."""
+    from agentkit.engine.native import NativeDecoder
+    from agentkit.engine.packed import fits_int4, pack_linears, plain_kind
+    from agentkit.engine.simd import Kind
 
-    bits = {"int8": 8, "int4": 4}.get(method)
-    decoder = None
-    with contextlib.suppress(NotImplementedError):
+    if method == "auto":
+        method = "int4" if fits_int4(model) else "int8"
+    kinds: dict[str, Kind] = {"int4": "int4", "int8": "int8"}
+    kind = kinds.get(method, plain_kind(model.dtype))
+    try:
+        decoder = NativeDecoder(model, kind)
+    except NotImplementedError:
+        if method != "none":
+            pack_linears(model, kind)
+        return None, method
+    return decoder if decoder.agrees() else None, method
+
+
+def _torch_decoder(model: Any) -> Decoder | None:
+    """The forward pass written out in torch, if it covers the model."""
+    from agentkit.engine.decoder import Decoder
+
+    try:
         decoder = Decoder(model)
-    if decoder is not None and decoder.agrees():
-        if bits:
-            decoder.pack(bits)
-        return decoder
-    if bits:
-        pack_linears(model, bits)
-    return None
+    except NotImplementedError:
+        return None
+    return decoder if decoder.agrees() else None
 
 
 def _device(device: Device) -> str:
@@ -199,11 +213,11 @@ def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig, GgufConfig
 
-    dtype = torch.bfloat16 if method in ("nf4", "bnb-int8") else native_dtype(device)
+    dtype = torch.bfloat16 if method in _BITSANDBYTES else native_dtype(device)
     options: dict[str, Any] = {"dtype": dtype}
     if gguf is None:
         options["use_safetensors"] = True
-    if method in ("nf4", "bnb-int8"):
+    if method in _BITSANDBYTES:
         if gguf is not None:
             raise UsageError(
                 f"{method} cannot be applied to a .gguf file", "use --quantize int8, int4 or none"

@@ -80,7 +80,7 @@ def test_a_folder_generates_and_tells_about_itself(tiny_folder: Path, quantize: 
     info = loaded.info()
     assert info["parameters"] == 2 * 49152 * 64 + 2 * (64 * (2 * 64 + 2 * 32 + 3 * 128) + 2 * 64) + 64
     assert info["quantization"] == quantize
-    assert info["forward_pass"] == "agentkit"
+    assert info["forward_pass"] == "compiled"
     assert (info["context_length"], info["device"], info["vocabulary"]) == (256, "cpu", 49152)
     assert 2 in loaded.eos_ids
 

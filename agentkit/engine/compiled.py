@@ -1,0 +1,72 @@
+"""Compiled functions that are kept on disk: compiling the engine takes half a minute, loading it half a second.
+
+numba looks at the time stamp of a function's own file only. Here the name of the folder is a digest of all the files
+that the machine code comes from, so that code of another version is never found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+from numba.core import config
+from numba.extending import intrinsic as numba_intrinsic
+
+from agentkit import settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+_kept: list[Any] = []
+"""Functions whose addresses are in use."""
+_SOURCES = ("compiled.py", "forward.py", "simd.py")
+
+
+@cache
+def kernel_cache() -> Path:
+    """Where the machine code is kept."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return settings.cache_dir() / "kernels" / digest.hexdigest()[:16]
+
+
+def part(function: F) -> F:
+    """A part of a compiled function: machine code in it, plain Python outside of it."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+
+
+def part_without_nan(function: F) -> F:
+    """The same, where no number is NaN: what needs no order (a maximum) becomes vector code."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})(function))
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """A function that emits LLVM code."""
+    return numba_intrinsic(function)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function as machine code for this processor, without the interpreter's lock; compiled when first called."""
+    with _cache_folder(kernel_cache()):
+        return numba.njit(nogil=True, cache=True)(function)
+
+
+def compiled_address(function: Callable[..., Any], signature: Any, name: str) -> int:
+    """Where the machine code of a function of numbers is; ``name`` tells it from others of the same lines."""
+    with _cache_folder(kernel_cache() / name):
+        code = numba.cfunc(signature, cache=True)(function)
+    _kept.append(code)
+    return int(code.address)
+
+
+@contextmanager
+def _cache_folder(folder: Path) -> Iterator[None]:
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before

@@ -1,0 +1,483 @@
+"""The forward pass of Llama-class models on the CPU, compiled as one function that a team of threads runs together.
+
+Every thread computes its share of each product and meets the others at a barrier; norms and sums, which are cheap,
+every thread computes for itself. All arithmetic is in float32, in an order that depends on nothing but a token's own
+past: the same token gets the same bits whether it is read alone, within a prompt or beside other conversations.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentkit.engine.compiled import compiled, part, part_without_nan
+from agentkit.engine.simd import (
+    GROUP,
+    LANES,
+    atomic_increment,
+    atomic_read,
+    call_product,
+    dot,
+    give_way,
+    power_of_two,
+    store_half,
+    total,
+)
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+TILE = 8
+"""Queries that read the same keys together."""
+_SPINS = 4_000
+"""Looks at the barrier before a waiting thread gives its core away."""
+_HALF_MAX = 65_504.0
+
+
+class Linear(NamedTuple):
+    """Addresses of one kind of linear, all layers behind each other."""
+
+    product: int
+    """The compiled function for its format: `simd.product`."""
+    packed: int
+    block_bytes: int
+    """Of a block's weights."""
+    stride: int
+    """Bytes of the weights of one input, or of two under int4."""
+    scale: int
+    zero: int
+    """0 where the format has none."""
+    scale_bytes: int
+    """Of a block's scales."""
+    blocks: int
+    """Outputs, in blocks of 16."""
+    groups: int
+    """Inputs, in groups of 32."""
+
+
+class Norms(NamedTuple):
+    """Weights of the norms, float32, (layers, width); no rows where the family has no such norm."""
+
+    before_attention: Floats
+    after_attention: Floats
+    before_mlp: Floats
+    after_mlp: Floats
+    query: Floats
+    key: Floats
+    final: Floats
+
+
+class Shape(NamedTuple):
+    """Sizes of a model."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    size: int
+    """Of a head."""
+    inner: int
+    """Of the MLP."""
+    window: int
+    """Tokens that a sliding layer sees."""
+    gelu: int
+    """1 for the tanh form of GELU, 0 for SiLU."""
+    eps: float
+    scaling: float
+    """Of the attention scores."""
+    cached: int
+    """The compiled function for products with keys and values: `simd.product`."""
+    threads: int
+
+
+class Scratch(NamedTuple):
+    """Buffers of a pass, float32."""
+
+    qkv: Floats
+    """(rows, outputs)"""
+    attended: Floats
+    """(rows, heads * size)"""
+    y: Floats
+    """(rows, hidden)"""
+    h: Floats
+    """(rows, inner)"""
+    x: Floats
+    """(threads, rows, hidden); from here on every thread has its own"""
+    normed: Floats
+    """(threads, rows, hidden)"""
+    sums: Floats
+    """(threads, rows, groups of the widest input)"""
+    block: Floats
+    """(threads, 2, rows, 16)"""
+    query: Floats
+    """(threads, TILE, size)"""
+    scores: Floats
+    """(threads, TILE, tokens)"""
+
+
+class Batch(NamedTuple):
+    """What is to be computed."""
+
+    x: Floats
+    """(rows, hidden): embeddings"""
+    sequences: Ints
+    """(conversations, 6): first row, rows, tokens before them, capacity, address of the keys, of the values"""
+    cos: Floats
+    """(2, rows, size): of full and of sliding layers"""
+    sin: Floats
+    """(2, rows, size), the first half negated"""
+    wanted: Ints
+    """Rows whose logits are wanted."""
+    logits: Floats
+    """(wanted, outputs): written"""
+
+
+@part
+def _wait(meeting: Ints, phase: int, threads: int) -> int:
+    """Meet the other threads: returns the next phase when all of them have come."""
+    if threads > 1:
+        address = meeting.ctypes.data
+        atomic_increment(address)
+        spins = 0
+        while atomic_read(address) < (phase + 1) * threads:
+            spins += 1
+            if spins > _SPINS:
+                give_way()
+    return phase + 1
+
+
+@part
+def _share(count: int, thread: int, threads: int) -> tuple[int, int]:
+    return count * thread // threads, count * (thread + 1) // threads
+
+
+@part
+def _exp(x: Any) -> Any:
+    """e to the x for x <= 0, to one unit in the last place or two: Cephes' expf, which compilers vectorize."""
+    x = max(x, np.float32(-87.0))
+    n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
+    x = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    y = np.float32(1.9875691500e-4)
+    y = y * x + np.float32(1.3981999507e-3)
+    y = y * x + np.float32(8.3334519073e-3)
+    y = y * x + np.float32(4.1665795894e-2)
+    y = y * x + np.float32(1.6666665459e-1)
+    y = y * x + np.float32(5.0000001201e-1)
+    return (y * x * x + x + np.float32(1.0)) * power_of_two(n)
+
+
+@part
+def _sigmoid(x: Any) -> Any:
+    e = _exp(-abs(x))
+    return (np.float32(1.0) if x >= 0 else e) / (np.float32(1.0) + e)
+
+
+@part
+def _gate(shape: Shape, gate: Floats, up: Floats, out: Floats) -> None:
+    """The MLP's activation of one vector: SiLU, or GELU by tanh(z) = 2 sigmoid(2 z) - 1."""
+    if shape.gelu:
+        for n in range(LANES):
+            g = gate[n]
+            z = np.float32(1.5957691216) * (g + np.float32(0.044715) * g * g * g)
+            out[n] = g * _sigmoid(z) * up[n]
+    else:
+        for n in range(LANES):
+            out[n] = gate[n] * _sigmoid(gate[n]) * up[n]
+
+
+@part
+def _norm(x: Floats, weight: Floats, eps: float, out: Floats) -> None:
+    """Root mean square norm (arXiv:1910.07467) of one row."""
+    width = len(weight)
+    square = dot(x.ctypes.data, x.ctypes.data, width // LANES)
+    factor = np.float32(1.0 / math.sqrt(square / width + eps))
+    for n in range(width):
+        out[n] = x[n] * factor * weight[n]
+
+
+@part
+def _sums(x: Floats, rows: int, groups: int, sums: Floats) -> None:
+    """The sum of every group of inputs: what int4's zero points are multiplied by."""
+    for m in range(rows):
+        for g in range(groups):
+            sums[m, g] = total(x[m].ctypes.data + 4 * GROUP * g, GROUP // LANES)
+
+
+@part
+def _block(
+    linear: Linear, layer: int, block: int, x: Floats, sums: Floats, rows: int, out: int, stride: int
+) -> None:
+    """16 outputs of every row, to the address ``out``, rows ``stride`` bytes apart."""
+    n = layer * linear.blocks + block
+    scales = n * linear.scale_bytes
+    call_product(
+        linear.product, linear.packed + n * linear.block_bytes, linear.stride, x.ctypes.data, 4 * x.shape[1],
+        linear.scale + scales, linear.zero + scales, sums.ctypes.data, 4 * sums.shape[1], linear.groups, rows, out,
+        stride,
+    )  # fmt: skip
+
+
+@part
+def _add_bias(layer: int, block: int, bias: Floats, out: Floats, rows: int) -> None:
+    if len(bias):
+        first = block * LANES
+        for m in range(rows):
+            for n in range(LANES):
+                out[m, n] += bias[layer, first + n]
+
+
+@part
+def _linear(
+    linear: Linear,
+    bias: Floats,
+    layer: int,
+    x: Floats,
+    sums: Floats,
+    rows: int,
+    out: Floats,
+    thread: int,
+    threads: int,
+) -> None:
+    """This thread's share of a product."""
+    if linear.zero:
+        _sums(x, rows, linear.groups, sums)
+    first, last = _share(linear.blocks, thread, threads)
+    for block in range(first, last):
+        part = out[:, block * LANES : (block + 1) * LANES]
+        _block(linear, layer, block, x, sums, rows, part.ctypes.data, 4 * out.shape[1])
+        _add_bias(layer, block, bias, part, rows)
+
+
+@compiled
+def multiply(
+    thread: int, threads: int, linear: Linear, bias: Floats, layer: int, x: Floats, sums: Floats, out: Floats
+) -> int:
+    """One linear alone: ``out`` (rows, outputs) from ``x`` (rows, inputs); every thread has its own ``sums``."""
+    _linear(linear, bias, layer, x, sums[thread], len(x), out, thread, threads)
+    return 0
+
+
+@part
+def _gated(
+    shape: Shape,
+    linear: Linear,
+    bias: Floats,
+    layer: int,
+    x: Floats,
+    rows: int,
+    scratch: Scratch,
+    thread: int,
+) -> None:
+    """Gate and up, activated: the two halves of one product."""
+    sums, block_out = scratch.sums[thread], scratch.block[thread]
+    if linear.zero:
+        _sums(x, rows, linear.groups, sums)
+    half = linear.blocks // 2
+    first, last = _share(half, thread, shape.threads)
+    gate, up = block_out[0], block_out[1]
+    for block in range(first, last):
+        _block(linear, layer, block, x, sums, rows, gate.ctypes.data, 4 * LANES)
+        _block(linear, layer, block + half, x, sums, rows, up.ctypes.data, 4 * LANES)
+        _add_bias(layer, block, bias, gate, rows)
+        _add_bias(layer, block + half, bias, up, rows)
+        for m in range(rows):
+            _gate(shape, gate[m], up[m], scratch.h[m, block * LANES : (block + 1) * LANES])
+
+
+@part
+def _rotate(x: Floats, cos: Floats, sin: Floats, factor: float, out: Floats) -> None:
+    """Rotary embedding (arXiv:2104.09864) of one head, times ``factor``."""
+    half = len(cos) // 2
+    scale = np.float32(factor)
+    for n in range(half):
+        out[n] = (x[n] * cos[n] + x[half + n] * sin[n]) * scale
+        out[half + n] = (x[half + n] * cos[half + n] + x[n] * sin[half + n]) * scale
+
+
+@part
+def _store(
+    shape: Shape, norms: Norms, layer: int, sliding: int, batch: Batch, scratch: Scratch, thread: int
+) -> None:
+    """Write this thread's share of new keys, head by head transposed, and values into the caches."""
+    size, groups = shape.size, shape.kv_heads
+    key = scratch.query[thread, 0]
+    for s in range(len(batch.sequences)):
+        first_row, rows, before, capacity, keys, values = batch.sequences[s]
+        first, last = _share(rows * groups, thread, shape.threads)
+        for item in range(first, last):
+            row, g = first_row + item // groups, item % groups
+            position = before + item // groups
+            start = (shape.heads + g) * size
+            source = scratch.qkv[row, start : start + size]
+            if len(norms.key):
+                _norm(source, norms.key[layer], shape.eps, key)
+                source = scratch.query[thread, 1]
+                source[:] = key
+            _rotate(source, batch.cos[sliding, row], batch.sin[sliding, row], 1.0, key)
+            head = (layer * groups + g) * size * capacity
+            value = scratch.qkv[row, start + groups * size : start + groups * size + size]
+            for n in range(size):
+                store_half(keys + 2 * (head + n * capacity + position), _bounded(key[n]))
+                store_half(values + 2 * (head + position * size + n), _bounded(value[n]))
+
+
+@part
+def _bounded(x: Any) -> Any:
+    return np.float32(min(max(x, np.float32(-_HALF_MAX)), np.float32(_HALF_MAX)))
+
+
+@part
+def _attend(
+    shape: Shape, norms: Norms, layer: int, sliding: int, batch: Batch, scratch: Scratch, thread: int
+) -> None:
+    """This thread's share of the attention: queries over the same keys in tiles, the tiles dealt out in turn."""
+    group = shape.heads // shape.kv_heads
+    turn = 0
+    for s in range(len(batch.sequences)):
+        queries = batch.sequences[s, 1] * group
+        tile = TILE if queries * shape.kv_heads >= 2 * TILE * shape.threads else 1
+        for g in range(shape.kv_heads):
+            for first in range(0, queries, tile):
+                if turn % shape.threads == thread:
+                    count = min(tile, queries - first)
+                    _attend_tile(shape, norms, layer, sliding, batch, scratch, thread, s, g, first, count)
+                turn += 1
+
+
+@part
+def _attend_tile(
+    shape: Shape, norms: Norms, layer: int, sliding: int, batch: Batch, scratch: Scratch, thread: int, s: int, g: int,
+    first: int, count: int,
+) -> None:  # fmt: skip
+    """``count`` queries of one conversation and one group of heads, counted row by row and head by head."""
+    size, group = shape.size, shape.heads // shape.kv_heads
+    first_row, _, before, capacity, keys, values = batch.sequences[s]
+    query, scores, block = scratch.query[thread], scratch.scores[thread], scratch.block[thread, 0]
+    factors = scratch.sums[thread, 0]
+    for n in range(count):
+        row, head = first_row + (first + n) // group, g * group + (first + n) % group
+        source = scratch.qkv[row, head * size : (head + 1) * size]
+        if len(norms.query):
+            normed = scratch.normed[thread, 0, :size]
+            _norm(source, norms.query[layer], shape.eps, normed)
+            source = normed
+        _rotate(source, batch.cos[sliding, row], batch.sin[sliding, row], shape.scaling, query[n])
+    lowest = max(0, before + first // group - shape.window + 1) if sliding else 0
+    start = lowest // LANES * LANES
+    end = (before + (first + count - 1) // group) // LANES * LANES + LANES
+    base = (layer * shape.kv_heads + g) * size * capacity
+    for k in range(start, end, LANES):
+        call_product(
+            shape.cached, keys + 2 * (base + k), 2 * capacity, query.ctypes.data, 4 * size, 0, 0, 0, 0,
+            size // LANES, count, scores.ctypes.data + 4 * (k - start), 4 * scores.shape[1],
+        )  # fmt: skip
+    for n in range(count):
+        position = before + (first + n) // group
+        low = max(0, position - shape.window + 1) if sliding else 0
+        factors[n] = np.float32(1.0) / _exponentials(
+            scores[n], low - start, position + 1 - start, end - start
+        )
+    for d in range(0, size, LANES):
+        call_product(
+            shape.cached, values + 2 * (base + start * size + d), 2 * size, scores.ctypes.data, 4 * scores.shape[1],
+            0, 0, 0, 0, (end - start) // LANES, count, block.ctypes.data, 4 * LANES,
+        )  # fmt: skip
+        for n in range(count):
+            row, head = first_row + (first + n) // group, g * group + (first + n) % group
+            for lane in range(LANES):
+                scratch.attended[row, head * size + d + lane] = block[n, lane] * factors[n]
+
+
+@part_without_nan
+def _largest(x: Floats) -> Any:
+    best = x[0]
+    for k in range(1, len(x)):
+        best = x[k] if x[k] > best else best
+    return best
+
+
+@part
+def _exponentials(scores: Floats, low: int, high: int, end: int) -> Any:
+    """Softmax without its division: exponentials in place, zeros outside of [low, high); returns their sum."""
+    seen = scores[low:high]
+    best = _largest(seen)
+    scores[:low] = 0
+    scores[high:end] = 0
+    for k in range(len(seen)):
+        seen[k] = _exp(seen[k] - best)
+    return total(scores.ctypes.data, end // LANES)
+
+
+@part
+def _add(shape: Shape, y: Floats, weights: Floats, layer: int, rows: int, x: Floats, normed: Floats) -> None:
+    """Add a block's output to the residual stream, through its norm where the family has one."""
+    for m in range(rows):
+        if len(weights):
+            _norm(y[m], weights[layer], shape.eps, normed[m])
+            for n in range(shape.hidden):
+                x[m, n] += normed[m, n]
+        else:
+            for n in range(shape.hidden):
+                x[m, n] += y[m, n]
+
+
+class Linears(NamedTuple):
+    """The linears of a model, and their biases, (layers, outputs), no rows without."""
+
+    qkv: Linear
+    qkv_bias: Floats
+    out: Linear
+    out_bias: Floats
+    gate_up: Linear
+    gate_up_bias: Floats
+    down: Linear
+    down_bias: Floats
+    head: Linear
+    head_bias: Floats
+
+
+@compiled
+def forward(
+    thread: int, shape: Shape, linears: Linears, norms: Norms, sliding: Ints, batch: Batch, scratch: Scratch,
+    meeting: Ints, phase: int,
+) -> int:  # fmt: skip
+    """Append every row to its conversation and write the logits of the wanted rows; all threads call it at once.
+
+    Args:
+        thread: Which of ``shape.threads`` this is.
+        sliding: 1 for every layer that sees ``shape.window`` tokens only, else 0.
+        meeting: The barrier: one number, shared.
+        phase: What the call before returned; 0 at first.
+    """
+    rows, threads = len(batch.x), shape.threads
+    x, normed, sums = scratch.x[thread], scratch.normed[thread], scratch.sums[thread]
+    x[:rows] = batch.x
+    for layer in range(shape.layers):
+        for m in range(rows):
+            _norm(x[m], norms.before_attention[layer], shape.eps, normed[m])
+        _linear(linears.qkv, linears.qkv_bias, layer, normed, sums, rows, scratch.qkv, thread, threads)
+        phase = _wait(meeting, phase, threads)
+        _store(shape, norms, layer, sliding[layer], batch, scratch, thread)
+        phase = _wait(meeting, phase, threads)
+        _attend(shape, norms, layer, sliding[layer], batch, scratch, thread)
+        phase = _wait(meeting, phase, threads)
+        _linear(
+            linears.out, linears.out_bias, layer, scratch.attended, sums, rows, scratch.y, thread, threads
+        )
+        phase = _wait(meeting, phase, threads)
+        _add(shape, scratch.y, norms.after_attention, layer, rows, x, normed)
+        for m in range(rows):
+            _norm(x[m], norms.before_mlp[layer], shape.eps, normed[m])
+        _gated(shape, linears.gate_up, linears.gate_up_bias, layer, normed, rows, scratch, thread)
+        phase = _wait(meeting, phase, threads)
+        _linear(linears.down, linears.down_bias, layer, scratch.h, sums, rows, scratch.y, thread, threads)
+        phase = _wait(meeting, phase, threads)
+        _add(shape, scratch.y, norms.after_mlp, layer, rows, x, normed)
+    wanted = len(batch.wanted)
+    for n in range(wanted):
+        _norm(x[batch.wanted[n]], norms.final[0], shape.eps, normed[n])
+    _linear(linears.head, linears.head_bias, 0, normed, sums, wanted, batch.logits, thread, threads)
+    return _wait(meeting, phase, threads)

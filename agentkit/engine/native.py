@@ -1,0 +1,237 @@
+"""The CPU engine: a Llama-class model's forward pass as compiled code over packed weights.
+
+transformers' modules serve training and every architecture; per token they cost more than the arithmetic of a small
+model. The models covered here are recognised by their parts, and a probe compares their logits with those of
+transformers over the same weights: what does not agree is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentkit.engine.cache import PackedCache
+from agentkit.engine.forward import TILE, Batch, Linears, Norms, Scratch, Shape, forward
+from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
+from agentkit.engine.rotary import fixed_rotary
+from agentkit.engine.simd import GROUP, LANES, Kind, product
+from agentkit.engine.team import team
+
+_KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
+"""Model types whose layers are what `forward` computes; any other runs through transformers."""
+_ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
+_ROWS = 128
+"""Tokens of a prompt that go through the layers together: their activations fit into a core's cache."""
+_PROBE = 12
+"""Tokens of the comparison with transformers."""
+_TOLERANCE = 0.1
+"""Relative difference of logits. Two orders of summation in bf16 differ by 0.01 to 0.03, two models by 1."""
+
+
+class NativeDecoder:
+    """A causal language model's forward pass over one conversation or several.
+
+    Packs the model's linears in the format ``kind``; the output head stays int8 under int4, because its error goes
+    straight into the logits. Embeddings that are tied to the head are read from it.
+
+    Raises:
+        NotImplementedError: The model is of a kind that this pass does not cover; nothing has been changed.
+    """
+
+    name = "compiled"
+
+    def __init__(self, model: Any, kind: Kind) -> None:
+        config = model.config.get_text_config()
+        _check(model, config)
+        layers = model.model.layers
+        self._model, self._config = model, config
+        self._plus_one = config.model_type.startswith("gemma")
+        self._softcap = getattr(config, "final_logit_softcapping", None)
+        self._kinds = _layer_kinds(config)
+        self._sliding = np.array([k == "sliding_attention" for k in self._kinds], np.int64)
+        self._norms = self._all_norms(layers, model.model.norm)
+        self._tables = fixed_rotary(model, config, set(self._kinds))
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._team = team()
+        self.shape = Shape(
+            len(layers), config.hidden_size, config.num_attention_heads, config.num_key_value_heads, size,
+            config.intermediate_size, getattr(config, "sliding_window", None) or 0, _ACTIVATIONS[_activation(config)],
+            float(layers[0].input_layernorm.variance_epsilon if hasattr(layers[0].input_layernorm, "variance_epsilon")
+                  else layers[0].input_layernorm.eps),
+            float(layers[0].self_attn.scaling), product("float16", LANES), self._team.size,
+        )  # fmt: skip
+        self._weights = self._pack(kind)
+        self._head = self._weights[-1]
+        self._embed = model.get_input_embeddings()
+        pairs: list[Any] = [(weight.addresses(), weight.biases()) for weight in self._weights]
+        self._linears = Linears(*chain.from_iterable(pairs))
+        self._meeting = np.zeros(1, np.int64)
+        self._phase = 0
+        self._scratch = self._new_scratch(0)
+
+    def _pack(self, kind: Kind) -> list[Packed]:
+        layers, model = self._model.model.layers, self._model
+        weights = [
+            pack_layers(kind, [(layer.self_attn, ("q_proj", "k_proj", "v_proj")) for layer in layers]),
+            pack_layers(kind, [(layer.self_attn, ("o_proj",)) for layer in layers]),
+            pack_layers(kind, [(layer.mlp, ("gate_proj", "up_proj")) for layer in layers]),
+            pack_layers(kind, [(layer.mlp, ("down_proj",)) for layer in layers]),
+        ]
+        head, embed = model.get_output_embeddings(), model.get_input_embeddings()
+        tied = head.weight is embed.weight
+        weights.append(packed("int8" if kind == "int4" else kind, head.weight, head.bias))
+        model.set_output_embeddings(PackedLinear(weights[-1]))
+        if tied:
+            model.set_input_embeddings(PackedEmbedding(weights[-1], embed))
+        return weights
+
+    def new_cache(self) -> PackedCache:
+        """An empty KV cache."""
+        return PackedCache(self.shape.layers, self.shape.kv_heads, self.shape.size)
+
+    def __call__(self, ids: Tensor, cache: PackedCache, *, every: bool = False) -> Tensor:
+        """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
+        parts = [
+            self.batch([part], [cache], every=every, logits=every or end) for part, end in _portions(ids)
+        ]
+        return torch.cat([part for part in parts if part is not None]) if every else parts[-1][0]
+
+    def batch(
+        self,
+        ids: Sequence[Tensor],
+        caches: Sequence[PackedCache],
+        *,
+        every: bool = False,
+        logits: bool = True,
+    ) -> Tensor:
+        """Append some ids to each of several conversations, `_ROWS` ids at most together.
+
+        Returns:
+            The logits after the last id of each, (conversations, vocabulary), or after each id; float32.
+        """
+        counts = [len(part) for part in ids]
+        before = [cache.length for cache in caches]
+        for cache, count in zip(caches, counts, strict=True):
+            cache.reserve(count)
+        ends = np.cumsum(counts)
+        sequences = np.array(
+            [
+                (end - n, n, old, *cache.addresses())
+                for end, n, old, cache in zip(ends, counts, before, caches, strict=True)
+            ],
+            np.int64,
+        )
+        wanted = np.arange(ends[-1]) if every else ends - 1 if logits else ends[:0]
+        out = np.empty((len(wanted), self._head.blocks * LANES), np.float32)
+        positions = np.concatenate([np.arange(old, old + n) for old, n in zip(before, counts, strict=True)])
+        cos, sin = self._tables(positions)
+        x = self._embed(torch.cat(list(ids))).float().numpy()
+        self._grow(max(old + n for old, n in zip(before, counts, strict=True)))
+        self._phase = self._team.run(
+            forward, self.shape, self._linears, self._norms, self._sliding,
+            Batch(x, sequences, cos, sin, wanted, out), self._scratch, self._meeting, self._phase,
+        )  # fmt: skip
+        for cache, count in zip(caches, counts, strict=True):
+            cache.length += count
+        result = torch.from_numpy(out)[:, : self._head.outputs]
+        return result if self._softcap is None else torch.tanh(result / self._softcap) * self._softcap
+
+    def agrees(self) -> bool:
+        """Whether the logits of a probe are those of transformers' forward pass over the same weights."""
+        # Spread over the vocabulary: the first ids are control tokens, on which bf16 models are erratic.
+        ids = torch.arange(1, _PROBE + 1) * self._config.vocab_size // (_PROBE + 2)
+        with torch.inference_mode():
+            ours = self(ids, self.new_cache(), every=True)
+            theirs = self._model(input_ids=ids[None]).logits[0].float()
+        return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())
+
+    def _all_norms(self, layers: Any, final: Any) -> Norms:
+        first = layers[0]
+        sandwich = hasattr(first, "pre_feedforward_layernorm")
+        heads = hasattr(first.self_attn, "q_norm")
+        collect = self._stacked
+        return Norms(
+            collect([layer.input_layernorm for layer in layers]),
+            collect([layer.post_attention_layernorm for layer in layers] if sandwich else []),
+            collect(
+                [
+                    layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm
+                    for layer in layers
+                ]
+            ),
+            collect([layer.post_feedforward_layernorm for layer in layers] if sandwich else []),
+            collect([layer.self_attn.q_norm for layer in layers] if heads else []),
+            collect([layer.self_attn.k_norm for layer in layers] if heads else []),
+            collect([final]),
+        )
+
+    def _stacked(self, norms: list[Any]) -> NDArray[np.float32]:
+        if not norms:
+            return np.empty((0, 0), np.float32)
+        return torch.stack([norm.weight.detach().float() + self._plus_one for norm in norms]).numpy()
+
+    def _grow(self, tokens: int) -> None:
+        if tokens > self._scratch.scores.shape[2]:
+            self._scratch = self._new_scratch(tokens)
+
+    def _new_scratch(self, tokens: int) -> Scratch:
+        s, threads = self.shape, self.shape.threads
+        attended = s.heads * s.size
+        widest = max(s.hidden, attended, s.inner)
+        room = max(256, 1 << (tokens + LANES - 1).bit_length())
+
+        def empty(*shape: int) -> NDArray[np.float32]:
+            return np.empty(shape, np.float32)
+
+        return Scratch(
+            empty(_ROWS, self._weights[0].blocks * LANES), empty(_ROWS, attended),
+            empty(_ROWS, self._weights[1].blocks * LANES), empty(_ROWS, s.inner),
+            empty(threads, _ROWS, s.hidden), empty(threads, _ROWS, s.hidden),
+            empty(threads, _ROWS, max(TILE, widest // GROUP)), empty(threads, 2, _ROWS, LANES),
+            empty(threads, TILE, s.size), empty(threads, TILE, room),
+        )  # fmt: skip
+
+
+def _portions(ids: Tensor) -> list[tuple[Tensor, bool]]:
+    """`_ROWS` ids at a time, the last marked."""
+    parts = torch.split(ids, _ROWS)
+    return [(part, n == len(parts)) for n, part in enumerate(parts, 1)]
+
+
+def _layer_kinds(config: Any) -> list[str]:
+    kind = "full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"
+    return list(getattr(config, "layer_types", None) or [kind] * config.num_hidden_layers)
+
+
+def _activation(config: Any) -> str:
+    return str(getattr(config, "hidden_act", None) or config.hidden_activation)
+
+
+def _check(model: Any, config: Any) -> None:
+    """Raise `NotImplementedError` for what the compiled pass does not cover."""
+    if config.model_type not in _KNOWN or getattr(config, "use_bidirectional_attention", False):
+        raise NotImplementedError(config.model_type)
+    if other := set(_layer_kinds(config)) - {"full_attention", "sliding_attention"}:
+        raise NotImplementedError(f"layers {sorted(other)}")
+    if _activation(config) not in _ACTIVATIONS:
+        raise NotImplementedError(f"activation {_activation(config)}")
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention, mlp = model.model.layers[0].self_attn, model.model.layers[0].mlp
+    linears = [
+        attention.q_proj,
+        attention.k_proj,
+        attention.v_proj,
+        attention.o_proj,
+        mlp.gate_proj,
+        mlp.up_proj,
+    ]
+    if size % LANES or size > config.hidden_size or config.intermediate_size % LANES:
+        raise NotImplementedError(f"heads of {size}, an MLP of {config.intermediate_size}")
+    if not all(map(packs, [*linears, mlp.down_proj, model.get_output_embeddings()])):
+        raise NotImplementedError("linears of odd width")

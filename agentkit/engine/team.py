@@ -1,0 +1,53 @@
+"""The threads that compute together: as many as torch would use, started once, asleep between calls."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+_Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Team:
+    """Runs a compiled function in all of its threads at once, this one included.
+
+    Args:
+        size: Threads, this one included.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = threading.Lock()
+        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._jobs: list[queue.SimpleQueue[_Job]] = [queue.SimpleQueue() for _ in range(size - 1)]
+        for number, jobs in enumerate(self._jobs, 1):
+            threading.Thread(
+                target=self._work, args=(number, jobs), daemon=True, name=f"agentkit-{number}"
+            ).start()
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call ``function(thread, *args)`` in every thread; returns this thread's result when all are through."""
+        with self._lock:
+            for jobs in self._jobs:
+                jobs.put((function, args))
+            result = function(0, *args)
+            for _ in self._jobs:
+                self._done.get()
+        return result
+
+    def _work(self, number: int, jobs: queue.SimpleQueue[_Job]) -> None:
+        while True:
+            function, args = jobs.get()
+            function(number, *args)
+            self._done.put(None)
+
+
+@cache
+def team() -> Team:
+    """The team of this process."""
+    import torch
+
+    return Team(torch.get_num_threads())
