@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
 export HF_HUB_OFFLINE := 1
+AVX512 := $(if $(shell grep -m1 -o avx512_vnni /proc/cpuinfo),-DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -24,6 +25,11 @@ test: $(VENV)/.dev test-assets $(VENV)/.apertium ## run the tests, but for the s
 .PHONY: test-all
 test-all: $(VENV)/.dev test-assets $(VENV)/.apertium ## run all tests
 	$(BIN)/python -m pytest -q
+
+.PHONY: bench
+bench: $(VENV)/.bench assets ## measure against llama.cpp, transformers and smolagents; about half an hour
+	for each in speed quality tool_loop; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+	$(BIN)/python benchmarks/report.py
 
 .PHONY: check
 check: $(VENV)/.dev ## check format, lint, types and layers
@@ -63,6 +69,12 @@ assets: $(VENV)/.stamp # always asked, for the cache may have been emptied; it a
 .PHONY: test-assets
 test-assets: assets # a second family, on which the engine is held to what it promises: 240 MB, converted once
 	@$(BIN)/agentkit models pull gemma3-270m
+
+# Built from source, about eight minutes: prebuilt wheels use less of the processor, and with AMX it crashes.
+$(VENV)/.bench: $(VENV)/.dev
+	@CMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON $(AVX512)' \
+		$(PIP) llama-cpp-python smolagents[transformers]
+	@touch $@
 
 # The translator's embedded backend is a Debian package. Without it only the translation step is skipped.
 $(VENV)/.apertium: $(VENV)/.stamp

@@ -17,17 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # as torch's own documentation calls it
 
 from agentkit.engine.cache import GrowingLayer, new_cache
+from agentkit.engine.families import agrees, check_family, head_size, layer_kinds
+from agentkit.engine.rotary import Rotary
 
-_KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
-"""Model types whose layers are what `_Layer` says; any other runs through transformers."""
-_FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
-"""Rotary tables that do not depend on the length of the conversation."""
 _Product = Callable[[Tensor], Tensor]
 """A linear's bound ``forward``: a module's call costs as much as a small product."""
-_PROBE = 12
-"""Tokens of the comparison with transformers."""
-_TOLERANCE = 0.1
-"""Relative difference of logits. Two orders of summation in bf16 differ by 0.01 to 0.03, two models by 1."""
 
 
 class _Norm:
@@ -78,27 +72,23 @@ class Decoder:
 
     def __init__(self, model: Any) -> None:
         config = model.config.get_text_config()
-        if config.model_type not in _KNOWN or getattr(config, "use_bidirectional_attention", False):
-            raise NotImplementedError(config.model_type)
+        check_family(config)
         inner = model.model
         self._model = model
         self._config = config
         self._plus_one = config.model_type.startswith("gemma")
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads
-        self._size = getattr(config, "head_dim", None) or config.hidden_size // self._heads
+        self._size = head_size(config)
         self._window = getattr(config, "sliding_window", None)
         self._softcap = getattr(config, "final_logit_softcapping", None)
         self._activation: Callable[[Tensor], Tensor] = inner.layers[0].mlp.act_fn
-        kind = "full_attention" if self._window is None else "sliding_attention"
-        kinds = getattr(config, "layer_types", None) or [kind] * config.num_hidden_layers
-        if set(kinds) - {"full_attention", "sliding_attention"}:
-            raise NotImplementedError(f"layers {sorted(set(kinds))}")
+        kinds = layer_kinds(config)
         self._layers = [self._layer(*pair) for pair in zip(inner.layers, kinds, strict=True)]
         self._final = self._norm(inner.norm)
         self._embed = inner.embed_tokens
         self._head = model.get_output_embeddings()
-        self._rotary = {kind: self._rotary_tables(inner.rotary_emb, kind) for kind in set(kinds)}
+        self._rotary = Rotary(model, config, set(kinds), inner.norm.weight.dtype)
 
     def __call__(self, ids: Tensor, cache: Any, *, every: bool = False) -> Tensor:
         """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
@@ -106,10 +96,8 @@ class Decoder:
         # Sums stay in float32: in bf16 a few tokens with huge activations drown the rest, and the same conversation,
         # read in other portions, would answer differently.
         x = self._embed(ids).float()
-        tables = {
-            kind: (cos[start : start + n], sin[start : start + n])
-            for kind, (cos, sin) in self._rotary.items()
-        }
+        cos, sin = (table[:, start : start + n, None] for table in self._rotary.upto(start + n))
+        tables = {"full_attention": (cos[0], sin[0]), "sliding_attention": (cos[1], sin[1])}
         masks = {kind: self._mask(kind, start, n, x.device) for kind in tables}
         for layer, held in zip(self._layers, cache.layers, strict=True):
             y = self._attend(layer, layer.before_attention(x), held, *tables[layer.kind], masks[layer.kind])
@@ -192,30 +180,9 @@ class Decoder:
         eps = getattr(norm, "variance_epsilon", None) or norm.eps
         return _Norm(weight + 1 if self._plus_one else weight, eps)
 
-    def _rotary_tables(self, rotary: Any, kind: str) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines of every position, each of shape (context, 1, head size)."""
-        types = getattr(rotary, "rope_type", "default")
-        if (types.get(kind) if isinstance(types, dict) else types) not in _FIXED_ROPE:
-            raise NotImplementedError(f"rotary embedding {types}")
-        weight = self._model.model.norm.weight
-        positions = torch.arange(self._config.max_position_embeddings, device=weight.device)[None]
-        probe = weight.new_empty(1)
-        cos, sin = rotary(probe, positions, kind) if isinstance(types, dict) else rotary(probe, positions)
-        if cos.shape[-1] != self._size:
-            raise NotImplementedError("partial rotary embedding")
-        sign = torch.ones(self._size, dtype=sin.dtype, device=sin.device)
-        sign[: self._size // 2] = -1
-        return cos[0].unsqueeze(1), (sin[0] * sign).unsqueeze(1)
-
     def agrees(self) -> bool:
         """Whether the logits of a probe are those of transformers' forward pass."""
-        # Spread over the vocabulary: the first ids are control tokens, on which bf16 models are erratic.
-        spread = torch.arange(1, _PROBE + 1, device=self._model.device)
-        ids = spread * self._config.vocab_size // (_PROBE + 2)
-        with torch.inference_mode():
-            ours = self(ids, new_cache(self._model.config), every=True)
-            theirs = self._model(input_ids=ids[None]).logits[0].float()
-        return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())
+        return agrees(self, self._model)
 
     def new_cache(self) -> Any:
         """An empty KV cache."""

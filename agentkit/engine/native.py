@@ -17,21 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentkit.engine.cache import PackedCache
+from agentkit.engine.families import agrees, check_family, head_size, layer_kinds
 from agentkit.engine.forward import TILE, Batch, Linears, Norms, Scratch, Shape, forward
 from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
-from agentkit.engine.rotary import fixed_rotary
+from agentkit.engine.rotary import Rotary
 from agentkit.engine.simd import GROUP, LANES, Kind, product
 from agentkit.engine.team import team
 
-_KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
-"""Model types whose layers are what `forward` computes; any other runs through transformers."""
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
 _ROWS = 128
 """Tokens of a prompt that go through the layers together: their activations fit into a core's cache."""
-_PROBE = 12
-"""Tokens of the comparison with transformers."""
-_TOLERANCE = 0.1
-"""Relative difference of logits. Two orders of summation in bf16 differ by 0.01 to 0.03, two models by 1."""
 
 
 class NativeDecoder:
@@ -49,30 +44,20 @@ class NativeDecoder:
     def __init__(self, model: Any, kind: Kind) -> None:
         config = model.config.get_text_config()
         _check(model, config)
-        layers = model.model.layers
-        self._model, self._config = model, config
-        self._plus_one = config.model_type.startswith("gemma")
-        self._softcap = getattr(config, "final_logit_softcapping", None)
-        self._kinds = _layer_kinds(config)
-        self._sliding = np.array([k == "sliding_attention" for k in self._kinds], np.int64)
-        self._norms = self._all_norms(layers, model.model.norm)
-        self._tables = fixed_rotary(model, config, set(self._kinds))
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        kinds = layer_kinds(config)
+        self._model = model
         self._team = team()
-        self.shape = Shape(
-            len(layers), config.hidden_size, config.num_attention_heads, config.num_key_value_heads, size,
-            config.intermediate_size, getattr(config, "sliding_window", None) or 0, _ACTIVATIONS[_activation(config)],
-            float(layers[0].input_layernorm.variance_epsilon if hasattr(layers[0].input_layernorm, "variance_epsilon")
-                  else layers[0].input_layernorm.eps),
-            float(layers[0].self_attn.scaling), product("float16", LANES), self._team.size,
-        )  # fmt: skip
+        self._rotary = Rotary(model, config, set(kinds), torch.float32)
+        self._sliding = np.array([kind == "sliding_attention" for kind in kinds], np.int64)
+        self._norms = _all_norms(model, config)
+        self._softcap = getattr(config, "final_logit_softcapping", None)
+        self.shape = _shape(model, config, self._team.size)
         self._weights = self._pack(kind)
         self._head = self._weights[-1]
         self._embed = model.get_input_embeddings()
         pairs: list[Any] = [(weight.addresses(), weight.biases()) for weight in self._weights]
         self._linears = Linears(*chain.from_iterable(pairs))
-        self._meeting = np.zeros(1, np.int64)
-        self._phase = 0
+        self._meeting, self._phase = np.zeros(1, np.int64), 0
         self._scratch = self._new_scratch(0)
 
     def _pack(self, kind: Kind) -> list[Packed]:
@@ -130,7 +115,7 @@ class NativeDecoder:
         wanted = np.arange(ends[-1]) if every else ends - 1 if logits else ends[:0]
         out = np.empty((len(wanted), self._head.blocks * LANES), np.float32)
         positions = np.concatenate([np.arange(old, old + n) for old, n in zip(before, counts, strict=True)])
-        cos, sin = self._tables(positions)
+        cos, sin = (table.numpy()[:, positions] for table in self._rotary.upto(int(positions.max()) + 1))
         x = self._embed(torch.cat(list(ids))).float().numpy()
         self._grow(max(old + n for old, n in zip(before, counts, strict=True)))
         self._phase = self._team.run(
@@ -144,37 +129,7 @@ class NativeDecoder:
 
     def agrees(self) -> bool:
         """Whether the logits of a probe are those of transformers' forward pass over the same weights."""
-        # Spread over the vocabulary: the first ids are control tokens, on which bf16 models are erratic.
-        ids = torch.arange(1, _PROBE + 1) * self._config.vocab_size // (_PROBE + 2)
-        with torch.inference_mode():
-            ours = self(ids, self.new_cache(), every=True)
-            theirs = self._model(input_ids=ids[None]).logits[0].float()
-        return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())
-
-    def _all_norms(self, layers: Any, final: Any) -> Norms:
-        first = layers[0]
-        sandwich = hasattr(first, "pre_feedforward_layernorm")
-        heads = hasattr(first.self_attn, "q_norm")
-        collect = self._stacked
-        return Norms(
-            collect([layer.input_layernorm for layer in layers]),
-            collect([layer.post_attention_layernorm for layer in layers] if sandwich else []),
-            collect(
-                [
-                    layer.pre_feedforward_layernorm if sandwich else layer.post_attention_layernorm
-                    for layer in layers
-                ]
-            ),
-            collect([layer.post_feedforward_layernorm for layer in layers] if sandwich else []),
-            collect([layer.self_attn.q_norm for layer in layers] if heads else []),
-            collect([layer.self_attn.k_norm for layer in layers] if heads else []),
-            collect([final]),
-        )
-
-    def _stacked(self, norms: list[Any]) -> NDArray[np.float32]:
-        if not norms:
-            return np.empty((0, 0), np.float32)
-        return torch.stack([norm.weight.detach().float() + self._plus_one for norm in norms]).numpy()
+        return agrees(self, self._model)
 
     def _grow(self, tokens: int) -> None:
         if tokens > self._scratch.scores.shape[2]:
@@ -204,24 +159,18 @@ def _portions(ids: Tensor) -> list[tuple[Tensor, bool]]:
     return [(part, n == len(parts)) for n, part in enumerate(parts, 1)]
 
 
-def _layer_kinds(config: Any) -> list[str]:
-    kind = "full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"
-    return list(getattr(config, "layer_types", None) or [kind] * config.num_hidden_layers)
-
-
 def _activation(config: Any) -> str:
     return str(getattr(config, "hidden_act", None) or config.hidden_activation)
 
 
 def _check(model: Any, config: Any) -> None:
     """Raise `NotImplementedError` for what the compiled pass does not cover."""
-    if config.model_type not in _KNOWN or getattr(config, "use_bidirectional_attention", False):
-        raise NotImplementedError(config.model_type)
-    if other := set(_layer_kinds(config)) - {"full_attention", "sliding_attention"}:
-        raise NotImplementedError(f"layers {sorted(other)}")
+    check_family(config)
     if _activation(config) not in _ACTIVATIONS:
         raise NotImplementedError(f"activation {_activation(config)}")
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = head_size(config)
+    if size % LANES or size > config.hidden_size or config.intermediate_size % LANES:
+        raise NotImplementedError(f"heads of {size}, an MLP of {config.intermediate_size}")
     attention, mlp = model.model.layers[0].self_attn, model.model.layers[0].mlp
     linears = [
         attention.q_proj,
@@ -231,7 +180,47 @@ def _check(model: Any, config: Any) -> None:
         mlp.gate_proj,
         mlp.up_proj,
     ]
-    if size % LANES or size > config.hidden_size or config.intermediate_size % LANES:
-        raise NotImplementedError(f"heads of {size}, an MLP of {config.intermediate_size}")
     if not all(map(packs, [*linears, mlp.down_proj, model.get_output_embeddings()])):
         raise NotImplementedError("linears of odd width")
+
+
+def _shape(model: Any, config: Any, threads: int) -> Shape:
+    first = model.model.layers[0]
+    return Shape(
+        layers=len(model.model.layers),
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        size=head_size(config),
+        inner=config.intermediate_size,
+        window=getattr(config, "sliding_window", None) or 0,
+        gelu=_ACTIVATIONS[_activation(config)],
+        eps=float(config.rms_norm_eps),
+        scaling=float(first.self_attn.scaling),
+        cached=product("float16", LANES),
+        threads=threads,
+    )
+
+
+def _all_norms(model: Any, config: Any) -> Norms:
+    plus_one = config.model_type.startswith("gemma")
+    layers = model.model.layers
+
+    def collect(name: str, owners: Any = layers) -> NDArray[np.float32]:
+        norms: list[Any] = [getattr(owner, name) for owner in owners if hasattr(owner, name)]
+        if not norms:
+            return np.empty((0, 0), np.float32)
+        return torch.stack([norm.weight.detach().float() + plus_one for norm in norms]).numpy()
+
+    # Gemma has a norm behind each block too; others call the one before the MLP after what it comes after.
+    sandwich = hasattr(layers[0], "pre_feedforward_layernorm")
+    attentions = [layer.self_attn for layer in layers]
+    return Norms(
+        before_attention=collect("input_layernorm"),
+        after_attention=collect("post_attention_layernorm" if sandwich else ""),
+        before_mlp=collect("pre_feedforward_layernorm" if sandwich else "post_attention_layernorm"),
+        after_mlp=collect("post_feedforward_layernorm"),
+        query=collect("q_norm", attentions),
+        key=collect("k_norm", attentions),
+        final=collect("norm", [model.model]),
+    )

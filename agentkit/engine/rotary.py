@@ -2,57 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-FIXED = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
+from agentkit.engine.families import head_size
+
+_FIXED = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
 """Kinds whose angles do not depend on the length of the conversation."""
 _FIRST = 1024
 
-Table = NDArray[np.float32]
 
+class Rotary:
+    """Cosines and signed sines of positions, for full and for sliding layers.
 
-def fixed_rotary(
-    model: Any, config: Any, kinds: set[str]
-) -> Callable[[NDArray[np.int64]], tuple[Table, Table]]:
-    """A function from positions to cosines and signed sines, both (2, positions, head size): full, then sliding layers.
+    Args:
+        model: The transformers model.
+        config: Of its text part.
+        kinds: The kinds of layers it has.
+        dtype: Of the tables.
 
     Raises:
-        NotImplementedError: The model's embedding depends on more than the position, or turns a part of the head only.
+        NotImplementedError: The angles depend on more than the position, or only a part of a head is turned.
     """
-    rotary = model.model.rotary_emb
-    types = getattr(rotary, "rope_type", "default")
-    for kind in kinds:
-        if (types.get(kind) if isinstance(types, dict) else types) not in FIXED:
-            raise NotImplementedError(f"rotary embedding {types}")
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    order = [kind if kind in kinds else next(iter(kinds)) for kind in ("full_attention", "sliding_attention")]
 
-    def compute(length: int) -> tuple[Table, Table]:
-        positions, probe = torch.arange(length)[None], torch.empty(1)
-        pairs = [
-            rotary(probe, positions, kind) if isinstance(types, dict) else rotary(probe, positions)
-            for kind in order
-        ]
-        cos, sin = (torch.cat([pair[n] for pair in pairs]).numpy().copy() for n in (0, 1))
-        if cos.shape[-1] != size:
+    def __init__(self, model: Any, config: Any, kinds: set[str], dtype: torch.dtype) -> None:
+        self._module = model.model.rotary_emb
+        self._types = getattr(self._module, "rope_type", "default")
+        for kind in kinds:
+            if (self._types.get(kind) if isinstance(self._types, dict) else self._types) not in _FIXED:
+                raise NotImplementedError(f"rotary embedding {self._types}")
+        self._size, self._dtype, self._device = head_size(config), dtype, model.device
+        both = ("full_attention", "sliding_attention")
+        self._order = [kind if kind in kinds else next(iter(kinds)) for kind in both]
+        self._held = self._compute(_FIRST)
+
+    def upto(self, length: int) -> tuple[Tensor, Tensor]:
+        """Tables of at least ``length`` positions: (2, positions, head size), full layers first.
+
+        The first half of the sines is negated: turning is ``x * cos + swapped_halves(x) * sin``.
+        """
+        if length > self._held[0].shape[1]:
+            self._held = self._compute(1 << (length - 1).bit_length())
+        return self._held
+
+    @torch.inference_mode()
+    def _compute(self, length: int) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(length, device=self._device)[None]
+        probe = torch.empty(1, device=self._device)
+        by_kind = isinstance(self._types, dict)
+        pairs = [self._module(probe, positions, *([kind] if by_kind else [])) for kind in self._order]
+        cos, sin = (torch.cat([pair[n] for pair in pairs]) for n in (0, 1))
+        if cos.shape[-1] != self._size:
             raise NotImplementedError("partial rotary embedding")
-        sin[..., : size // 2] *= -1
-        return cos, sin
-
-    with torch.inference_mode():
-        held = compute(_FIRST)
-
-    def tables(positions: NDArray[np.int64]) -> tuple[Table, Table]:
-        nonlocal held
-        last = int(positions.max())
-        if last >= held[0].shape[1]:
-            with torch.inference_mode():
-                held = compute(1 << (last + 1).bit_length())
-        return held[0][:, positions], held[1][:, positions]
-
-    return tables
+        sin[..., : self._size // 2] *= -1
+        return cos.to(self._dtype), sin.to(self._dtype)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-_Job = tuple[Callable[..., Any], tuple[Any, ...]]
+_Job = tuple[Callable[..., Any], tuple[Any, ...], "queue.SimpleQueue[None]"]
 
 
 class Team:
@@ -21,7 +21,6 @@ class Team:
     def __init__(self, size: int) -> None:
         self.size = size
         self._lock = threading.Lock()
-        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._jobs: list[queue.SimpleQueue[_Job]] = [queue.SimpleQueue() for _ in range(size - 1)]
         for number, jobs in enumerate(self._jobs, 1):
             threading.Thread(
@@ -30,19 +29,22 @@ class Team:
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function(thread, *args)`` in every thread; returns this thread's result when all are through."""
+        done: queue.SimpleQueue[None] = (
+            queue.SimpleQueue()
+        )  # its own: nothing is left over from an interrupted run
         with self._lock:
             for jobs in self._jobs:
-                jobs.put((function, args))
+                jobs.put((function, args, done))
             result = function(0, *args)
             for _ in self._jobs:
-                self._done.get()
+                done.get()
         return result
 
     def _work(self, number: int, jobs: queue.SimpleQueue[_Job]) -> None:
         while True:
-            function, args = jobs.get()
+            function, args, done = jobs.get()
             function(number, *args)
-            self._done.put(None)
+            done.put(None)
 
 
 @cache
