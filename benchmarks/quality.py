@@ -3,9 +3,8 @@
     python benchmarks/quality.py                 # prints a table, writes docs/benchmarks/quality.json
 
 The text is the starter's help centre, document after document. Perplexity is taken as a prompt, 1,024 tokens at a
-time, and for the first of these token by token too, because few rows go through other kernels than many. The
-reference is the model in bf16 as transformers runs it; memory is what a fresh process has grown by after loading and
-one answer.
+time, and for the first of these token by token too, which must not make a difference. The reference is the model in
+bf16 as transformers runs it; memory is what a fresh process has grown by after loading and one answer.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ MEMORY = """
 import sys, os, psutil, torch
 from agentkit.assets import asset_path
 process = psutil.Process(os.getpid())
-import agentkit.engine.weights, agentkit.engine.decoder, transformers.models.llama.modeling_llama
+import agentkit.engine.weights, agentkit.engine.native, transformers.models.llama.modeling_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 AutoTokenizer.from_pretrained(asset_path("smollm2-135m"))
 if sys.argv[1] == "nf4":
@@ -103,6 +102,8 @@ def memory(method: str) -> tuple[int, int]:
 
 
 def main() -> None:
+    from transformers import AutoModelForCausalLM
+
     from agentkit.assets import asset_path
     from agentkit.engine.weights import LoadedModel, load_weights
     from agentkit.llm.encoding import ChatEncoder
@@ -114,7 +115,10 @@ def main() -> None:
     parser.parse_args()
     folder = asset_path("smollm2-135m")
     plain = load_weights(folder, quantize="none")
-    plain.decoder = None  # transformers' own forward pass
+    plain.model, plain.decoder = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval(),
+        None,
+    )
     encoder = ChatEncoder(plain.tokenizer, plain.eos_ids)
     prompts = [encoder.encode([Message("user", prompt)]).ids for prompt in PROMPTS]
     ids = plain.tokenizer.encode(text())

@@ -61,14 +61,11 @@ def ours(quantize: Any) -> Measures:
 
 
 def read_per_token(model: Any) -> int:
-    """Bytes of weights behind one token: all but embeddings that are only looked up, and int4's second form."""
-    embedding = model.get_input_embeddings()
-    own = {id(t) for t in embedding.parameters()} | {
-        id(t) for name, t in model.named_buffers() if name.endswith("nibbles")
-    }
-    head = {id(t) for t in model.get_output_embeddings().parameters()}
-    tensors = {t.data_ptr(): t for t in [*model.parameters(), *model.buffers()] if id(t) not in own - head}
-    return sum(t.numel() * t.element_size() for t in tensors.values())
+    """Bytes of weights behind one token: all but embeddings that are only looked up."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    looked_up = {t.data_ptr() for t in embedding.parameters()} - {t.data_ptr() for t in head.parameters()}
+    tensors = {t.data_ptr(): t for t in [*model.parameters(), *model.buffers()]}
+    return sum(t.numel() * t.element_size() for place, t in tensors.items() if place not in looked_up)
 
 
 def generate(dtype: torch.dtype) -> Measures:

@@ -330,6 +330,20 @@ def _bounded(x: Any) -> Any:
 
 
 @part
+def _tile_for(queries: int, kv_heads: int, threads: int) -> int:
+    """How many queries read the same keys together: reading and widening a key costs about as much as two products."""
+    best, least = 1, 1 << 60
+    tile = 1
+    while tile <= TILE:
+        items = kv_heads * ((queries + tile - 1) // tile)
+        cost = (items + threads - 1) // threads * (2 + min(tile, queries))
+        if cost < least:
+            best, least = tile, cost
+        tile *= 2
+    return best
+
+
+@part
 def _attend(
     shape: Shape, norms: Norms, layer: int, sliding: int, batch: Batch, scratch: Scratch, thread: int
 ) -> None:
@@ -338,7 +352,7 @@ def _attend(
     turn = 0
     for s in range(len(batch.sequences)):
         queries = batch.sequences[s, 1] * group
-        tile = TILE if queries * shape.kv_heads >= 2 * TILE * shape.threads else 1
+        tile = _tile_for(queries, shape.kv_heads, shape.threads)
         for g in range(shape.kv_heads):
             for first in range(0, queries, tile):
                 if turn % shape.threads == thread:

@@ -98,6 +98,7 @@ def load_weights(
     device: Device = "auto",
     quantize: Quantize = "auto",
     adapter: Path | None = None,
+    trainable: bool = False,
 ) -> LoadedModel:
     """Load a chat model.
 
@@ -107,6 +108,7 @@ def load_weights(
         device: ``auto`` takes CUDA where there is one.
         quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8.
         adapter: Folder of a PEFT LoRA adapter, merged into the weights before they are packed.
+        trainable: Leave the transformers model as it is, in a type that is fast here: for training.
 
     Raises:
         NotFoundError: There is no such model.
@@ -120,21 +122,24 @@ def load_weights(
     method = _method(quantize, device_name)
     label = name or str(source)
     tokenizer = _load_part(label, "AutoTokenizer", origin, gguf_file=gguf)
-    options = _load_options(method, device_name, gguf)
+    packs = device_name == "cpu" and method not in _BITSANDBYTES and not trainable
+    # What is packed is loaded as it was stored, so that it is rounded once.
+    options = _load_options(method, device_name, gguf) | ({"dtype": "auto"} if packs else {})
     model = _load_part(label, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
     if adapter is not None:
         model = _with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
     model.eval().requires_grad_(False)
     parameters = int(model.num_parameters())
     decoder: NativeDecoder | Decoder | None
-    if device_name == "cpu" and method not in _BITSANDBYTES:
+    if packs:
         decoder, method = _native_decoder(model, method)
     else:
-        decoder = _torch_decoder(model)
-    for parameter in model.parameters():
-        # What was not packed lies in the mapped file, and would keep all of it in memory.
-        if device_name == "cpu" and parameter.is_floating_point():
-            parameter.data = parameter.data.clone()
+        decoder = None if trainable else _torch_decoder(model)
+    if packs or method in _BITSANDBYTES:
+        for parameter in model.parameters():
+            # What was not packed lies in the mapped file, and would keep all of it in memory.
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
     return LoadedModel(
         label, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
@@ -154,6 +159,7 @@ def _native_decoder(model: Any, method: str) -> tuple[NativeDecoder | None, str]
     try:
         decoder = NativeDecoder(model, kind)
     except NotImplementedError:
+        model.to(native_dtype())
         if method != "none":
             pack_linears(model, kind)
         return None, method

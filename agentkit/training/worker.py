@@ -70,7 +70,9 @@ def _train(folder: Path, job: JobSettings, table: JobTable) -> None:
     from agentkit.training import lora
 
     print(f"loading {job.model_name}", flush=True)
-    loaded = load_weights(job.model_source, name=job.model_name, device=job.device, quantize="none")
+    loaded = load_weights(
+        job.model_source, name=job.model_name, device=job.device, quantize="none", trainable=True
+    )
     encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
     length = min(loaded.context_length, job.max_length)
     rows, report = encode(load_chats(folder / DATA), encoder, length, system=job.system)
