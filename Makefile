@@ -73,7 +73,7 @@ test-assets: assets # a second family, on which the engine is held to what it pr
 # Built from source, about eight minutes: prebuilt wheels use less of the processor, and with AMX it crashes.
 $(VENV)/.bench: $(VENV)/.dev
 	@CMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON $(AVX512)' \
-		$(PIP) llama-cpp-python smolagents[transformers]
+		$(PIP) llama-cpp-python smolagents
 	@touch $@
 
 # The translator's embedded backend is a Debian package. Without it only the translation step is skipped.

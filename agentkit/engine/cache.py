@@ -64,11 +64,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
 
     def _grow(self, keys: Tensor, values: Tensor) -> None:
         """Move to buffers of at least ``self.length`` tokens, shaped like these keys and values."""
-        self._capacity = max(FIRST_CAPACITY, 1 << (self.length - 1).bit_length())
-        grown = tuple(s.new_empty((*s.shape[:2], self._capacity, s.shape[3])) for s in (keys, values))
+        capacity = max(FIRST_CAPACITY, 1 << (self.length - 1).bit_length())
+        grown = tuple(s.new_empty((*s.shape[:2], capacity, s.shape[3])) for s in (keys, values))
         for before, after in zip(self._buffers, grown, strict=False):
             after[:, :, : before.shape[2]] = before
-        self._buffers = grown
+        self._buffers, self._capacity = grown, capacity
         self.is_initialized = True
 
 

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Literal
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 
@@ -24,6 +25,8 @@ GROUP = 32
 """Inputs that share a scale under int8 and int4; the widths of weights are multiples of it."""
 _CHAINS = 2
 """Sums that run beside each other to hide the latency of an addition."""
+_MOST = 8 if get_host_cpu_features().get("avx512f") else 4
+"""Rows that share a weight once it is widened: their sums must fit into the processor's vector registers."""
 
 _F32, _I8, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF = ir.HalfType()
@@ -150,18 +153,19 @@ def product(kind: Kind, unit: int = GROUP) -> int:
     (float32), the block's scales (int8 and int4) and zero points (int4), the sums of every group of inputs (int4),
     the number of groups, the number of rows, and where the outputs go (float32). `call_product` calls it.
     """
-    one, two, four, eight = (_tile(kind, rows, unit) for rows in (1, 2, 4, 8))
+    one, two, four, most = (_tile(kind, rows, unit) for rows in (1, 2, 4, _MOST))
+    many = _MOST
 
     def run(
         w: int, stride: int, x: int, x_stride: int, scale: int, zero: int, sums: int, sums_stride: int,
         groups: int, rows: int, out: int, out_stride: int,
     ) -> None:  # fmt: skip
         m = 0
-        while rows - m >= 8:
-            eight(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
-                  out + m * out_stride, out_stride)  # fmt: skip
-            m += 8
-        if rows - m >= 4:
+        while rows - m >= many:
+            most(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
+                 out + m * out_stride, out_stride)  # fmt: skip
+            m += many
+        while rows - m >= 4:
             four(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
                  out + m * out_stride, out_stride)  # fmt: skip
             m += 4

@@ -185,3 +185,21 @@ def test_a_torch_cache_grows_crops_and_is_copied(monkeypatch: pytest.MonkeyPatch
     decoder(torch.full((10,), 7), cache)
     assert torch.equal(copied.layers[0].keys, before)
     assert torch.equal(first.keys[:, :, :50], before)
+
+
+def test_a_buffer_that_could_not_grow_takes_the_token_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentkit.engine.cache.FIRST_CAPACITY", 4)
+    layer, rows, one = GrowingLayer(), torch.ones(1, 2, 4, 8), torch.full((1, 2, 1, 8), 2.0)
+    layer.update(rows, rows)
+
+    def scarce(self: torch.Tensor, *args: Any) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "new_empty", scarce)
+        with pytest.raises(RuntimeError):
+            layer.update(one, one)
+    layer.crop(4 - layer.length)  # as Ledger._undo does
+    keys, _ = layer.update(one, one)
+    assert keys.shape[2] == 5
+    assert (keys[0, 0, 4] == 2).all()
