@@ -11,12 +11,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 FIRST_CAPACITY = 256
 """Tokens a buffer holds at first."""
+_LANES = 16
+"""Numbers of a vector, as in `simd`."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -75,8 +78,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
 class PackedCache:
     """Keys and values of a conversation for the CPU engine, in float16.
 
-    Keys lie transposed, so that scores of 16 neighbouring tokens are one vector. What lies beyond ``length`` is
-    finite: it is read, and multiplied by zero.
+    Of the keys, 16 neighbouring tokens are one vector, of the values 16 neighbouring numbers of a token, and both are
+    read in the order in which they lie. What lies beyond ``length`` is finite: it is read, and multiplied by zero.
 
     Args:
         layers: Of the model.
@@ -89,9 +92,9 @@ class PackedCache:
         self.length = 0
         self._capacity = 0
         self.keys = torch.empty(0)
-        """(layers, heads, size, capacity)"""
+        """(layers, heads, capacity / 16, size, 16)"""
         self.values = torch.empty(0)
-        """(layers, heads, capacity, size)"""
+        """(layers, heads, size / 16, capacity, 16)"""
 
     @property
     def layers(self) -> list[PackedCache]:
@@ -105,12 +108,14 @@ class PackedCache:
             return
         capacity = max(FIRST_CAPACITY, 1 << (needed - 1).bit_length())
         layers, heads, size = self._shape
-        keys = torch.zeros(layers, heads, size, capacity, dtype=torch.float16)
-        values = torch.zeros(layers, heads, capacity, size, dtype=torch.float16)
-        if self.length:
-            keys[..., : self.length] = self.keys[..., : self.length]
-            values[:, :, : self.length] = self.values[:, :, : self.length]
-        self.keys, self.values, self._capacity = keys, values, capacity
+        grown = PackedCache(layers, heads, size)
+        # numpy's zeros are untouched pages of the system: what is not used costs nothing.
+        grown.keys = torch.from_numpy(np.zeros((layers, heads, capacity // _LANES, size, _LANES), np.float16))
+        grown.values = torch.from_numpy(
+            np.zeros((layers, heads, size // _LANES, capacity, _LANES), np.float16)
+        )
+        self._copy_to(grown, self.length)
+        self.keys, self.values, self._capacity = grown.keys, grown.values, capacity
 
     def addresses(self) -> tuple[int, int, int]:
         """Capacity, and where the keys and the values are."""
@@ -124,11 +129,15 @@ class PackedCache:
         """A copy of the first ``length`` tokens."""
         other = PackedCache(*self._shape)
         other.reserve(length)
-        if length:
-            other.keys[..., :length] = self.keys[..., :length]
-            other.values[:, :, :length] = self.values[:, :, :length]
+        self._copy_to(other, length)
         other.length = length
         return other
+
+    def _copy_to(self, other: PackedCache, length: int) -> None:
+        if length:
+            vectors = -(-length // _LANES)
+            other.keys[:, :, :vectors] = self.keys[:, :, :vectors]
+            other.values[:, :, :, :length] = self.values[:, :, :, :length]
 
     def bytes(self) -> int:
         """Size of the buffers."""

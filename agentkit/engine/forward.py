@@ -21,16 +21,19 @@ from agentkit.engine.simd import (
     atomic_read,
     call_product,
     dot,
+    exponentials,
+    gated,
     give_way,
-    power_of_two,
+    pack_group,
     store_half,
     total,
 )
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Ints32 = NDArray[np.int32]
 
-TILE = 8
+TILE = 12
 """Queries that read the same keys together."""
 _SPINS = 4_000
 """Looks at the barrier before a waiting thread gives its core away."""
@@ -52,6 +55,8 @@ class Linear(NamedTuple):
     """0 where the format has none."""
     scale_bytes: int
     """Of a block's scales."""
+    pairs: int
+    """1 where the product takes bf16 pairs: `simd.takes_pairs`."""
     blocks: int
     """Outputs, in blocks of 16."""
     groups: int
@@ -110,6 +115,8 @@ class Scratch(NamedTuple):
     """(threads, rows, hidden)"""
     sums: Floats
     """(threads, rows, groups of the widest input)"""
+    pairs: Ints32
+    """(threads, rows, half of the widest input)"""
     block: Floats
     """(threads, 2, rows, 16)"""
     query: Floats
@@ -155,40 +162,6 @@ def _share(count: int, thread: int, threads: int) -> tuple[int, int]:
 
 
 @part
-def _exp(x: Any) -> Any:
-    """e to the x for x <= 0, to one unit in the last place or two: Cephes' expf, which compilers vectorize."""
-    x = max(x, np.float32(-87.0))
-    n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
-    x = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    y = np.float32(1.9875691500e-4)
-    y = y * x + np.float32(1.3981999507e-3)
-    y = y * x + np.float32(8.3334519073e-3)
-    y = y * x + np.float32(4.1665795894e-2)
-    y = y * x + np.float32(1.6666665459e-1)
-    y = y * x + np.float32(5.0000001201e-1)
-    return (y * x * x + x + np.float32(1.0)) * power_of_two(n)
-
-
-@part
-def _sigmoid(x: Any) -> Any:
-    e = _exp(-abs(x))
-    return (np.float32(1.0) if x >= 0 else e) / (np.float32(1.0) + e)
-
-
-@part
-def _gate(shape: Shape, gate: Floats, up: Floats, out: Floats) -> None:
-    """The MLP's activation of one vector: SiLU, or GELU by tanh(z) = 2 sigmoid(2 z) - 1."""
-    if shape.gelu:
-        for n in range(LANES):
-            g = gate[n]
-            z = np.float32(1.5957691216) * (g + np.float32(0.044715) * g * g * g)
-            out[n] = g * _sigmoid(z) * up[n]
-    else:
-        for n in range(LANES):
-            out[n] = gate[n] * _sigmoid(gate[n]) * up[n]
-
-
-@part
 def _norm(x: Floats, weight: Floats, eps: float, out: Floats) -> None:
     """Root mean square norm (arXiv:1910.07467) of one row."""
     width = len(weight)
@@ -199,22 +172,37 @@ def _norm(x: Floats, weight: Floats, eps: float, out: Floats) -> None:
 
 
 @part
-def _sums(x: Floats, rows: int, groups: int, sums: Floats) -> None:
-    """The sum of every group of inputs: what int4's zero points are multiplied by."""
-    for m in range(rows):
-        for g in range(groups):
-            sums[m, g] = total(x[m].ctypes.data + 4 * GROUP * g, GROUP // LANES)
+def _inputs(linear: Linear, x: Floats, rows: int, pairs: Ints32, sums: Floats) -> tuple[int, int]:
+    """Address and stride of the inputs in the form that the product takes; ``sums`` of their groups for int4."""
+    if linear.pairs:
+        for m in range(rows):
+            for g in range(linear.groups):
+                here = pairs[m].ctypes.data + 2 * GROUP * g
+                sums[m, g] = pack_group(x[m].ctypes.data + 4 * GROUP * g, here)
+        return pairs.ctypes.data, 4 * pairs.shape[1]
+    if linear.zero:
+        for m in range(rows):
+            for g in range(linear.groups):
+                sums[m, g] = total(x[m].ctypes.data + 4 * GROUP * g, GROUP // LANES)
+    return x.ctypes.data, 4 * x.shape[1]
 
 
 @part
 def _block(
-    linear: Linear, layer: int, block: int, x: Floats, sums: Floats, rows: int, out: int, stride: int
+    linear: Linear,
+    layer: int,
+    block: int,
+    inputs: tuple[int, int],
+    sums: Floats,
+    rows: int,
+    out: int,
+    stride: int,
 ) -> None:
     """16 outputs of every row, to the address ``out``, rows ``stride`` bytes apart."""
     n = layer * linear.blocks + block
     scales = n * linear.scale_bytes
     call_product(
-        linear.product, linear.packed + n * linear.block_bytes, linear.stride, x.ctypes.data, 4 * x.shape[1],
+        linear.product, linear.packed + n * linear.block_bytes, linear.stride, inputs[0], inputs[1],
         linear.scale + scales, linear.zero + scales, sums.ctypes.data, 4 * sums.shape[1], linear.groups, rows, out,
         stride,
     )  # fmt: skip
@@ -231,32 +219,25 @@ def _add_bias(layer: int, block: int, bias: Floats, out: Floats, rows: int) -> N
 
 @part
 def _linear(
-    linear: Linear,
-    bias: Floats,
-    layer: int,
-    x: Floats,
-    sums: Floats,
-    rows: int,
-    out: Floats,
-    thread: int,
-    threads: int,
-) -> None:
+    linear: Linear, bias: Floats, layer: int, x: Floats, rows: int, pairs: Ints32, sums: Floats, out: Floats,
+    thread: int, threads: int,
+) -> None:  # fmt: skip
     """This thread's share of a product."""
-    if linear.zero:
-        _sums(x, rows, linear.groups, sums)
+    inputs = _inputs(linear, x, rows, pairs, sums)
     first, last = _share(linear.blocks, thread, threads)
     for block in range(first, last):
         part = out[:, block * LANES : (block + 1) * LANES]
-        _block(linear, layer, block, x, sums, rows, part.ctypes.data, 4 * out.shape[1])
+        _block(linear, layer, block, inputs, sums, rows, part.ctypes.data, 4 * out.shape[1])
         _add_bias(layer, block, bias, part, rows)
 
 
 @compiled
 def multiply(
-    thread: int, threads: int, linear: Linear, bias: Floats, layer: int, x: Floats, sums: Floats, out: Floats
-) -> int:
-    """One linear alone: ``out`` (rows, outputs) from ``x`` (rows, inputs); every thread has its own ``sums``."""
-    _linear(linear, bias, layer, x, sums[thread], len(x), out, thread, threads)
+    thread: int, threads: int, linear: Linear, bias: Floats, layer: int, x: Floats, pairs: Ints32, sums: Floats,
+    out: Floats,
+) -> int:  # fmt: skip
+    """One linear alone: ``out`` (rows, outputs) from ``x`` (rows, inputs); ``pairs`` and ``sums`` by thread."""
+    _linear(linear, bias, layer, x, len(x), pairs[thread], sums[thread], out, thread, threads)
     return 0
 
 
@@ -272,19 +253,19 @@ def _gated(
     thread: int,
 ) -> None:
     """Gate and up, activated: the two halves of one product."""
-    sums, block_out = scratch.sums[thread], scratch.block[thread]
-    if linear.zero:
-        _sums(x, rows, linear.groups, sums)
+    sums = scratch.sums[thread]
+    inputs = _inputs(linear, x, rows, scratch.pairs[thread], sums)
     half = linear.blocks // 2
     first, last = _share(half, thread, shape.threads)
-    gate, up = block_out[0], block_out[1]
+    gate, up = scratch.block[thread, 0], scratch.block[thread, 1]
     for block in range(first, last):
-        _block(linear, layer, block, x, sums, rows, gate.ctypes.data, 4 * LANES)
-        _block(linear, layer, block + half, x, sums, rows, up.ctypes.data, 4 * LANES)
+        _block(linear, layer, block, inputs, sums, rows, gate.ctypes.data, 4 * LANES)
+        _block(linear, layer, block + half, inputs, sums, rows, up.ctypes.data, 4 * LANES)
         _add_bias(layer, block, bias, gate, rows)
         _add_bias(layer, block + half, bias, up, rows)
         for m in range(rows):
-            _gate(shape, gate[m], up[m], scratch.h[m, block * LANES : (block + 1) * LANES])
+            out = scratch.h[m].ctypes.data + 4 * LANES * block
+            gated(shape.gelu, gate[m].ctypes.data, up[m].ctypes.data, out)
 
 
 @part
@@ -301,7 +282,7 @@ def _rotate(x: Floats, cos: Floats, sin: Floats, factor: float, out: Floats) -> 
 def _store(
     shape: Shape, norms: Norms, layer: int, sliding: int, batch: Batch, scratch: Scratch, thread: int
 ) -> None:
-    """Write this thread's share of new keys, head by head transposed, and values into the caches."""
+    """Write this thread's share of new keys and values into the caches (`cache.PackedCache` has the layout)."""
     size, groups = shape.size, shape.kv_heads
     key = scratch.query[thread, 0]
     for s in range(len(batch.sequences)):
@@ -318,10 +299,12 @@ def _store(
                 source[:] = key
             _rotate(source, batch.cos[sliding, row], batch.sin[sliding, row], 1.0, key)
             head = (layer * groups + g) * size * capacity
+            key_at = head + position // LANES * LANES * size + position % LANES
             value = scratch.qkv[row, start + groups * size : start + groups * size + size]
             for n in range(size):
-                store_half(keys + 2 * (head + n * capacity + position), _bounded(key[n]))
-                store_half(values + 2 * (head + position * size + n), _bounded(value[n]))
+                store_half(keys + 2 * (key_at + n * LANES), _bounded(key[n]))
+                value_at = head + (n // LANES * capacity + position) * LANES + n % LANES
+                store_half(values + 2 * value_at, _bounded(value[n]))
 
 
 @part
@@ -385,19 +368,18 @@ def _attend_tile(
     base = (layer * shape.kv_heads + g) * size * capacity
     for k in range(start, end, LANES):
         call_product(
-            shape.cached, keys + 2 * (base + k), 2 * capacity, query.ctypes.data, 4 * size, 0, 0, 0, 0,
+            shape.cached, keys + 2 * (base + k * size), 2 * LANES, query.ctypes.data, 4 * size, 0, 0, 0, 0,
             size // LANES, count, scores.ctypes.data + 4 * (k - start), 4 * scores.shape[1],
         )  # fmt: skip
     for n in range(count):
         position = before + (first + n) // group
         low = max(0, position - shape.window + 1) if sliding else 0
-        factors[n] = np.float32(1.0) / _exponentials(
-            scores[n], low - start, position + 1 - start, end - start
-        )
+        factors[n] = np.float32(1.0) / _softmax(scores[n], low - start, position + 1 - start, end - start)
     for d in range(0, size, LANES):
         call_product(
-            shape.cached, values + 2 * (base + start * size + d), 2 * size, scores.ctypes.data, 4 * scores.shape[1],
-            0, 0, 0, 0, (end - start) // LANES, count, block.ctypes.data, 4 * LANES,
+            shape.cached, values + 2 * (base + d * capacity + start * LANES), 2 * LANES,
+            scores.ctypes.data, 4 * scores.shape[1], 0, 0, 0, 0, (end - start) // LANES, count,
+            block.ctypes.data, 4 * LANES,
         )  # fmt: skip
         for n in range(count):
             row, head = first_row + (first + n) // group, g * group + (first + n) % group
@@ -414,15 +396,12 @@ def _largest(x: Floats) -> Any:
 
 
 @part
-def _exponentials(scores: Floats, low: int, high: int, end: int) -> Any:
+def _softmax(scores: Floats, low: int, high: int, end: int) -> Any:
     """Softmax without its division: exponentials in place, zeros outside of [low, high); returns their sum."""
-    seen = scores[low:high]
-    best = _largest(seen)
-    scores[:low] = 0
-    scores[high:end] = 0
-    for k in range(len(seen)):
-        seen[k] = _exp(seen[k] - best)
-    return total(scores.ctypes.data, end // LANES)
+    best = _largest(scores[low:high])
+    scores[:low] = -np.inf
+    scores[high:end] = -np.inf
+    return exponentials(scores.ctypes.data, end // LANES, best)
 
 
 @part
@@ -467,19 +446,33 @@ def forward(
         phase: What the call before returned; 0 at first.
     """
     rows, threads = len(batch.x), shape.threads
-    x, normed, sums = scratch.x[thread], scratch.normed[thread], scratch.sums[thread]
+    x, normed, sums, pairs = (
+        scratch.x[thread],
+        scratch.normed[thread],
+        scratch.sums[thread],
+        scratch.pairs[thread],
+    )
     x[:rows] = batch.x
     for layer in range(shape.layers):
         for m in range(rows):
             _norm(x[m], norms.before_attention[layer], shape.eps, normed[m])
-        _linear(linears.qkv, linears.qkv_bias, layer, normed, sums, rows, scratch.qkv, thread, threads)
+        _linear(linears.qkv, linears.qkv_bias, layer, normed, rows, pairs, sums, scratch.qkv, thread, threads)
         phase = _wait(meeting, phase, threads)
         _store(shape, norms, layer, sliding[layer], batch, scratch, thread)
         phase = _wait(meeting, phase, threads)
         _attend(shape, norms, layer, sliding[layer], batch, scratch, thread)
         phase = _wait(meeting, phase, threads)
         _linear(
-            linears.out, linears.out_bias, layer, scratch.attended, sums, rows, scratch.y, thread, threads
+            linears.out,
+            linears.out_bias,
+            layer,
+            scratch.attended,
+            rows,
+            pairs,
+            sums,
+            scratch.y,
+            thread,
+            threads,
         )
         phase = _wait(meeting, phase, threads)
         _add(shape, scratch.y, norms.after_attention, layer, rows, x, normed)
@@ -487,11 +480,13 @@ def forward(
             _norm(x[m], norms.before_mlp[layer], shape.eps, normed[m])
         _gated(shape, linears.gate_up, linears.gate_up_bias, layer, normed, rows, scratch, thread)
         phase = _wait(meeting, phase, threads)
-        _linear(linears.down, linears.down_bias, layer, scratch.h, sums, rows, scratch.y, thread, threads)
+        _linear(
+            linears.down, linears.down_bias, layer, scratch.h, rows, pairs, sums, scratch.y, thread, threads
+        )
         phase = _wait(meeting, phase, threads)
         _add(shape, scratch.y, norms.after_mlp, layer, rows, x, normed)
     wanted = len(batch.wanted)
     for n in range(wanted):
         _norm(x[batch.wanted[n]], norms.final[0], shape.eps, normed[n])
-    _linear(linears.head, linears.head_bias, 0, normed, sums, wanted, batch.logits, thread, threads)
+    _linear(linears.head, linears.head_bias, 0, normed, wanted, pairs, sums, batch.logits, thread, threads)
     return _wait(meeting, phase, threads)

@@ -25,7 +25,7 @@ from agentkit.engine.simd import GROUP, LANES, Kind, product
 from agentkit.engine.team import team
 
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
-_ROWS = 128
+_ROWS = 192
 """Tokens of a prompt that go through the layers together: their activations fit into a core's cache."""
 
 
@@ -148,7 +148,8 @@ class NativeDecoder:
             empty(_ROWS, self._weights[0].blocks * LANES), empty(_ROWS, attended),
             empty(_ROWS, self._weights[1].blocks * LANES), empty(_ROWS, s.inner),
             empty(threads, _ROWS, s.hidden), empty(threads, _ROWS, s.hidden),
-            empty(threads, _ROWS, max(TILE, widest // GROUP)), empty(threads, 2, _ROWS, LANES),
+            empty(threads, _ROWS, max(TILE, widest // GROUP)), np.empty((threads, _ROWS, widest // 2), np.int32),
+            empty(threads, 2, _ROWS, LANES),
             empty(threads, TILE, s.size), empty(threads, TILE, room),
         )  # fmt: skip
 

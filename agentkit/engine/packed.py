@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agentkit.engine.forward import Linear, multiply
-from agentkit.engine.simd import GROUP, LANES, Kind, product
+from agentkit.engine.simd import GROUP, LANES, Kind, product, takes_pairs
 from agentkit.engine.team import team
 
 _SMALLEST = 1e-7
@@ -118,6 +118,7 @@ class Packed(nn.Module):
             self.scale.data_ptr() if self.scale.numel() else 0,
             self.zero.data_ptr() if self.zero.numel() else 0,
             self.scale[0, 0].numel() * self.scale.element_size() if self.scale.numel() else 0,
+            int(takes_pairs(self.kind)),
             self.blocks,
             self.groups,
         )
@@ -143,8 +144,11 @@ class PackedLinear(nn.Module):
         rows = np.ascontiguousarray(x.detach().reshape(-1, packed.inputs).float().numpy())
         out = np.empty((len(rows), packed.blocks * LANES), np.float32)
         crew = team()
+        pairs = np.empty((crew.size, len(rows), packed.inputs // 2), np.int32)
         sums = np.empty((crew.size, len(rows), packed.groups), np.float32)
-        crew.run(multiply, crew.size, packed.addresses(), packed.biases(), self._layer, rows, sums, out)
+        crew.run(
+            multiply, crew.size, packed.addresses(), packed.biases(), self._layer, rows, pairs, sums, out
+        )
         y = torch.from_numpy(out)[:, self._start : self._stop]
         return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 

@@ -8,7 +8,7 @@ computed with it. AVX-512, AVX2 and NEON come out of the same text.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 from typing import Any, Literal
 
 from llvmlite import ir
@@ -23,13 +23,32 @@ LANES = 16
 """Outputs of one vector."""
 GROUP = 32
 """Inputs that share a scale under int8 and int4; the widths of weights are multiples of it."""
-_CHAINS = 2
-"""Sums that run beside each other to hide the latency of an addition."""
-_MOST = 8 if get_host_cpu_features().get("avx512f") else 4
-"""Rows that share a weight once it is widened: their sums must fit into the processor's vector registers."""
+_PAIRS = bool(get_host_cpu_features().get("avx512bf16"))
+"""Whether the processor multiplies pairs of bf16: twice as many products at once, of inputs rounded to bf16."""
+_WIDE = bool(get_host_cpu_features().get("avx512f"))
+_CHAINS, _MOST = (1, 12) if _PAIRS else (2, 8) if _WIDE else (2, 4)
+"""Sums of a row that run beside each other to hide the latency of an addition, and the rows that share a weight once it
+is widened: together they must fit into the processor's vector registers."""
 
 _F32, _I8, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF = ir.HalfType()
+_EXP = (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+"""Coefficients of the polynomial of Cephes' expf, but for the first."""
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is untyped
+    """bf16, which llvmlite does not know by name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
 _FUSED = ("contract",)
 _ADDRESS = types.int64
 
@@ -67,6 +86,52 @@ class _Emitter:
     def integers(self, value: int) -> ir.Constant:
         return ir.Constant(_vector(_I32), [value] * LANES)
 
+    def numbers(self, value: float) -> ir.Constant:
+        return ir.Constant(_vector(_F32), [value] * LANES)
+
+    def exp(self, x: Any) -> Any:
+        """e to the x for x <= 0, to a unit in the last place or two (Cephes' expf); zero under -87."""
+        b = self.b
+        floor = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(x.type, [x.type]), "llvm.floor.v16f32"
+        )
+        n = b.call(floor, [self.fma(x, self.numbers(1.44269504088896341), self.numbers(0.5))])
+        r = self.fma(n, self.numbers(2.12194440e-4), self.fma(n, self.numbers(-0.693359375), x))
+        y = self.numbers(1.9875691500e-4)
+        for factor in _EXP:
+            y = self.fma(y, r, self.numbers(factor))
+        y = self.fma(b.fmul(y, r), r, b.fadd(r, self.numbers(1.0)))
+        power = b.shl(b.add(b.fptosi(n, _vector(_I32)), self.integers(127)), self.integers(23))
+        in_range = b.fcmp_ordered(">", x, self.numbers(-87.0))
+        return b.select(in_range, b.fmul(y, b.bitcast(power, x.type)), self.numbers(0.0))
+
+    def pairs(self, kind: Kind, address: Any, second: Any) -> Any:
+        """Two rows of weights as pairs of bf16, 16 times; of int4 both lie at the first address, 128 added to each."""
+        b, wide = self.b, _vector(_I32)
+        if kind == "bfloat16":
+            low, high = (b.zext(self.load(_vector(_I16), place, 2), wide) for place in (address, second))
+            return b.or_(low, b.shl(high, self.integers(16)))
+        if kind == "int8":
+            low, high = (
+                b.bitcast(b.sitofp(b.sext(self.load(_vector(_I8), place, 1), wide), _vector(_F32)), wide)
+                for place in (address, second)
+            )
+            return b.or_(b.lshr(low, self.integers(16)), b.and_(high, self.integers(-65_536)))
+        raw = b.zext(self.load(_vector(_I8), address, 1), wide)
+        high = b.and_(b.shl(raw, self.integers(12)), self.integers(0xF0000))
+        # 0x4300 is 128 in bf16, and numbers up to 255 follow it one by one.
+        return b.or_(b.or_(b.and_(raw, self.integers(15)), high), self.integers(0x43004300))
+
+    def pair_products(self, weights: Any, inputs: Any, before: Any) -> Any:
+        """AVX-512's dot product of bf16 pairs, added to float32 sums."""
+        operands = ir.VectorType(_BFloat(), 2 * LANES)
+        kind = ir.FunctionType(_vector(_F32), [_vector(_F32), operands, operands])
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        function = cgutils.get_or_insert_function(self.b.module, kind, name)
+        return self.b.call(
+            function, [before, self.b.bitcast(weights, operands), self.b.bitcast(inputs, operands)]
+        )
+
     def float16(self, address: Any) -> Any:
         """16 fp16 numbers as float32."""
         return self.b.fpext(self.load(_vector(_HALF), address, 2), _vector(_F32))
@@ -89,57 +154,91 @@ class _Emitter:
         return [b.sitofp(low, numbers), b.sitofp(high, numbers)]
 
 
+def takes_pairs(kind: Kind) -> bool:
+    """Whether the products of a format take their inputs as `pack_group` leaves them."""
+    return _PAIRS and kind in ("int4", "int8", "bfloat16")
+
+
 def _tile(kind: Kind, rows: int, unit: int) -> Any:
     """An intrinsic: ``rows`` rows of x times one block of 16 outputs, ``unit`` inputs at a time."""
-    steps = unit // 2 if kind == "int4" else unit
+    by_pairs = takes_pairs(kind)
+    nothing = ir.Constant(_vector(_F32), [0.0] * LANES)
+
+    def part(e: _Emitter, weights: Any, stride: Any, starts: list[Any]) -> list[Any]:
+        """The products of one group, summed, for every row."""
+        b = e.b
+        chains: list[list[Any]] = [[nothing] * _CHAINS for _ in range(rows)]
+        half = unit // 2
+        for step in range(half):
+            chain = step % _CHAINS
+            here = e.at(weights, b.mul(stride, e.constant(step)))
+            there = e.at(weights, b.mul(stride, e.constant(step + half)))
+            if by_pairs:
+                pairs = e.pairs(kind, here, there)
+                for m in range(rows):
+                    value = e.splat(e.load(_I32, e.at(starts[m], 4 * step), 4))
+                    chains[m][chain] = e.pair_products(pairs, value, chains[m][chain])
+                continue
+            vectors = e.row(kind, here) if kind == "int4" else e.row(kind, here) + e.row(kind, there)
+            for weight, column in zip(vectors, (step, step + half), strict=True):
+                for m in range(rows):
+                    value = e.splat(e.load(_F32, e.at(starts[m], 4 * column), 4))
+                    chains[m][chain] = e.fma(weight, value, chains[m][chain])
+        return [reduce(b.fadd, sums) for sums in chains]
 
     @intrinsic
     def tile(
         typing: Any, w: Any, stride: Any, x: Any, x_stride: Any, scale: Any, zero: Any, sums: Any,
         sums_stride: Any, groups: Any, out: Any, out_stride: Any,
     ) -> Any:  # fmt: skip
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
             w, stride, x, x_stride, scale, zero, sums, sums_stride, groups, out, out_stride = args
-            e = _Emitter(builder)
-            nothing = ir.Constant(_vector(_F32), [0.0] * LANES)
-            totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(rows)]
-            inputs = [e.at(x, builder.mul(x_stride, e.constant(m))) for m in range(rows)]
-            with cgutils.for_range(builder, groups) as loop:
-                weights = e.at(w, builder.mul(builder.mul(loop.index, e.constant(steps)), stride))
-                offset = builder.mul(loop.index, e.constant(4 * unit))
-                starts = [e.at(address, offset) for address in inputs]
-                chains: list[list[Any]] = [[None] * _CHAINS for _ in range(rows)]
-                for step in range(steps):
-                    vectors = e.row(kind, e.at(weights, builder.mul(stride, e.constant(step))))
-                    for n, weight in enumerate(vectors):
-                        column = step + n * steps  # the high halves of int4 are the second half of the group
-                        for m in range(rows):
-                            value = e.splat(e.load(_F32, e.at(starts[m], 4 * column), 4))
-                            before = chains[m][step % _CHAINS]
-                            chains[m][step % _CHAINS] = (
-                                builder.fmul(weight, value)
-                                if before is None
-                                else e.fma(weight, value, before)
-                            )
-                group = builder.mul(loop.index, e.constant(2 * LANES))
+            e = _Emitter(b)
+            totals = [cgutils.alloca_once_value(b, nothing) for _ in range(rows)]
+            inputs = [e.at(x, b.mul(x_stride, e.constant(m))) for m in range(rows)]
+            with cgutils.for_range(b, groups) as loop:
+                steps = unit // 2 if kind == "int4" else unit
+                weights = e.at(w, b.mul(b.mul(loop.index, e.constant(steps)), stride))
+                offset = b.mul(loop.index, e.constant(2 * unit if by_pairs else 4 * unit))
+                parts = part(e, weights, stride, [e.at(address, offset) for address in inputs])
+                group = b.mul(loop.index, e.constant(2 * LANES))
                 scales = e.float16(e.at(scale, group)) if kind in ("int4", "int8") else None
+                zeros = e.float16(e.at(zero, group)) if kind == "int4" else None
+                if kind == "int4" and by_pairs:
+                    zeros = e.fma(scales, ir.Constant(_vector(_F32), [-128.0] * LANES), zeros)
                 for m, whole in enumerate(totals):
-                    part, before = builder.fadd(*chains[m]), builder.load(whole)
-                    after = builder.fadd(before, part) if scales is None else e.fma(scales, part, before)
-                    if kind == "int4":
-                        place = e.at(
-                            builder.mul(sums_stride, e.constant(m)), builder.mul(loop.index, e.constant(4))
-                        )
-                        level = e.splat(e.load(_F32, e.at(sums, place), 4))
-                        after = e.fma(e.float16(e.at(zero, group)), level, after)
-                    builder.store(after, whole)
+                    before = b.load(whole)
+                    after = b.fadd(before, parts[m]) if scales is None else e.fma(scales, parts[m], before)
+                    if zeros is not None:
+                        place = e.at(b.mul(sums_stride, e.constant(m)), b.mul(loop.index, e.constant(4)))
+                        after = e.fma(zeros, e.splat(e.load(_F32, e.at(sums, place), 4)), after)
+                    b.store(after, whole)
             for m, whole in enumerate(totals):
-                e.store(builder.load(whole), e.at(out, builder.mul(out_stride, e.constant(m))))
+                e.store(b.load(whole), e.at(out, b.mul(out_stride, e.constant(m))))
             return context.get_dummy_value()
 
         return types.void(*[_ADDRESS] * 11), emit
 
     return tile
+
+
+@intrinsic
+def pack_group(typing: Any, x: Any, out: Any) -> Any:
+    """Round a `GROUP` of float32 inputs to bf16, in pairs of the n-th and the n-th after the middle; their sum."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, out = args
+        e = _Emitter(b)
+        words = []
+        for n in range(0, GROUP, LANES):
+            rounded = b.fptrunc(e.load(_vector(_F32), e.at(x, 4 * n), 4), _vector(_BFloat()))
+            words.append(b.zext(b.bitcast(rounded, _vector(_I16)), _vector(_I32)))
+        high = b.shl(words[1], e.integers(16))
+        e.store(b.or_(words[0], high), out)
+        numbers = [b.bitcast(part, _vector(_F32)) for part in (b.shl(words[0], e.integers(16)), high)]
+        return _across(b, b.fadd(*numbers))
+
+    return types.float32(_ADDRESS, _ADDRESS), emit
 
 
 _PRODUCT = types.void(*[_ADDRESS] * 12)
@@ -255,15 +354,45 @@ def store_half(typing: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def power_of_two(typing: Any, exponent: Any) -> Any:
-    """2 to the power of a whole float32 in [-126, 127]."""
+def exponentials(typing: Any, address: Any, vectors: Any, best: Any) -> Any:
+    """Replace ``vectors`` times 16 numbers x by exp(x - best); returns the sum."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        whole = builder.fptosi(args[0], _I32)
-        bits = builder.shl(builder.add(whole, ir.Constant(_I32, 127)), ir.Constant(_I32, 23))
-        return builder.bitcast(bits, _F32)
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        address, vectors, best = args
+        e = _Emitter(b)
+        whole = cgutils.alloca_once_value(b, e.numbers(0.0))
+        with cgutils.for_range(b, vectors) as loop:
+            place = e.at(address, b.mul(loop.index, e.constant(4 * LANES)))
+            y = e.exp(b.fsub(e.load(_vector(_F32), place, 4), e.splat(best)))
+            e.store(y, place)
+            b.store(b.fadd(b.load(whole), y), whole)
+        return _across(b, b.load(whole))
 
-    return types.float32(types.float32), emit
+    return types.float32(_ADDRESS, _ADDRESS, types.float32), emit
+
+
+@intrinsic
+def gated(typing: Any, gelu: Any, gate: Any, up: Any, out: Any) -> Any:
+    """16 outputs of an MLP's first half: up times SiLU of gate, or its GELU in the tanh form.
+
+    Both are gate times a sigmoid: of gate itself, or of 2 sqrt(2 / pi) (gate + 0.044715 gate^3).
+    """
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        gelu, gate, up, out = args
+        e = _Emitter(b)
+        g = e.load(_vector(_F32), gate, 4)
+        cubic = b.fmul(e.fma(b.fmul(g, g), e.numbers(0.044715), e.numbers(1.0)), g)
+        z = b.select(
+            b.icmp_signed("!=", gelu, e.constant(0)), b.fmul(cubic, e.numbers(1.5957691216057308)), g
+        )
+        positive = b.fcmp_ordered(">=", z, e.numbers(0.0))
+        small = e.exp(b.select(positive, b.fneg(z), z))
+        sigmoid = b.fdiv(b.select(positive, e.numbers(1.0), small), b.fadd(small, e.numbers(1.0)))
+        e.store(b.fmul(b.fmul(g, sigmoid), e.load(_vector(_F32), up, 4)), out)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, _ADDRESS, _ADDRESS, _ADDRESS), emit
 
 
 @intrinsic

@@ -13,7 +13,7 @@ import transformers
 from agentkit.engine.cache import GrowingLayer, can_crop, head, new_cache
 from agentkit.engine.decoder import Decoder
 from agentkit.engine.native import NativeDecoder
-from agentkit.engine.simd import Kind
+from agentkit.engine.simd import Kind, takes_pairs
 from agentkit.engine.weights import load_weights
 
 SMALL = {
@@ -89,7 +89,9 @@ def test_the_compiled_pass_agrees_with_transformers(family: str, kind: Kind) -> 
     decoder = NativeDecoder(model, kind)
     assert decoder.agrees()
     ours = decoder(ids, decoder.new_cache(), every=True)
-    assert close(ours, model(input_ids=ids[None]).logits[0].float(), 1e-3)  # the cache is in float16
+    # The cache is in float16, and some processors multiply inputs that were rounded to bf16.
+    same_weights = model(input_ids=ids[None]).logits[0].float()
+    assert close(ours, same_weights, 0.02 if takes_pairs(kind) else 1e-3)
     assert close(ours, plain, KINDS[kind])
     tensors = [*model.parameters(), *model.buffers()]
     after = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
