@@ -39,11 +39,6 @@ def part(function: F) -> F:
     return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
-def part_without_nan(function: F) -> F:
-    """The same, where no number is NaN: what needs no order (a maximum) becomes vector code."""
-    return cast(F, numba.njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})(function))
-
-
 def intrinsic(function: Callable[..., Any]) -> Any:
     """A function that emits LLVM code."""
     return numba_intrinsic(function)

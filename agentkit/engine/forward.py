@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agentkit.engine.compiled import compiled, part, part_without_nan
+from agentkit.engine.compiled import compiled, part
 from agentkit.engine.simd import (
     GROUP,
     LANES,
+    add,
     atomic_increment,
     atomic_read,
     call_product,
@@ -24,8 +25,11 @@ from agentkit.engine.simd import (
     exponentials,
     gated,
     give_way,
+    largest,
     pack_group,
-    store_half,
+    rotate,
+    scaled,
+    store_halves,
     total,
 )
 
@@ -37,7 +41,6 @@ TILE = 12
 """Queries that read the same keys together."""
 _SPINS = 4_000
 """Looks at the barrier before a waiting thread gives its core away."""
-_HALF_MAX = 65_504.0
 
 
 class Linear(NamedTuple):
@@ -167,8 +170,7 @@ def _norm(x: Floats, weight: Floats, eps: float, out: Floats) -> None:
     width = len(weight)
     square = dot(x.ctypes.data, x.ctypes.data, width // LANES)
     factor = np.float32(1.0 / math.sqrt(square / width + eps))
-    for n in range(width):
-        out[n] = x[n] * factor * weight[n]
+    scaled(x.ctypes.data, factor, weight.ctypes.data, width // LANES, out.ctypes.data)
 
 
 @part
@@ -269,13 +271,10 @@ def _gated(
 
 
 @part
-def _rotate(x: Floats, cos: Floats, sin: Floats, factor: float, out: Floats) -> None:
-    """Rotary embedding (arXiv:2104.09864) of one head, times ``factor``."""
-    half = len(cos) // 2
-    scale = np.float32(factor)
-    for n in range(half):
-        out[n] = (x[n] * cos[n] + x[half + n] * sin[n]) * scale
-        out[half + n] = (x[half + n] * cos[half + n] + x[n] * sin[half + n]) * scale
+def _rotate(x: Floats, batch: Batch, sliding: int, row: int, factor: Any, out: Floats) -> None:
+    """The rotary embedding of a head at a row's position."""
+    cos, sin = batch.cos[sliding, row], batch.sin[sliding, row]
+    rotate(x.ctypes.data, cos.ctypes.data, sin.ctypes.data, len(x) // 2, factor, out.ctypes.data)
 
 
 @part
@@ -297,19 +296,14 @@ def _store(
                 _norm(source, norms.key[layer], shape.eps, key)
                 source = scratch.query[thread, 1]
                 source[:] = key
-            _rotate(source, batch.cos[sliding, row], batch.sin[sliding, row], 1.0, key)
+            _rotate(source, batch, sliding, row, np.float32(1.0), key)
             head = (layer * groups + g) * size * capacity
             key_at = head + position // LANES * LANES * size + position % LANES
             value = scratch.qkv[row, start + groups * size : start + groups * size + size]
-            for n in range(size):
-                store_half(keys + 2 * (key_at + n * LANES), _bounded(key[n]))
-                value_at = head + (n // LANES * capacity + position) * LANES + n % LANES
-                store_half(values + 2 * value_at, _bounded(value[n]))
-
-
-@part
-def _bounded(x: Any) -> Any:
-    return np.float32(min(max(x, np.float32(-_HALF_MAX)), np.float32(_HALF_MAX)))
+            for n in range(0, size, LANES):
+                store_halves(key.ctypes.data + 4 * n, keys + 2 * (key_at + n * LANES), 2 * LANES)
+                value_at = head + (n * capacity) + position * LANES
+                store_halves(value.ctypes.data + 4 * n, values + 2 * value_at, 2)
 
 
 @part
@@ -361,7 +355,7 @@ def _attend_tile(
             normed = scratch.normed[thread, 0, :size]
             _norm(source, norms.query[layer], shape.eps, normed)
             source = normed
-        _rotate(source, batch.cos[sliding, row], batch.sin[sliding, row], shape.scaling, query[n])
+        _rotate(source, batch, sliding, row, np.float32(shape.scaling), query[n])
     lowest = max(0, before + first // group - shape.window + 1) if sliding else 0
     start = lowest // LANES * LANES
     end = (before + (first + count - 1) // group) // LANES * LANES + LANES
@@ -387,20 +381,12 @@ def _attend_tile(
                 scratch.attended[row, head * size + d + lane] = block[n, lane] * factors[n]
 
 
-@part_without_nan
-def _largest(x: Floats) -> Any:
-    best = x[0]
-    for k in range(1, len(x)):
-        best = x[k] if x[k] > best else best
-    return best
-
-
 @part
 def _softmax(scores: Floats, low: int, high: int, end: int) -> Any:
     """Softmax without its division: exponentials in place, zeros outside of [low, high); returns their sum."""
-    best = _largest(scores[low:high])
     scores[:low] = -np.inf
     scores[high:end] = -np.inf
+    best = largest(scores.ctypes.data, end // LANES)
     return exponentials(scores.ctypes.data, end // LANES, best)
 
 
@@ -408,13 +394,11 @@ def _softmax(scores: Floats, low: int, high: int, end: int) -> Any:
 def _add(shape: Shape, y: Floats, weights: Floats, layer: int, rows: int, x: Floats, normed: Floats) -> None:
     """Add a block's output to the residual stream, through its norm where the family has one."""
     for m in range(rows):
+        source = y[m]
         if len(weights):
-            _norm(y[m], weights[layer], shape.eps, normed[m])
-            for n in range(shape.hidden):
-                x[m, n] += normed[m, n]
-        else:
-            for n in range(shape.hidden):
-                x[m, n] += y[m, n]
+            _norm(source, weights[layer], shape.eps, normed[m])
+            source = normed[m]
+        add(x[m].ctypes.data, source.ctypes.data, shape.hidden // LANES)
 
 
 class Linears(NamedTuple):

@@ -25,7 +25,7 @@ from agentkit.engine.simd import GROUP, LANES, Kind, product
 from agentkit.engine.team import team
 
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
-_ROWS = 192
+_ROWS = 256
 """Tokens of a prompt that go through the layers together: their activations fit into a core's cache."""
 
 
@@ -139,7 +139,9 @@ class NativeDecoder:
         s, threads = self.shape, self.shape.threads
         attended = s.heads * s.size
         widest = max(s.hidden, attended, s.inner)
-        room = max(256, 1 << (tokens + LANES - 1).bit_length())
+        room = (
+            max(256, 1 << (tokens + LANES - 1).bit_length()) + LANES
+        )  # rows a power of two apart share cache lines
 
         def empty(*shape: int) -> NDArray[np.float32]:
             return np.empty(shape, np.float32)

@@ -32,6 +32,7 @@ is widened: together they must fit into the processor's vector registers."""
 
 _F32, _I8, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF = ir.HalfType()
+_HALF_MAX = 65_504.0
 _EXP = (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 """Coefficients of the polynomial of Cephes' expf, but for the first."""
 
@@ -327,30 +328,123 @@ def total(typing: Any, address: Any, vectors: Any) -> Any:
     return types.float32(_ADDRESS, _ADDRESS), emit
 
 
-def _across(builder: Any, vector: Any) -> Any:
-    """The sum of a vector's numbers, halves upon halves."""
+def _across(b: Any, vector: Any, combine: Any = None) -> Any:
+    """The sum of a vector's numbers, halves upon halves, or what ``combine`` makes of them."""
     width = LANES
     while width > 1:
         width //= 2
-        lanes = [(n + width) % LANES for n in range(LANES)]
-        vector = builder.fadd(
-            vector,
-            builder.shuffle_vector(
-                vector, ir.Constant(vector.type, ir.Undefined), ir.Constant(_vector(_I32), lanes)
-            ),
-        )
-    return builder.extract_element(vector, ir.Constant(_I32, 0))
+        lanes = ir.Constant(_vector(_I32), [(n + width) % LANES for n in range(LANES)])
+        other = b.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
+        vector = b.fadd(vector, other) if combine is None else combine(vector, other)
+    return b.extract_element(vector, ir.Constant(_I32, 0))
+
+
+def _each_vector(e: _Emitter, vectors: Any, step: Any) -> None:
+    """Call ``step`` with the byte offset of each vector of 16 float32 numbers."""
+    with cgutils.for_range(e.b, vectors) as loop:
+        step(e.b.mul(loop.index, e.constant(4 * LANES)))
 
 
 @intrinsic
-def store_half(typing: Any, address: Any, value: Any) -> Any:
-    """Write a float32 as float16."""
+def add(typing: Any, x: Any, y: Any, vectors: Any) -> Any:
+    """Add ``vectors`` times 16 numbers at y to those at x."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _Emitter(builder).store(builder.fptrunc(args[1], _HALF), args[0], 2)
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, y, vectors = args
+        e = _Emitter(b)
+
+        def step(offset: Any) -> None:
+            here, there = (e.load(_vector(_F32), e.at(place, offset), 4) for place in (x, y))
+            e.store(b.fadd(here, there), e.at(x, offset))
+
+        _each_vector(e, vectors, step)
         return context.get_dummy_value()
 
-    return types.void(_ADDRESS, types.float32), emit
+    return types.void(_ADDRESS, _ADDRESS, _ADDRESS), emit
+
+
+@intrinsic
+def scaled(typing: Any, x: Any, factor: Any, weights: Any, vectors: Any, out: Any) -> Any:
+    """Write ``vectors`` times 16 numbers, each times ``factor`` and its weight."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, factor, weights, vectors, out = args
+        e = _Emitter(b)
+        factors = e.splat(factor)
+
+        def step(offset: Any) -> None:
+            number, weight = (e.load(_vector(_F32), e.at(place, offset), 4) for place in (x, weights))
+            e.store(b.fmul(b.fmul(number, factors), weight), e.at(out, offset))
+
+        _each_vector(e, vectors, step)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, types.float32, _ADDRESS, _ADDRESS, _ADDRESS), emit
+
+
+@intrinsic
+def largest(typing: Any, address: Any, vectors: Any) -> Any:
+    """The largest of ``vectors`` times 16 numbers."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        address, vectors = args
+        e = _Emitter(b)
+        best = cgutils.alloca_once_value(b, e.numbers(float("-inf")))
+
+        def step(offset: Any) -> None:
+            before, x = b.load(best), e.load(_vector(_F32), e.at(address, offset), 4)
+            b.store(b.select(b.fcmp_ordered(">", x, before), x, before), best)
+
+        _each_vector(e, vectors, step)
+        return _across(b, b.load(best), lambda x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+
+    return types.float32(_ADDRESS, _ADDRESS), emit
+
+
+@intrinsic
+def rotate(typing: Any, x: Any, cos: Any, sin: Any, half: Any, factor: Any, out: Any) -> Any:
+    """Rotary embedding (arXiv:2104.09864) of one head of twice ``half`` numbers, times ``factor``.
+
+    ``half`` is a multiple of 8; the first half of the sines is negated.
+    """
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, cos, sin, half, factor, out = args
+        e, kind = _Emitter(b), ir.VectorType(_F32, LANES // 2)
+        lanes = ir.Constant(ir.VectorType(_I32, LANES // 2), list(range(LANES // 2)))
+        factors = b.shuffle_vector(e.splat(factor), e.numbers(0.0), lanes)
+        middle = b.mul(half, e.constant(4))
+        with cgutils.for_range(b, b.sdiv(half, e.constant(LANES // 2))) as loop:
+            first = b.mul(loop.index, e.constant(2 * LANES))
+            second = b.add(first, middle)
+            for here, there in ((first, second), (second, first)):
+                turned, swapped, c, s = (
+                    e.load(kind, e.at(*pair), 4) for pair in ((x, here), (x, there), (cos, here), (sin, here))
+                )
+                e.store(b.fmul(b.fadd(b.fmul(turned, c), b.fmul(swapped, s)), factors), e.at(out, here))
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS, types.float32, _ADDRESS), emit
+
+
+@intrinsic
+def store_halves(typing: Any, x: Any, out: Any, stride: Any) -> Any:
+    """Write 16 numbers as fp16, each ``stride`` bytes after the one before; what is too large becomes the largest."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, out, stride = args
+        e = _Emitter(b)
+        numbers = e.load(_vector(_F32), x, 4)
+        for sign in (">", "<"):
+            bound = e.numbers(_HALF_MAX if sign == ">" else -_HALF_MAX)
+            numbers = b.select(b.fcmp_ordered(sign, numbers, bound), bound, numbers)
+        halves = b.fptrunc(numbers, _vector(_HALF))
+        for lane in range(LANES):
+            half = b.extract_element(halves, ir.Constant(_I32, lane))
+            e.store(half, e.at(out, b.mul(stride, e.constant(lane))), 2)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS, _ADDRESS), emit
 
 
 @intrinsic
