@@ -36,6 +36,7 @@ from agentkit.engine.simd import (
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Ints32 = NDArray[np.int32]
+Span = tuple[int, int]
 
 TILE = 12
 """Queries that read the same keys together."""
@@ -101,9 +102,31 @@ class Shape(NamedTuple):
     threads: int
 
 
-class Scratch(NamedTuple):
-    """Buffers of a pass, float32."""
+class Inputs(NamedTuple):
+    """What threads prepare for the products: all of them their share of many rows, or each for itself a few."""
 
+    x: Floats
+    """(rows, hidden): the residual stream of a few rows; that of many is the batch's own"""
+    normed: Floats
+    """(rows, hidden)"""
+    pairs: Ints32
+    """(rows, half of the widest input): inputs as `simd.pack_group` leaves them"""
+    sums: Floats
+    """(rows, groups of the widest input)"""
+
+    @classmethod
+    def empty(cls, rows: int, hidden: int, widest: int) -> Inputs:
+        """Room for so many rows."""
+        floats = [np.empty((rows, width), np.float32) for width in (hidden, hidden, widest // GROUP)]
+        return cls(floats[0], floats[1], np.empty((rows, widest // 2), np.int32), floats[2])
+
+
+class Scratch(NamedTuple):
+    """Buffers of a pass, float32 but for the pairs."""
+
+    together: Inputs
+    own: tuple[Inputs, ...]
+    """One for each thread, for a few rows."""
     qkv: Floats
     """(rows, outputs)"""
     attended: Floats
@@ -112,16 +135,10 @@ class Scratch(NamedTuple):
     """(rows, hidden)"""
     h: Floats
     """(rows, inner)"""
-    x: Floats
-    """(threads, rows, hidden); from here on every thread has its own"""
-    normed: Floats
-    """(threads, rows, hidden)"""
-    sums: Floats
-    """(threads, rows, groups of the widest input)"""
-    pairs: Ints32
-    """(threads, rows, half of the widest input)"""
     block: Floats
-    """(threads, 2, rows, 16)"""
+    """(threads, 2, rows, 16); from here on every thread has its own"""
+    head: Floats
+    """(threads, 2, size)"""
     query: Floats
     """(threads, TILE, size)"""
     scores: Floats
@@ -132,7 +149,7 @@ class Batch(NamedTuple):
     """What is to be computed."""
 
     x: Floats
-    """(rows, hidden): embeddings"""
+    """(rows, hidden): embeddings, on which every layer adds its part"""
     sequences: Ints
     """(conversations, 6): first row, rows, tokens before them, capacity, address of the keys, of the values"""
     cos: Floats
@@ -160,7 +177,12 @@ def _wait(meeting: Ints, phase: int, threads: int) -> int:
 
 
 @part
-def _share(count: int, thread: int, threads: int) -> tuple[int, int]:
+def _wait_if(shared: bool, meeting: Ints, phase: int, threads: int) -> int:
+    return _wait(meeting, phase, threads) if shared else phase
+
+
+@part
+def _share(count: int, thread: int, threads: int) -> Span:
     return count * thread // threads, count * (thread + 1) // threads
 
 
@@ -174,39 +196,53 @@ def _norm(x: Floats, weight: Floats, eps: float, out: Floats) -> None:
 
 
 @part
-def _inputs(linear: Linear, x: Floats, rows: int, pairs: Ints32, sums: Floats) -> tuple[int, int]:
-    """Address and stride of the inputs in the form that the product takes; ``sums`` of their groups for int4."""
-    if linear.pairs:
-        for m in range(rows):
+def _pack(linear: Linear, x: Floats, rows: Span, inputs: Inputs) -> None:
+    """Rows in the form that a product takes, and the sums of their groups for int4."""
+    for m in range(rows[0], rows[1]):
+        if linear.pairs:
             for g in range(linear.groups):
-                here = pairs[m].ctypes.data + 2 * GROUP * g
-                sums[m, g] = pack_group(x[m].ctypes.data + 4 * GROUP * g, here)
-        return pairs.ctypes.data, 4 * pairs.shape[1]
-    if linear.zero:
-        for m in range(rows):
+                place = inputs.pairs[m].ctypes.data + 2 * GROUP * g
+                inputs.sums[m, g] = pack_group(x[m].ctypes.data + 4 * GROUP * g, place)
+        elif linear.zero:
             for g in range(linear.groups):
-                sums[m, g] = total(x[m].ctypes.data + 4 * GROUP * g, GROUP // LANES)
-    return x.ctypes.data, 4 * x.shape[1]
+                inputs.sums[m, g] = total(x[m].ctypes.data + 4 * GROUP * g, GROUP // LANES)
+
+
+@part
+def _settle(
+    shape: Shape, x: Floats, rows: Span, y: Floats, after: Floats, layer: int, inputs: Inputs
+) -> None:
+    """Add a block's output to the residual stream, through its norm where there is one."""
+    for m in range(rows[0], rows[1]):
+        source = y[m]
+        if len(after):
+            _norm(source, after[layer], shape.eps, inputs.normed[m])
+            source = inputs.normed[m]
+        add(x[m].ctypes.data, source.ctypes.data, shape.hidden // LANES)
+
+
+@part
+def _enter(shape: Shape, linear: Linear, x: Floats, rows: Span, weight: Floats, inputs: Inputs) -> None:
+    """The norms of rows, as inputs of a product."""
+    for m in range(rows[0], rows[1]):
+        _norm(x[m], weight, shape.eps, inputs.normed[m])
+    _pack(linear, inputs.normed, rows, inputs)
 
 
 @part
 def _block(
-    linear: Linear,
-    layer: int,
-    block: int,
-    inputs: tuple[int, int],
-    sums: Floats,
-    rows: int,
-    out: int,
-    stride: int,
-) -> None:
-    """16 outputs of every row, to the address ``out``, rows ``stride`` bytes apart."""
+    linear: Linear, layer: int, block: int, x: Floats, rows: int, inputs: Inputs, out: int, stride: int
+) -> None:  # fmt: skip
+    """16 outputs of every row, to the address ``out``, rows ``stride`` bytes apart; ``x`` has been packed."""
     n = layer * linear.blocks + block
     scales = n * linear.scale_bytes
+    source, width = (
+        (inputs.pairs.ctypes.data, inputs.pairs.shape[1]) if linear.pairs else (x.ctypes.data, x.shape[1])
+    )
     call_product(
-        linear.product, linear.packed + n * linear.block_bytes, linear.stride, inputs[0], inputs[1],
-        linear.scale + scales, linear.zero + scales, sums.ctypes.data, 4 * sums.shape[1], linear.groups, rows, out,
-        stride,
+        linear.product, linear.packed + n * linear.block_bytes, linear.stride, source, 4 * width,
+        linear.scale + scales, linear.zero + scales, inputs.sums.ctypes.data, 4 * inputs.sums.shape[1],
+        linear.groups, rows, out, stride,
     )  # fmt: skip
 
 
@@ -221,48 +257,28 @@ def _add_bias(layer: int, block: int, bias: Floats, out: Floats, rows: int) -> N
 
 @part
 def _linear(
-    linear: Linear, bias: Floats, layer: int, x: Floats, rows: int, pairs: Ints32, sums: Floats, out: Floats,
-    thread: int, threads: int,
+    linear: Linear, bias: Floats, layer: int, x: Floats, rows: int, inputs: Inputs, out: Floats, thread: int,
+    threads: int,
 ) -> None:  # fmt: skip
     """This thread's share of a product."""
-    inputs = _inputs(linear, x, rows, pairs, sums)
     first, last = _share(linear.blocks, thread, threads)
     for block in range(first, last):
         part = out[:, block * LANES : (block + 1) * LANES]
-        _block(linear, layer, block, inputs, sums, rows, part.ctypes.data, 4 * out.shape[1])
+        _block(linear, layer, block, x, rows, inputs, part.ctypes.data, 4 * out.shape[1])
         _add_bias(layer, block, bias, part, rows)
-
-
-@compiled
-def multiply(
-    thread: int, threads: int, linear: Linear, bias: Floats, layer: int, x: Floats, pairs: Ints32, sums: Floats,
-    out: Floats,
-) -> int:  # fmt: skip
-    """One linear alone: ``out`` (rows, outputs) from ``x`` (rows, inputs); ``pairs`` and ``sums`` by thread."""
-    _linear(linear, bias, layer, x, len(x), pairs[thread], sums[thread], out, thread, threads)
-    return 0
 
 
 @part
 def _gated(
-    shape: Shape,
-    linear: Linear,
-    bias: Floats,
-    layer: int,
-    x: Floats,
-    rows: int,
-    scratch: Scratch,
-    thread: int,
-) -> None:
+    shape: Shape, linear: Linear, bias: Floats, layer: int, rows: int, inputs: Inputs, scratch: Scratch, thread: int
+) -> None:  # fmt: skip
     """Gate and up, activated: the two halves of one product."""
-    sums = scratch.sums[thread]
-    inputs = _inputs(linear, x, rows, scratch.pairs[thread], sums)
     half = linear.blocks // 2
     first, last = _share(half, thread, shape.threads)
     gate, up = scratch.block[thread, 0], scratch.block[thread, 1]
     for block in range(first, last):
-        _block(linear, layer, block, inputs, sums, rows, gate.ctypes.data, 4 * LANES)
-        _block(linear, layer, block + half, inputs, sums, rows, up.ctypes.data, 4 * LANES)
+        _block(linear, layer, block, inputs.normed, rows, inputs, gate.ctypes.data, 4 * LANES)
+        _block(linear, layer, block + half, inputs.normed, rows, inputs, up.ctypes.data, 4 * LANES)
         _add_bias(layer, block, bias, gate, rows)
         _add_bias(layer, block + half, bias, up, rows)
         for m in range(rows):
@@ -283,7 +299,7 @@ def _store(
 ) -> None:
     """Write this thread's share of new keys and values into the caches (`cache.PackedCache` has the layout)."""
     size, groups = shape.size, shape.kv_heads
-    key = scratch.query[thread, 0]
+    key, normed = scratch.head[thread]
     for s in range(len(batch.sequences)):
         first_row, rows, before, capacity, keys, values = batch.sequences[s]
         first, last = _share(rows * groups, thread, shape.threads)
@@ -293,9 +309,8 @@ def _store(
             start = (shape.heads + g) * size
             source = scratch.qkv[row, start : start + size]
             if len(norms.key):
-                _norm(source, norms.key[layer], shape.eps, key)
-                source = scratch.query[thread, 1]
-                source[:] = key
+                _norm(source, norms.key[layer], shape.eps, normed)
+                source = normed
             _rotate(source, batch, sliding, row, np.float32(1.0), key)
             head = (layer * groups + g) * size * capacity
             key_at = head + position // LANES * LANES * size + position % LANES
@@ -347,12 +362,12 @@ def _attend_tile(
     size, group = shape.size, shape.heads // shape.kv_heads
     first_row, _, before, capacity, keys, values = batch.sequences[s]
     query, scores, block = scratch.query[thread], scratch.scores[thread], scratch.block[thread, 0]
-    factors = scratch.sums[thread, 0]
+    factors = scratch.head[thread, 1]
     for n in range(count):
         row, head = first_row + (first + n) // group, g * group + (first + n) % group
         source = scratch.qkv[row, head * size : (head + 1) * size]
         if len(norms.query):
-            normed = scratch.normed[thread, 0, :size]
+            normed = scratch.head[thread, 0]
             _norm(source, norms.query[layer], shape.eps, normed)
             source = normed
         _rotate(source, batch, sliding, row, np.float32(shape.scaling), query[n])
@@ -390,17 +405,6 @@ def _softmax(scores: Floats, low: int, high: int, end: int) -> Any:
     return exponentials(scores.ctypes.data, end // LANES, best)
 
 
-@part
-def _add(shape: Shape, y: Floats, weights: Floats, layer: int, rows: int, x: Floats, normed: Floats) -> None:
-    """Add a block's output to the residual stream, through its norm where the family has one."""
-    for m in range(rows):
-        source = y[m]
-        if len(weights):
-            _norm(source, weights[layer], shape.eps, normed[m])
-            source = normed[m]
-        add(x[m].ctypes.data, source.ctypes.data, shape.hidden // LANES)
-
-
 class Linears(NamedTuple):
     """The linears of a model, and their biases, (layers, outputs), no rows without."""
 
@@ -429,48 +433,61 @@ def forward(
         meeting: The barrier: one number, shared.
         phase: What the call before returned; 0 at first.
     """
-    rows, threads = len(batch.x), shape.threads
-    x, normed, sums, pairs = (
-        scratch.x[thread],
-        scratch.normed[thread],
-        scratch.sums[thread],
-        scratch.pairs[thread],
-    )
-    x[:rows] = batch.x
+    count, threads = len(batch.x), shape.threads
+    shared = count > len(scratch.own[0].x)
+    if shared:
+        inputs, x, rows = scratch.together, batch.x, _share(count, thread, threads)
+    else:  # a few rows are prepared by everybody: to hand them over takes longer
+        inputs, rows = scratch.own[thread], (0, count)
+        x = inputs.x
+        x[:count] = batch.x
     for layer in range(shape.layers):
-        for m in range(rows):
-            _norm(x[m], norms.before_attention[layer], shape.eps, normed[m])
-        _linear(linears.qkv, linears.qkv_bias, layer, normed, rows, pairs, sums, scratch.qkv, thread, threads)
+        if layer:
+            _settle(shape, x, rows, scratch.y, norms.after_mlp, layer - 1, inputs)
+        _enter(shape, linears.qkv, x, rows, norms.before_attention[layer], inputs)
+        phase = _wait_if(shared, meeting, phase, threads)
+        _linear(
+            linears.qkv, linears.qkv_bias, layer, inputs.normed, count, inputs, scratch.qkv, thread, threads
+        )
         phase = _wait(meeting, phase, threads)
         _store(shape, norms, layer, sliding[layer], batch, scratch, thread)
         phase = _wait(meeting, phase, threads)
         _attend(shape, norms, layer, sliding[layer], batch, scratch, thread)
         phase = _wait(meeting, phase, threads)
+        _pack(linears.out, scratch.attended, rows, inputs)
+        phase = _wait_if(shared, meeting, phase, threads)
         _linear(
-            linears.out,
-            linears.out_bias,
-            layer,
-            scratch.attended,
-            rows,
-            pairs,
-            sums,
-            scratch.y,
-            thread,
-            threads,
+            linears.out, linears.out_bias, layer, scratch.attended, count, inputs, scratch.y, thread, threads
         )
         phase = _wait(meeting, phase, threads)
-        _add(shape, scratch.y, norms.after_attention, layer, rows, x, normed)
-        for m in range(rows):
-            _norm(x[m], norms.before_mlp[layer], shape.eps, normed[m])
-        _gated(shape, linears.gate_up, linears.gate_up_bias, layer, normed, rows, scratch, thread)
+        _settle(shape, x, rows, scratch.y, norms.after_attention, layer, inputs)
+        _enter(shape, linears.gate_up, x, rows, norms.before_mlp[layer], inputs)
+        phase = _wait_if(shared, meeting, phase, threads)
+        _gated(shape, linears.gate_up, linears.gate_up_bias, layer, count, inputs, scratch, thread)
         phase = _wait(meeting, phase, threads)
-        _linear(
-            linears.down, linears.down_bias, layer, scratch.h, rows, pairs, sums, scratch.y, thread, threads
-        )
+        _pack(linears.down, scratch.h, rows, inputs)
+        phase = _wait_if(shared, meeting, phase, threads)
+        _linear(linears.down, linears.down_bias, layer, scratch.h, count, inputs, scratch.y, thread, threads)
         phase = _wait(meeting, phase, threads)
-        _add(shape, scratch.y, norms.after_mlp, layer, rows, x, normed)
+    _settle(shape, x, rows, scratch.y, norms.after_mlp, shape.layers - 1, inputs)
+    phase = _wait_if(shared, meeting, phase, threads)
     wanted = len(batch.wanted)
-    for n in range(wanted):
-        _norm(x[batch.wanted[n]], norms.final[0], shape.eps, normed[n])
-    _linear(linears.head, linears.head_bias, 0, normed, wanted, pairs, sums, batch.logits, thread, threads)
+    ends = _share(wanted, thread, threads) if shared else (0, wanted)
+    for n in range(ends[0], ends[1]):
+        _norm(x[batch.wanted[n]], norms.final[0], shape.eps, inputs.normed[n])
+    _pack(linears.head, inputs.normed, ends, inputs)
+    phase = _wait_if(shared, meeting, phase, threads)
+    _linear(linears.head, linears.head_bias, 0, inputs.normed, wanted, inputs, batch.logits, thread, threads)
     return _wait(meeting, phase, threads)
+
+
+@compiled
+def multiply(
+    thread: int, threads: int, linear: Linear, bias: Floats, layer: int, x: Floats, inputs: Inputs, out: Floats,
+    meeting: Ints,
+) -> int:  # fmt: skip
+    """One linear alone: ``out`` (rows, outputs) from ``x`` (rows, inputs)."""
+    _pack(linear, x, _share(len(x), thread, threads), inputs)
+    phase = _wait(meeting, 0, threads)
+    _linear(linear, bias, layer, x, len(x), inputs, out, thread, threads)
+    return phase

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from agentkit.engine.cache import PackedCache
 from agentkit.engine.families import agrees, check_family, head_size, layer_kinds
-from agentkit.engine.forward import TILE, Batch, Linears, Norms, Scratch, Shape, forward
+from agentkit.engine.forward import TILE, Batch, Inputs, Linears, Norms, Scratch, Shape, forward
 from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
 from agentkit.engine.rotary import Rotary
-from agentkit.engine.simd import GROUP, LANES, Kind, product
+from agentkit.engine.simd import LANES, Kind, product
 from agentkit.engine.team import team
 
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
+_FEW = 4
+"""Tokens whose norms every thread computes for itself."""
 _ROWS = 256
 """Tokens of a prompt that go through the layers together: their activations fit into a core's cache."""
 
@@ -147,13 +149,17 @@ class NativeDecoder:
             return np.empty(shape, np.float32)
 
         return Scratch(
-            empty(_ROWS, self._weights[0].blocks * LANES), empty(_ROWS, attended),
-            empty(_ROWS, self._weights[1].blocks * LANES), empty(_ROWS, s.inner),
-            empty(threads, _ROWS, s.hidden), empty(threads, _ROWS, s.hidden),
-            empty(threads, _ROWS, max(TILE, widest // GROUP)), np.empty((threads, _ROWS, widest // 2), np.int32),
-            empty(threads, 2, _ROWS, LANES),
-            empty(threads, TILE, s.size), empty(threads, TILE, room),
-        )  # fmt: skip
+            together=Inputs.empty(_ROWS, s.hidden, widest),
+            own=tuple(Inputs.empty(_FEW, s.hidden, widest) for _ in range(threads)),
+            qkv=empty(_ROWS, self._weights[0].blocks * LANES),
+            attended=empty(_ROWS, attended),
+            y=empty(_ROWS, self._weights[1].blocks * LANES),
+            h=empty(_ROWS, s.inner),
+            block=empty(threads, 2, _ROWS, LANES),
+            head=empty(threads, 2, s.size),
+            query=empty(threads, TILE, s.size),
+            scores=empty(threads, TILE, room),
+        )
 
 
 def _portions(ids: Tensor) -> list[tuple[Tensor, bool]]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agentkit.engine.forward import Linear, multiply
+from agentkit.engine.forward import Inputs, Linear, multiply
 from agentkit.engine.simd import GROUP, LANES, Kind, product, takes_pairs
 from agentkit.engine.team import team
 
@@ -143,11 +143,10 @@ class PackedLinear(nn.Module):
         packed = self.packed
         rows = np.ascontiguousarray(x.detach().reshape(-1, packed.inputs).float().numpy())
         out = np.empty((len(rows), packed.blocks * LANES), np.float32)
-        crew = team()
-        pairs = np.empty((crew.size, len(rows), packed.inputs // 2), np.int32)
-        sums = np.empty((crew.size, len(rows), packed.groups), np.float32)
+        crew, meeting = team(), np.zeros(1, np.int64)
+        inputs = Inputs.empty(len(rows), 1, packed.inputs)
         crew.run(
-            multiply, crew.size, packed.addresses(), packed.biases(), self._layer, rows, pairs, sums, out
+            multiply, crew.size, packed.addresses(), packed.biases(), self._layer, rows, inputs, out, meeting
         )
         y = torch.from_numpy(out)[:, self._start : self._stop]
         return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
