@@ -26,16 +26,74 @@ def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def machine(body: Any) -> str:
+    m = body["machine"]
+    return f"{m['cpu']} CPU, {m['threads']} threads, torch {m['torch']}"
+
+
 def speed() -> str:
     body = load("speed.json")
-    machine = body["machine"]
-    rows = [(name, row["decode"], row["prefill"]) for name, row in body["tokens_per_second"].items()]
+    engines = body["tokens_per_second"]
+    ours, plain, llama = (
+        engines[name] for name in ("agentkit, int4", "transformers generate, bfloat16", "llama.cpp, Q4_1")
+    )
+    rows = [(name, r["decode"], r["prefill"], f"{r['share_of_bound']:.0%}") for name, r in engines.items()]
     return (
         "## Speed of SmolLM2-135M\n\n"
-        f"{machine['cpu']} CPU, {machine['threads']} threads, torch {machine['torch']}; greedy, "
-        f"{body['tokens']} tokens decoded after a prompt of 64, a prompt of {body['prefill_tokens']} prefilled; "
-        "median of the runs. Reproduce: `python benchmarks/speed.py`.\n\n"
-        + table(("engine", "decode tok/s", "prefill tok/s"), rows)
+        f"{machine(body)}; greedy, {body['tokens']} tokens decoded after a prompt of 64, a prompt of "
+        f"{body['prefill_tokens']} prefilled; the engines take turns, medians of the rounds. The bound is memory: "
+        f"{body['read_bytes_per_second'] / 1e9:.0f} GB/s were read in the same run, and a token reads every weight "
+        "once. Reproduce: `python benchmarks/speed.py`.\n\n"
+        + table(("engine", "decode tok/s", "prefill tok/s", "share of the bound"), rows)
+        + f"\n\nThe default, int4, decodes {ours['decode'] / plain['decode']:.1f} times as fast as `generate` and "
+        f"{ours['decode'] / llama['decode']:.1f} times as fast as llama.cpp, and reads a prompt "
+        f"{ours['prefill'] / llama['prefill']:.1f} times as fast as llama.cpp."
+    )
+
+
+def quality() -> str:
+    body = load("quality.json")
+    rows = [
+        (
+            {"reference": "transformers, bfloat16"}.get(name, f"agentkit, {name}"),
+            row["perplexity"],
+            f"{row['perplexity_ratio'] - 1:+.2%}",
+            f"{row['weight_bytes'] / 1e6:.0f} MB",
+            f"{row['weight_bytes_ratio']:.2f}",
+            f"{row['resident_bytes'] / 1e6:.0f} MB",
+        )
+        for name, row in body["methods"].items()
+    ]
+    return (
+        "## What quantization costs\n\n"
+        f"SmolLM2-135M, {body['tokens']} tokens of {body['text']}, 1,024 at a time. Weights are the model's distinct "
+        "tensors, each held once; the last column is what a fresh process has grown by after loading and one answer, "
+        "with work buffers and compiled code. Reproduce: `python benchmarks/quality.py`.\n\n"
+        + table(("weights", "perplexity", "against bf16", "held", "share of bf16", "process"), rows)
+    )
+
+
+def tool_loop() -> str:
+    body = load("tool_loop.json")
+    ratios = body["ratios"]
+    rows = [
+        (
+            name,
+            round(r["prefilled"]),
+            f"{r['seconds']:.1f} s",
+            f"{1000 * r['first_token_step_2']:.0f} ms",
+            f"{1000 * r['first_token_step_10']:.0f} ms",
+        )
+        for name, r in body["engines"].items()
+    ]
+    return (
+        "## Ten steps of a tool loop\n\n"
+        f"{machine(body)}; a system prompt with tools of {body['prompt_tokens']} tokens, then ten calls with their "
+        "results, as many tokens written by both; smolagents' TransformersModel in bf16. Reproduce: "
+        "`python benchmarks/tool_loop.py`.\n\n"
+        + table(("engine", "tokens prefilled", "time", "first token, step 2", "first token, step 10"), rows)
+        + f"\n\nagentkit prefills {ratios['prefilled']} times fewer tokens and takes {ratios['seconds']} times less "
+        f"time; its first token at step 10 takes {ratios['first_token_step_10_to_2']} times as long as at step 2."
     )
 
 
@@ -71,7 +129,7 @@ def routing() -> str:
 
 
 def main() -> None:
-    text = "\n\n".join((HEAD.strip(), speed(), bfcl(), routing())) + "\n"
+    text = "\n\n".join((HEAD.strip(), speed(), quality(), tool_loop(), bfcl(), routing())) + "\n"
     (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
 
 

@@ -90,17 +90,6 @@ TOOLS = [
     ),
     tool("voucher", "Make a voucher.", amount="The amount with its currency.", customer="The customer's id."),
     tool("opening_hours", "When the showroom is open.", day="The day of the week."),
-    tool("cancel_order", "Cancel an order.", order_id="The order's number.", reason="Why it is cancelled."),
-    tool(
-        "book_pickup",
-        "Have the carrier fetch a return from the customer's door.",
-        order_id="The order's number.",
-        date="The day, as year-month-day.",
-        phone="For questions of the driver.",
-    ),
-    tool("warranty_until", "Until when an article is under warranty.", article="The article number."),
-    tool("set_newsletter", "Start or stop the newsletter.", email="The address.", wanted="yes or no."),
-    tool("spare_part", "Find a spare part.", article="The article number.", part="What is broken."),
 ]
 RESULT = {
     "state": "in transit",

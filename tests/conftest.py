@@ -38,28 +38,9 @@ def smollm() -> LocalModel:
 
 
 @pytest.fixture(scope="session")
-def exact_smollm() -> LocalModel:
-    """The embedded model in float32: bf16 rounds a token read alone otherwise than one read among others.
-
-    What the cache must not change can be told from what rounding changes only here.
-    """
-    return _exact("smollm2-135m")
-
-
-@pytest.fixture(scope="session")
-def exact_gemma() -> LocalModel:
-    """A second family in float32: layers with a sliding window, embeddings that are scaled, another tokenizer."""
-    return _exact("gemma3-270m")
-
-
-def _exact(name: str) -> LocalModel:
-    import torch
-
-    from agentkit.assets import asset_path
-    from agentkit.engine import weights
+def gemma() -> LocalModel:
+    """A second family: layers with a sliding window, embeddings that are scaled, another tokenizer."""
+    from agentkit.build import load_model
     from agentkit.llm.local import LocalModel
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "native_dtype", lambda device="cpu": torch.float32)
-        loaded = weights.load_weights(asset_path(name), device="cpu", quantize="none")
-    return LocalModel(loaded)
+    return LocalModel(load_model("gemma3-270m", adapter="none")._loaded)

@@ -118,7 +118,7 @@ class NativeDecoder:
         out = np.empty((len(wanted), self._head.blocks * LANES), np.float32)
         positions = np.concatenate([np.arange(old, old + n) for old, n in zip(before, counts, strict=True)])
         cos, sin = (table.numpy()[:, positions] for table in self._rotary.upto(int(positions.max()) + 1))
-        x = self._embed(torch.cat(list(ids))).float().numpy()
+        x = self._embed(torch.cat(list(ids))).detach().float().numpy()
         self._grow(max(old + n for old, n in zip(before, counts, strict=True)))
         self._phase = self._team.run(
             forward, self.shape, self._linears, self._norms, self._sliding,

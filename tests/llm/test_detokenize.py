@@ -105,9 +105,9 @@ def torn(model: LocalModel, text: str, data: st.DataObject) -> list[int]:
 @settings(max_examples=300, deadline=None, database=None)
 @given(data=st.data())
 def test_characters_that_come_byte_by_byte_are_never_broken(
-    smollm: LocalModel, exact_gemma: LocalModel, data: st.DataObject
+    smollm: LocalModel, gemma: LocalModel, data: st.DataObject
 ) -> None:
-    model = data.draw(st.sampled_from([smollm, exact_gemma]))
+    model = data.draw(st.sampled_from([smollm, gemma]))
     text = data.draw(SCRIPTS)
     ids = torn(model, text, data)
     stream, pieces, start = TextStream(model.tokenizer), [], 0
@@ -124,11 +124,9 @@ def test_characters_that_come_byte_by_byte_are_never_broken(
 
 @settings(max_examples=200, deadline=None, database=None)
 @given(data=st.data())
-def test_whatever_is_written_is_text(
-    smollm: LocalModel, exact_gemma: LocalModel, data: st.DataObject
-) -> None:
+def test_whatever_is_written_is_text(smollm: LocalModel, gemma: LocalModel, data: st.DataObject) -> None:
     """A hot model writes bytes that are no characters: each is replaced once, and what follows is whole."""
-    model = data.draw(st.sampled_from([smollm, exact_gemma]))
+    model = data.draw(st.sampled_from([smollm, gemma]))
     some = st.one_of(st.integers(0, 600), st.integers(0, len(model.tokenizer) - 1))
     ids = [*data.draw(st.lists(some, max_size=12)), *model.encoder.plain("fin.")]
     stream = TextStream(model.tokenizer)

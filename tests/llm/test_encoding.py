@@ -39,7 +39,7 @@ CONVERSATIONS = {
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 @pytest.mark.parametrize("generation_prompt", [True, False])
-@pytest.mark.parametrize("model", ["smollm", "exact_gemma"])
+@pytest.mark.parametrize("model", ["smollm", "gemma"])
 def test_the_text_is_what_the_template_says(
     request: pytest.FixtureRequest, model: str, name: str, generation_prompt: bool
 ) -> None:
@@ -199,10 +199,10 @@ def test_a_template_that_rewrites_history_is_found(smollm: LocalModel, name: str
     assert with_template(smollm, STRICT).rewrites_history  # by a single space
 
 
-def test_a_template_that_only_appends_is_not_suspected(smollm: LocalModel, exact_gemma: LocalModel) -> None:
+def test_a_template_that_only_appends_is_not_suspected(smollm: LocalModel, gemma: LocalModel) -> None:
     strict = STRICT.replace("assistant: {%-", "assistant: {%")  # else the space comes only with the answer
     made = [with_template(smollm, template) for template in (strict, "{{ raise_exception('no') }}")]
-    encoders = [smollm.encoder, exact_gemma.encoder, *made]
+    encoders = [smollm.encoder, gemma.encoder, *made]
     assert not any(encoder.rewrites_history for encoder in encoders)
 
 

@@ -226,9 +226,9 @@ def conversation(model: LocalModel) -> list[tuple[str, int]]:
     return told
 
 
-def test_a_turn_costs_its_new_tokens_and_says_the_same(exact_smollm: LocalModel) -> None:
-    kept, forgetful = fresh(exact_smollm), fresh(exact_smollm)
-    forgetful._pool = LedgerPool(exact_smollm._loaded, 0)
+def test_a_turn_costs_its_new_tokens_and_says_the_same(smollm: LocalModel) -> None:
+    kept, forgetful = fresh(smollm), fresh(smollm)
+    forgetful._pool = LedgerPool(smollm._loaded, 0)
     with_cache, without = conversation(kept), conversation(forgetful)
     assert [text for text, _ in with_cache] == [text for text, _ in without]
     assert with_cache[1][1] < 70  # the answer's end, a question, a call and its result

@@ -1,6 +1,6 @@
 """Whole conversations on two families: what is read again changes no token, and usage says what was computed.
 
-In float32, where a token read alone and the same token read among others come out the same.
+In the precision in which the models are served: a token has the same bits however it is read.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Watched:
         return self.known[key]
 
 
-@pytest.fixture(params=["exact_smollm", "exact_gemma"])
+@pytest.fixture(params=["smollm", "gemma"])
 def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Watched:
     passes: list[int] = []
     forward = LoadedModel.forward
@@ -174,7 +174,7 @@ def test_an_evicted_conversation_is_restored_by_one_prefill(watched: Watched) ->
     assert sum(ledger.bytes() for ledger in watched.model._pool._ledgers) <= one
 
 
-@pytest.mark.parametrize("watched", ["exact_gemma"], indirect=True)
+@pytest.mark.parametrize("watched", ["gemma"], indirect=True)
 def test_a_conversation_beyond_the_window_rolls_back_past_it(watched: Watched) -> None:
     """Gemma's sliding layers see 512 tokens; the cache keeps what has left the window."""
     story = " ".join(f"On day {n} the shop sold {n * 7} apples and {n * 3} pears." for n in range(30))
@@ -233,7 +233,7 @@ def test_a_cancelled_answer_is_part_of_the_conversation(watched: Watched) -> Non
     assert watched.usage.cached_tokens >= read
 
 
-@pytest.mark.parametrize("watched", ["exact_smollm"], indirect=True)
+@pytest.mark.parametrize("watched", ["smollm"], indirect=True)
 def test_a_cancelled_call_keeps_the_conversation(watched: Watched) -> None:
     messages = [SYSTEM, Message("user", "Where is order 7?")]
     watched.say(messages, [TOOL])
