@@ -106,7 +106,8 @@ def load_weights(
         source: A folder in transformers form, a ``.gguf`` file, or a hub id.
         name: How the model is called in messages; defaults to ``source``.
         device: ``auto`` takes CUDA where there is one.
-        quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8.
+        quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8; with an
+            adapter ``none``.
         adapter: Folder of a PEFT LoRA adapter, merged into the weights before they are packed.
         trainable: Leave the transformers model as it is, in a type that is fast here: for training.
 
@@ -120,11 +121,14 @@ def load_weights(
     if gguf is not None and quantize == "auto" and device_name == "cuda":
         quantize = "none"  # bitsandbytes takes no GGUF weights
     method = _method(quantize, device_name)
+    if adapter is not None and device_name == "cpu":
+        method = _with_adapter_method(method)
     label = name or str(source)
     tokenizer = _load_part(label, "AutoTokenizer", origin, gguf_file=gguf)
     packs = device_name == "cpu" and method not in _BITSANDBYTES and not trainable
     # What is packed is loaded as it was stored, so that it is rounded once.
-    options = _load_options(method, device_name, gguf) | ({"dtype": "auto"} if packs else {})
+    stored = {"dtype": "auto" if adapter is None else "float32"} if packs else {}
+    options = _load_options(method, device_name, gguf) | stored
     model = _load_part(label, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
     if adapter is not None:
         model = _with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
@@ -132,7 +136,7 @@ def load_weights(
     parameters = int(model.num_parameters())
     decoder: NativeDecoder | Decoder | None
     if packs:
-        decoder, method = _native_decoder(model, method)
+        decoder, method = _native_decoder(model, method, merged=adapter is not None)
     else:
         decoder = None if trainable else _torch_decoder(model)
     if packs or method in _BITSANDBYTES:
@@ -146,7 +150,7 @@ def load_weights(
     )
 
 
-def _native_decoder(model: Any, method: str) -> tuple[NativeDecoder | None, str]:
+def _native_decoder(model: Any, method: str, *, merged: bool) -> tuple[NativeDecoder | None, str]:
     """The compiled forward pass over packed weights, if it covers the model, and the quantization that was chosen."""
     from agentkit.engine.native import NativeDecoder
     from agentkit.engine.packed import fits_int4, pack_linears, plain_kind
@@ -155,7 +159,7 @@ def _native_decoder(model: Any, method: str) -> tuple[NativeDecoder | None, str]
     if method == "auto":
         method = "int4" if fits_int4(model) else "int8"
     kinds: dict[str, Kind] = {"int4": "int4", "int8": "int8"}
-    kind = kinds.get(method, plain_kind(model.dtype))
+    kind = kinds.get(method, "float16" if merged else plain_kind(model.dtype))
     try:
         decoder = NativeDecoder(model, kind)
     except NotImplementedError:
@@ -192,6 +196,17 @@ def _method(quantize: Quantize, device: str) -> str:
             raise UsageError("int4 is a CPU kernel", "use --quantize nf4 or int8 on CUDA")
         return {"auto": "nf4", "int8": "bnb-int8"}.get(quantize, quantize)
     return quantize
+
+
+def _with_adapter_method(method: str) -> str:
+    """The quantization for weights that an adapter was merged into.
+
+    What an adapter changes is often less than half a step of int4, int8 or even bf16: rounding would leave the base
+    model, so the sum is made in float32 and held in fp16.
+    """
+    if method == "int4":
+        raise UsageError("int4 would round the adapter away", "use --quantize none, or --adapter none")
+    return "none" if method == "auto" else method
 
 
 def _locate(source: str) -> tuple[str, str | None]:

@@ -155,3 +155,34 @@ def write_gguf(path: Path) -> None:
 def test_auto_is_int4_only_where_that_loses_nothing(tiny_folder: Path, smollm: LocalModel) -> None:
     assert load_weights(tiny_folder, device="cpu").quantization == "int8"
     assert smollm.info()["quantization"] == "int4"  # its file is Q4_1
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing:FutureWarning"
+)  # peft asks transformers for it
+def test_quantization_does_not_round_an_adapter_away(tmp_path: Path) -> None:
+    """The embedded model's weights lie on int4's levels, and would fall back to them."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from agentkit.assets import asset_path
+
+    source = asset_path("smollm2-135m")
+    plain = load_weights(source, device="cpu", quantize="none", trainable=True)
+    torch.manual_seed(0)
+    tuned = get_peft_model(plain.model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=5e-3)
+    tuned.save_pretrained(tmp_path)
+    ids = list(range(400, 440))
+    with torch.inference_mode():
+        wanted = tuned.float()(torch.tensor([ids])).logits[0]
+        with tuned.disable_adapter():
+            base = tuned(torch.tensor([ids])).logits[0]
+    loaded = load_weights(source, device="cpu", adapter=tmp_path)
+    assert loaded.quantization == "none"
+    logits = loaded.forward_all(ids)
+    assert float((logits - wanted).norm()) < 0.2 * float((logits - base).norm())
+    with pytest.raises(UsageError, match="round the adapter away"):
+        load_weights(source, device="cpu", quantize="int4", adapter=tmp_path)
