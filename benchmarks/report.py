@@ -107,9 +107,8 @@ def bfcl() -> str:
         )
     return (
         f"## Berkeley function-calling data, {body['category']}\n\n"
-        f"The embedded model without adapter, {body['quantization']} under the grammar, the same prompt; "
-        "evaluation only. Correct by the leaderboard's AST "
-        "checker. Reproduce: `python benchmarks/bfcl.py`.\n\n"
+        "The embedded model without adapter, in its default quantization under the grammar, the same prompt without "
+        "it; evaluation only. Correct by the leaderboard's AST checker. Reproduce: `python benchmarks/bfcl.py`.\n\n"
         + table(("decoding", "cases", "parsable", "correct", "forward passes per case"), rows)
     )
 

@@ -1,4 +1,4 @@
-"""Compiled functions that are kept on disk: compiling the engine takes half a minute, loading it half a second.
+"""Compiled functions that are kept on disk: compiling the engine takes ten seconds, loading it a fraction of one.
 
 numba looks at the time stamp of a function's own file only. Here the name of the folder is a digest of all the files
 that the machine code comes from, so that code of another version is never found.
@@ -7,6 +7,7 @@ that the machine code comes from, so that code of another version is never found
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -46,22 +47,28 @@ def intrinsic(function: Callable[..., Any]) -> Any:
 
 def compiled(function: Callable[..., Any]) -> Any:
     """The function as machine code for this processor, without the interpreter's lock; compiled when first called."""
-    with _cache_folder(kernel_cache()):
-        return numba.njit(nogil=True, cache=True)(function)
+    with _cache_folder(kernel_cache()) as kept:
+        return numba.njit(nogil=True, cache=kept)(function)
 
 
 def compiled_address(function: Callable[..., Any], signature: Any, name: str) -> int:
     """Where the machine code of a function of numbers is; ``name`` tells it from others of the same lines."""
-    with _cache_folder(kernel_cache() / name):
-        code = numba.cfunc(signature, cache=True)(function)
+    with _cache_folder(kernel_cache() / name) as kept:
+        code = numba.cfunc(signature, cache=kept)(function)
     _kept.append(code)
     return int(code.address)
 
 
 @contextmanager
-def _cache_folder(folder: Path) -> Iterator[None]:
+def _cache_folder(folder: Path) -> Iterator[bool]:
+    """Have numba keep code in a folder; false where it cannot be written, and every start compiles."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
     before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
-        yield
+        yield writable
     finally:
         config.CACHE_DIR = before

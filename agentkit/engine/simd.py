@@ -232,8 +232,10 @@ def pack_group(typing: Any, x: Any, out: Any) -> Any:
         e = _Emitter(b)
         words = []
         for n in range(0, GROUP, LANES):
-            rounded = b.fptrunc(e.load(_vector(_F32), e.at(x, 4 * n), 4), _vector(_BFloat()))
-            words.append(b.zext(b.bitcast(rounded, _vector(_I16)), _vector(_I32)))
+            bits = e.load(_vector(_I32), e.at(x, 4 * n), 4)
+            # To the nearest, ties to even, in integers: an instruction for it is not everywhere.
+            odd = b.and_(b.lshr(bits, e.integers(16)), e.integers(1))
+            words.append(b.lshr(b.add(bits, b.add(odd, e.integers(0x7FFF))), e.integers(16)))
         high = b.shl(words[1], e.integers(16))
         e.store(b.or_(words[0], high), out)
         numbers = [b.bitcast(part, _vector(_F32)) for part in (b.shl(words[0], e.integers(16)), high)]

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -112,3 +118,31 @@ def test_the_plain_type_is_float32_where_bf16_is_emulated() -> None:
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert native_dtype() == (torch.bfloat16 if native else torch.float32)
     assert native_dtype("cuda") == torch.bfloat16
+
+
+OLDER = """
+import llvmlite.binding
+llvmlite.binding.get_host_cpu_features = lambda: {}
+import torch, transformers
+from agentkit.engine import simd
+from agentkit.engine.native import NativeDecoder
+
+assert not simd.takes_pairs("int4")
+torch.manual_seed(0)
+config = transformers.LlamaConfig(vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                                  num_attention_heads=4, num_key_value_heads=2)
+for kind in ("int4", "int8", "bfloat16"):
+    decoder = NativeDecoder(transformers.LlamaForCausalLM(config).eval().requires_grad_(False), kind)
+    assert decoder.agrees()
+    ids, cache = torch.randint(0, 320, (40,)), decoder.new_cache()
+    whole = decoder(ids, decoder.new_cache(), every=True)
+    assert torch.equal(torch.cat([decoder(part, cache, every=True) for part in ids.split([1, 30, 2, 7])]), whole)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="is about x86 processors")
+def test_processors_without_avx512_run_the_same_engine(tmp_path: Path) -> None:
+    older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c,+bmi,+bmi2,+sse4.2"}
+    environment = {**os.environ, **older, "AGENTKIT_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", OLDER], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
