@@ -68,7 +68,7 @@ def quality() -> str:
         "## What quantization costs\n\n"
         f"SmolLM2-135M, {body['tokens']} tokens of {body['text']}, 1,024 at a time. Weights are the model's distinct "
         "tensors, each held once; the last column is what a fresh process has grown by after loading and one answer, "
-        "with work buffers and compiled code. Reproduce: `python benchmarks/quality.py`.\n\n"
+        "with work buffers; machine code is loaded before. Reproduce: `python benchmarks/quality.py`.\n\n"
         + table(("weights", "perplexity", "against bf16", "held", "share of bf16", "process"), rows)
     )
 
