@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 _Job = tuple[Callable[..., Any], tuple[Any, ...], "queue.SimpleQueue[None]"]
@@ -52,4 +54,18 @@ def team() -> Team:
     """The team of this process."""
     import torch
 
-    return Team(torch.get_num_threads())
+    return Team(max(1, min(torch.get_num_threads(), usable_cores())))
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: threads that wait for each other must not outnumber them.
+
+    torch counts the machine's cores, whatever a container leaves of them.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text(encoding="ascii").split()
+        return max(1, min(cores, int(limit) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return cores
