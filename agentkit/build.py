@@ -252,6 +252,7 @@ class Workspace:
                 adapter=options.adapter,
                 device=options.device,
                 quantize=options.quantize,
+                compile=options.compile,
                 router=self.router if options.agent.routing == "auto" else None,
                 **options.sampling.model_dump(),
             )
@@ -321,6 +322,7 @@ def load_model(
     adapter: str = "auto",
     device: Any = "auto",
     quantize: Any = "auto",
+    compile: bool = False,
     router: Router | Literal["auto"] | None = "auto",
     **sampling: Any,
 ) -> LocalModel:
@@ -331,6 +333,7 @@ def load_model(
         adapter: ``auto`` (the one in use), ``none``, a name, or a path.
         device: ``auto``, ``cpu`` or ``cuda``.
         quantize: ``auto``, ``none``, ``int8``, ``int4`` or ``nf4``.
+        compile: Use torch.compile on CUDA and under nf4; needs a C++ compiler on a CPU.
         router: Decides under ``tool_choice="auto"``; ``None`` leaves it to the model; ``auto`` takes one over the
             embedded sentence embedder for the embedded model, which is too small to decide, and none for others.
         **sampling: Fields of `agentkit.settings.SamplingSettings`, the defaults for every call.
@@ -348,7 +351,9 @@ def load_model(
     settings = read_sampling(SamplingSettings(), sampling)
     source = _source(name)
     adapter_path = resolve_adapter(data_dir() / "adapters", adapter, name)
-    loaded = load_weights(source, name=name, device=device, quantize=quantize, adapter=adapter_path)
+    loaded = load_weights(
+        source, name=name, device=device, quantize=quantize, adapter=adapter_path, compile=compile
+    )
     if router == "auto":
         from agentkit.llm.routing import EmbeddingRouter
 

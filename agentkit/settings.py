@@ -102,7 +102,9 @@ class Settings(_Section):
     device: Device = "auto"
     """``auto`` takes CUDA where there is one."""
     quantize: Quantize = "auto"
-    """``auto``: nf4 on CUDA; on a CPU int4 for weights from a 4-bit file, else int8."""
+    """``auto``: nf4 on CUDA; on a CPU int4 for weights from a 4-bit file, else int8, and with an adapter none."""
+    compile: bool = False
+    """Use torch.compile on CUDA and under nf4; on other CPU models it changes nothing, they are compiled anyway."""
     sampling: SamplingSettings = SamplingSettings()
     agent: AgentSettings = AgentSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()

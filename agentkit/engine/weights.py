@@ -99,6 +99,7 @@ def load_weights(
     quantize: Quantize = "auto",
     adapter: Path | None = None,
     trainable: bool = False,
+    compile: bool = False,
 ) -> LoadedModel:
     """Load a chat model.
 
@@ -109,6 +110,7 @@ def load_weights(
         quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8; with an
             adapter ``none``.
         adapter: Folder of a PEFT LoRA adapter, merged into the weights before they are packed.
+        compile: Use torch.compile where the forward pass is torch's (CUDA, bitsandbytes); the CPU's is compiled anyway.
         trainable: Leave the transformers model as it is, in a type that is fast here: for training.
 
     Raises:
@@ -139,6 +141,8 @@ def load_weights(
         decoder, method = _native_decoder(model, method, merged=adapter is not None)
     else:
         decoder = None if trainable else _torch_decoder(model)
+        if compile and decoder is not None:
+            decoder.compile()
     if packs or method in _BITSANDBYTES:
         for parameter in model.parameters():
             # What was not packed lies in the mapped file, and would keep all of it in memory.

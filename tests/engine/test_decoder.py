@@ -74,6 +74,28 @@ def test_prefill_and_single_tokens_agree_with_transformers(family: str) -> None:
     assert close(torch.stack(steps), expected[[19, 22, *range(23, 40)]])
 
 
+@torch.inference_mode()
+def test_torch_compile_says_the_same_and_compiles_a_layer_once() -> None:
+    """Traced and run without a C++ compiler: what is fused in the end is torch's matter."""
+    decoder = Decoder(build("gemma3"))
+    ids = torch.randint(0, 320, (24,))
+
+    def logits() -> torch.Tensor:
+        cache = decoder.new_cache()
+        return torch.stack([decoder(part, cache) for part in (ids[:20], *ids[20:].split(1))])
+
+    plain = logits()
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    decoder.compile(backend="aot_eager")
+    assert close(logits(), plain, 1e-4)
+    assert not counters["graph_break"]
+    assert (
+        counters["stats"]["unique_graphs"] <= 4
+    )  # two parts, for one token and for many; not for every layer
+
+
 KINDS: dict[Kind, float] = {"float32": 1e-3, "bfloat16": 0.02, "int8": 0.05, "int4": 2.0}
 """Formats, and by how much they may change the logits of a small random model: int4 is not made for such weights."""
 
