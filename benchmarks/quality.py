@@ -44,9 +44,9 @@ torch.ones(512, 512) @ torch.ones(512, 512)
 torch.ones(512, 512).bfloat16() @ torch.ones(512, 512).bfloat16()
 if sys.argv[1] in ("none", "int8", "int4"):  # machine code is no weight: it is loaded before, as torch's is
     from transformers import LlamaConfig, LlamaForCausalLM
-    config = LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    sizes = dict(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     kind = {"none": "bfloat16"}.get(sys.argv[1], sys.argv[1])
-    decoder = agentkit.engine.native.NativeDecoder(LlamaForCausalLM(config).eval(), kind)
+    decoder = agentkit.engine.native.NativeDecoder(LlamaForCausalLM(LlamaConfig(**sizes)).eval(), kind)
     decoder(torch.tensor([1, 2, 3]), decoder.new_cache())
     del decoder
 before = process.memory_info().rss
