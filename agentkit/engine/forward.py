@@ -1,8 +1,9 @@
 """The forward pass of Llama-class models on the CPU, compiled as one function that a team of threads runs together.
 
-Every thread computes its share of each product and meets the others at a barrier; norms and sums, which are cheap,
-every thread computes for itself. All arithmetic is in float32, in an order that depends on nothing but a token's own
-past: the same token gets the same bits whether it is read alone, within a prompt or beside other conversations.
+Every thread computes its share of each product and meets the others at a barrier; what comes before the products they
+share too where there are many tokens, and each does for itself where there are few. Sums are in float32, in an order
+that depends on nothing but a token's own past: the same token gets the same bits whether it is read alone, within a
+prompt or beside other conversations.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from agentkit.engine.compiled import compiled, part
 from agentkit.engine.simd import (
     GROUP,
     LANES,
+    MOST_ROWS,
     add,
     atomic_increment,
     atomic_read,
@@ -38,8 +40,8 @@ Ints = NDArray[np.int64]
 Ints32 = NDArray[np.int32]
 Span = tuple[int, int]
 
-TILE = 12
-"""Queries that read the same keys together."""
+TILE = MOST_ROWS
+"""Queries that read the same keys together at most."""
 _SPINS = 4_000
 """Looks at the barrier before a waiting thread gives its core away."""
 
@@ -325,13 +327,11 @@ def _store(
 def _tile_for(queries: int, kv_heads: int, threads: int) -> int:
     """How many queries read the same keys together: reading and widening a key costs about as much as two products."""
     best, least = 1, 1 << 60
-    tile = 1
-    while tile <= TILE:
+    for tile in (1, 2, 4, TILE):  # as many as `simd.product` takes together
         items = kv_heads * ((queries + tile - 1) // tile)
         cost = (items + threads - 1) // threads * (2 + min(tile, queries))
         if cost < least:
             best, least = tile, cost
-        tile *= 2
     return best
 
 

@@ -141,9 +141,8 @@ class NativeDecoder:
         s, threads = self.shape, self.shape.threads
         attended = s.heads * s.size
         widest = max(s.hidden, attended, s.inner)
-        room = (
-            max(256, 1 << (tokens + LANES - 1).bit_length()) + LANES
-        )  # rows a power of two apart share cache lines
+        room = max(256, 1 << (tokens + LANES - 1).bit_length())
+        room += LANES  # rows that are a power of two apart take each other's place in the processor's cache
 
         def empty(*shape: int) -> NDArray[np.float32]:
             return np.empty(shape, np.float32)

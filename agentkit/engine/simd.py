@@ -26,7 +26,7 @@ GROUP = 32
 _PAIRS = bool(get_host_cpu_features().get("avx512bf16"))
 """Whether the processor multiplies pairs of bf16: twice as many products at once, of inputs rounded to bf16."""
 _WIDE = bool(get_host_cpu_features().get("avx512f"))
-_CHAINS, _MOST = (1, 12) if _PAIRS else (2, 8) if _WIDE else (2, 4)
+_CHAINS, MOST_ROWS = (1, 12) if _PAIRS else (2, 8) if _WIDE else (2, 4)
 """Sums of a row that run beside each other to hide the latency of an addition, and the rows that share a weight once it
 is widened: together they must fit into the processor's vector registers."""
 
@@ -255,8 +255,8 @@ def product(kind: Kind, unit: int = GROUP) -> int:
     (float32), the block's scales (int8 and int4) and zero points (int4), the sums of every group of inputs (int4),
     the number of groups, the number of rows, and where the outputs go (float32). `call_product` calls it.
     """
-    one, two, four, most = (_tile(kind, rows, unit) for rows in (1, 2, 4, _MOST))
-    many = _MOST
+    one, two, four, most = (_tile(kind, rows, unit) for rows in (1, 2, 4, MOST_ROWS))
+    many = MOST_ROWS
 
     def run(
         w: int, stride: int, x: int, x_stride: int, scale: int, zero: int, sums: int, sums_stride: int,

@@ -167,7 +167,8 @@ def _native_decoder(model: Any, method: str, *, merged: bool) -> tuple[NativeDec
     try:
         decoder = NativeDecoder(model, kind)
     except NotImplementedError:
-        model.to(native_dtype())
+        if not merged:  # an adapter's part may be smaller than bf16's steps
+            model.to(native_dtype())
         if method != "none":
             pack_linears(model, kind)
         return None, method
@@ -297,7 +298,8 @@ def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed attribute
             tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-            return tuned.merge_and_unload() if merge else tuned
+            # Without a merge the adapter's layers stand in the model itself: the wrapper around it is not needed.
+            return tuned.merge_and_unload() if merge else tuned.get_base_model()
     except Exception as error:  # peft raises RuntimeError, ValueError, KeyError … for a foreign adapter
         reason = str(error).strip().splitlines()[0]
         raise ModelError(

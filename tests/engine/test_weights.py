@@ -186,3 +186,14 @@ def test_quantization_does_not_round_an_adapter_away(tmp_path: Path) -> None:
     assert float((logits - wanted).norm()) < 0.2 * float((logits - base).norm())
     with pytest.raises(UsageError, match="round the adapter away"):
         load_weights(source, device="cpu", quantize="int4", adapter=tmp_path)
+
+    # Under bitsandbytes, CUDA's default, it stands beside the weights.
+    beside, alone = (load_weights(source, device="cpu", quantize="nf4", adapter=a) for a in (tmp_path, None))
+    assert beside.info()["forward_pass"] == alone.info()["forward_pass"] == "torch"
+    change = (beside.forward_all(ids) - alone.forward_all(ids)).flatten()
+    assert float(torch.cosine_similarity(change, (wanted - base).flatten(), dim=0)) > 0.3
+
+    # A model that was merged and saved has no adapter to be told by: its weights have to.
+    tuned.merge_and_unload().bfloat16().save_pretrained(tmp_path / "merged")
+    plain.tokenizer.save_pretrained(tmp_path / "merged")
+    assert load_weights(tmp_path / "merged", device="cpu").quantization == "int8"
