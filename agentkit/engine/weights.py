@@ -5,6 +5,7 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -248,6 +249,7 @@ def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
             raise UsageError(
                 f"{method} cannot be applied to a .gguf file", "use --quantize int8, int4 or none"
             )
+        _quiet_bitsandbytes()
         options["device_map"] = {"": device}
         options["quantization_config"] = (
             # The defaults are fp4 with fp32 compute; nf4 with bf16 is the QLoRA setting (arXiv:2305.14314).
@@ -289,7 +291,13 @@ def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
         ) from error
 
 
+def _quiet_bitsandbytes() -> None:
+    """Importing it (peft does too) warns that a package is missing which would fetch a kernel from the hub."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
 def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
+    _quiet_bitsandbytes()
     from peft import PeftModel
 
     if not (adapter / "adapter_config.json").is_file():
