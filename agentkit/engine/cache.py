@@ -76,7 +76,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
 
 
 class PackedCache:
-    """Keys and values of a conversation for the CPU engine, in float16.
+    """Keys and values of a conversation for the CPU engine, 16 bits each: bf16 or fp16, as `forward.Shape` tells.
 
     Of the keys, 16 neighbouring tokens are one vector, of the values 16 neighbouring numbers of a token, and both are
     read in the order in which they lie. What lies beyond ``length`` is finite: it is read, and multiplied by zero.
@@ -110,10 +110,8 @@ class PackedCache:
         layers, heads, size = self._shape
         grown = PackedCache(layers, heads, size)
         # numpy's zeros are untouched pages of the system: what is not used costs nothing.
-        grown.keys = torch.from_numpy(np.zeros((layers, heads, capacity // _LANES, size, _LANES), np.float16))
-        grown.values = torch.from_numpy(
-            np.zeros((layers, heads, size // _LANES, capacity, _LANES), np.float16)
-        )
+        grown.keys = torch.from_numpy(np.zeros((layers, heads, capacity // _LANES, size, _LANES), np.int16))
+        grown.values = torch.from_numpy(np.zeros((layers, heads, size // _LANES, capacity, _LANES), np.int16))
         self._copy_to(grown, self.length)
         self.keys, self.values, self._capacity = grown.keys, grown.values, capacity
 

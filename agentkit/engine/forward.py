@@ -29,9 +29,11 @@ from agentkit.engine.simd import (
     give_way,
     largest,
     pack_group,
+    pack_units,
     rotate,
     scaled,
-    store_halves,
+    store_bf16,
+    store_fp16,
     total,
 )
 
@@ -101,6 +103,8 @@ class Shape(NamedTuple):
     """Of the attention scores."""
     cached: int
     """The compiled function for products with keys and values: `simd.product`."""
+    cached_pairs: int
+    """1 where that function takes bf16 pairs, and the cache is in bf16; else it is in fp16."""
     threads: int
 
 
@@ -145,6 +149,10 @@ class Scratch(NamedTuple):
     """(threads, TILE, size)"""
     scores: Floats
     """(threads, TILE, tokens)"""
+    packed_query: Ints32
+    """(threads, TILE, size / 2): as `simd.pack_units` leaves it"""
+    packed_scores: Ints32
+    """(threads, TILE, tokens / 2)"""
 
 
 class Batch(NamedTuple):
@@ -296,6 +304,15 @@ def _rotate(x: Floats, batch: Batch, sliding: int, row: int, factor: Any, out: F
 
 
 @part
+def _keep(shape: Shape, x: int, out: int, stride: int) -> None:
+    """16 numbers in the cache's format."""
+    if shape.cached_pairs:
+        store_bf16(x, out, stride)
+    else:
+        store_fp16(x, out, stride)
+
+
+@part
 def _store(
     shape: Shape, norms: Norms, layer: int, sliding: int, batch: Batch, scratch: Scratch, thread: int
 ) -> None:
@@ -318,9 +335,9 @@ def _store(
             key_at = head + position // LANES * LANES * size + position % LANES
             value = scratch.qkv[row, start + groups * size : start + groups * size + size]
             for n in range(0, size, LANES):
-                store_halves(key.ctypes.data + 4 * n, keys + 2 * (key_at + n * LANES), 2 * LANES)
-                value_at = head + (n * capacity) + position * LANES
-                store_halves(value.ctypes.data + 4 * n, values + 2 * value_at, 2)
+                value_at = head + n * capacity + position * LANES
+                _keep(shape, key.ctypes.data + 4 * n, keys + 2 * (key_at + n * LANES), 2 * LANES)
+                _keep(shape, value.ctypes.data + 4 * n, values + 2 * value_at, 2)
 
 
 @part
@@ -362,38 +379,53 @@ def _attend_tile(
     size, group = shape.size, shape.heads // shape.kv_heads
     first_row, _, before, capacity, keys, values = batch.sequences[s]
     query, scores, block = scratch.query[thread], scratch.scores[thread], scratch.block[thread, 0]
-    factors = scratch.head[thread, 1]
+    packed_query, packed_scores = scratch.packed_query[thread], scratch.packed_scores[thread]
+    normed, factors = scratch.head[thread]
     for n in range(count):
         row, head = first_row + (first + n) // group, g * group + (first + n) % group
         source = scratch.qkv[row, head * size : (head + 1) * size]
         if len(norms.query):
-            normed = scratch.head[thread, 0]
             _norm(source, norms.query[layer], shape.eps, normed)
             source = normed
         _rotate(source, batch, sliding, row, np.float32(shape.scaling), query[n])
+        if shape.cached_pairs:
+            pack_units(query[n].ctypes.data, size // LANES, packed_query[n].ctypes.data)
+    queries, query_bytes = _either(shape, packed_query, query)
+    weights, weight_bytes = _either(shape, packed_scores, scores)
     lowest = max(0, before + first // group - shape.window + 1) if sliding else 0
     start = lowest // LANES * LANES
     end = (before + (first + count - 1) // group) // LANES * LANES + LANES
+    units = (end - start) // LANES
     base = (layer * shape.kv_heads + g) * size * capacity
     for k in range(start, end, LANES):
         call_product(
-            shape.cached, keys + 2 * (base + k * size), 2 * LANES, query.ctypes.data, 4 * size, 0, 0, 0, 0,
+            shape.cached, keys + 2 * (base + k * size), 2 * LANES, queries, query_bytes, 0, 0, 0, 0,
             size // LANES, count, scores.ctypes.data + 4 * (k - start), 4 * scores.shape[1],
         )  # fmt: skip
     for n in range(count):
         position = before + (first + n) // group
         low = max(0, position - shape.window + 1) if sliding else 0
-        factors[n] = np.float32(1.0) / _softmax(scores[n], low - start, position + 1 - start, end - start)
+        whole = _softmax(scores[n], low - start, position + 1 - start, end - start)
+        if shape.cached_pairs:
+            whole = pack_units(scores[n].ctypes.data, units, packed_scores[n].ctypes.data)
+        factors[n] = np.float32(1.0) / whole
     for d in range(0, size, LANES):
         call_product(
-            shape.cached, values + 2 * (base + d * capacity + start * LANES), 2 * LANES,
-            scores.ctypes.data, 4 * scores.shape[1], 0, 0, 0, 0, (end - start) // LANES, count,
-            block.ctypes.data, 4 * LANES,
+            shape.cached, values + 2 * (base + d * capacity + start * LANES), 2 * LANES, weights, weight_bytes,
+            0, 0, 0, 0, units, count, block.ctypes.data, 4 * LANES,
         )  # fmt: skip
         for n in range(count):
             row, head = first_row + (first + n) // group, g * group + (first + n) % group
             for lane in range(LANES):
                 scratch.attended[row, head * size + d + lane] = block[n, lane] * factors[n]
+
+
+@part
+def _either(shape: Shape, pairs: Ints32, numbers: Floats) -> tuple[int, int]:
+    """Address and row stride of inputs for `Shape.cached`."""
+    if shape.cached_pairs:
+        return pairs.ctypes.data, 4 * pairs.shape[1]
+    return numbers.ctypes.data, 4 * numbers.shape[1]
 
 
 @part

@@ -21,7 +21,7 @@ from agentkit.engine.families import agrees, check_family, head_size, layer_kind
 from agentkit.engine.forward import TILE, Batch, Inputs, Linears, Norms, Scratch, Shape, forward
 from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
 from agentkit.engine.rotary import Rotary
-from agentkit.engine.simd import LANES, Kind, product
+from agentkit.engine.simd import LANES, Kind, product, takes_pairs
 from agentkit.engine.team import team
 
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
@@ -50,10 +50,10 @@ class NativeDecoder:
         self._model = model
         self._team = team()
         self._rotary = Rotary(model, config, set(kinds), torch.float32)
-        self._sliding = np.array([kind == "sliding_attention" for kind in kinds], np.int64)
+        self._sliding = np.array([each == "sliding_attention" for each in kinds], np.int64)
         self._norms = _all_norms(model, config)
         self._softcap = getattr(config, "final_logit_softcapping", None)
-        self.shape = _shape(model, config, self._team.size)
+        self.shape = _shape(model, config, kind, self._team.size)
         self._weights = self._pack(kind)
         self._head = self._weights[-1]
         self._embed = model.get_input_embeddings()
@@ -158,6 +158,8 @@ class NativeDecoder:
             head=empty(threads, 2, s.size),
             query=empty(threads, TILE, s.size),
             scores=empty(threads, TILE, room),
+            packed_query=np.empty((threads, TILE, s.size // 2), np.int32),
+            packed_scores=np.empty((threads, TILE, room // 2), np.int32),
         )
 
 
@@ -192,8 +194,9 @@ def _check(model: Any, config: Any) -> None:
         raise NotImplementedError("linears of odd width")
 
 
-def _shape(model: Any, config: Any, threads: int) -> Shape:
+def _shape(model: Any, config: Any, kind: Kind, threads: int) -> Shape:
     first = model.model.layers[0]
+    pairs = takes_pairs(kind)  # as exact as the products with the weights, not more
     return Shape(
         layers=len(model.model.layers),
         hidden=config.hidden_size,
@@ -205,7 +208,8 @@ def _shape(model: Any, config: Any, threads: int) -> Shape:
         gelu=_ACTIVATIONS[_activation(config)],
         eps=float(config.rms_norm_eps),
         scaling=float(first.self_attn.scaling),
-        cached=product("float16", LANES),
+        cached=product("bfloat16" if pairs else "float16", LANES),
+        cached_pairs=int(pairs),
         threads=threads,
     )
 

@@ -8,6 +8,7 @@ computed with it. AVX-512, AVX2 and NEON come out of the same text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, reduce
 from typing import Any, Literal
 
@@ -133,6 +134,12 @@ class _Emitter:
             function, [before, self.b.bitcast(weights, operands), self.b.bitcast(inputs, operands)]
         )
 
+    def rounded(self, address: Any) -> Any:
+        """16 float32 numbers as bf16, each in a word: to the nearest, ties to even, without an instruction for it."""
+        b, bits = self.b, self.load(_vector(_I32), address, 4)
+        odd = b.and_(b.lshr(bits, self.integers(16)), self.integers(1))
+        return b.lshr(b.add(bits, b.add(odd, self.integers(0x7FFF))), self.integers(16))
+
     def float16(self, address: Any) -> Any:
         """16 fp16 numbers as float32."""
         return self.b.fpext(self.load(_vector(_HALF), address, 2), _vector(_F32))
@@ -232,10 +239,7 @@ def pack_group(typing: Any, x: Any, out: Any) -> Any:
         e = _Emitter(b)
         words = []
         for n in range(0, GROUP, LANES):
-            bits = e.load(_vector(_I32), e.at(x, 4 * n), 4)
-            # To the nearest, ties to even, in integers: an instruction for it is not everywhere.
-            odd = b.and_(b.lshr(bits, e.integers(16)), e.integers(1))
-            words.append(b.lshr(b.add(bits, b.add(odd, e.integers(0x7FFF))), e.integers(16)))
+            words.append(e.rounded(e.at(x, 4 * n)))
         high = b.shl(words[1], e.integers(16))
         e.store(b.or_(words[0], high), out)
         numbers = [b.bitcast(part, _vector(_F32)) for part in (b.shl(words[0], e.integers(16)), high)]
@@ -280,6 +284,32 @@ def product(kind: Kind, unit: int = GROUP) -> int:
                 out + m * out_stride, out_stride)  # fmt: skip
 
     return compiled_address(run, _PRODUCT, f"{kind}_{unit}")
+
+
+@intrinsic
+def pack_units(typing: Any, x: Any, units: Any, out: Any) -> Any:
+    """The same for ``units`` times 16 inputs, 16 at a time: queries, and what attention gives to the values."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, units, out = args
+        e, half = _Emitter(b), LANES // 2
+        nothing = ir.Constant(_vector(_I32), ir.Undefined)
+        whole = cgutils.alloca_once_value(b, e.numbers(0.0))
+        with cgutils.for_range(b, units) as loop:
+            words = e.rounded(e.at(x, b.mul(loop.index, e.constant(4 * LANES))))
+            low, high = (
+                b.shuffle_vector(
+                    words, nothing, ir.Constant(ir.VectorType(_I32, half), list(range(start, start + half)))
+                )
+                for start in (0, half)
+            )
+            sixteen = ir.Constant(ir.VectorType(_I32, half), [16] * half)
+            e.store(b.or_(low, b.shl(high, sixteen)), e.at(out, b.mul(loop.index, e.constant(4 * half))))
+            numbers = b.bitcast(b.shl(words, e.integers(16)), _vector(_F32))
+            b.store(b.fadd(b.load(whole), numbers), whole)
+        return _across(b, b.load(whole))
+
+    return types.float32(_ADDRESS, _ADDRESS, _ADDRESS), emit
 
 
 @intrinsic
@@ -429,24 +459,36 @@ def rotate(typing: Any, x: Any, cos: Any, sin: Any, half: Any, factor: Any, out:
     return types.void(_ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS, types.float32, _ADDRESS), emit
 
 
-@intrinsic
-def store_halves(typing: Any, x: Any, out: Any, stride: Any) -> Any:
-    """Write 16 numbers as fp16, each ``stride`` bytes after the one before; what is too large becomes the largest."""
+def _store(rounded: Callable[[_Emitter, Any], Any]) -> Any:
+    """An intrinsic: write 16 numbers as 16 bits each, each ``stride`` bytes after the one before."""
 
-    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, out, stride = args
-        e = _Emitter(b)
-        numbers = e.load(_vector(_F32), x, 4)
-        for sign in (">", "<"):
-            bound = e.numbers(_HALF_MAX if sign == ">" else -_HALF_MAX)
-            numbers = b.select(b.fcmp_ordered(sign, numbers, bound), bound, numbers)
-        halves = b.fptrunc(numbers, _vector(_HALF))
-        for lane in range(LANES):
-            half = b.extract_element(halves, ir.Constant(_I32, lane))
-            e.store(half, e.at(out, b.mul(stride, e.constant(lane))), 2)
-        return context.get_dummy_value()
+    @intrinsic
+    def store(typing: Any, x: Any, out: Any, stride: Any) -> Any:
+        def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            x, out, stride = args
+            e = _Emitter(b)
+            halves = rounded(e, x)
+            for lane in range(LANES):
+                half = b.extract_element(halves, ir.Constant(_I32, lane))
+                e.store(half, e.at(out, b.mul(stride, e.constant(lane))), 2)
+            return context.get_dummy_value()
 
-    return types.void(_ADDRESS, _ADDRESS, _ADDRESS), emit
+        return types.void(_ADDRESS, _ADDRESS, _ADDRESS), emit
+
+    return store
+
+
+def _fp16(e: _Emitter, x: Any) -> Any:
+    """What is too large becomes the largest number."""
+    b, numbers = e.b, e.load(_vector(_F32), x, 4)
+    for sign in (">", "<"):
+        bound = e.numbers(_HALF_MAX if sign == ">" else -_HALF_MAX)
+        numbers = b.select(b.fcmp_ordered(sign, numbers, bound), bound, numbers)
+    return b.fptrunc(numbers, _vector(_HALF))
+
+
+store_fp16 = _store(_fp16)
+store_bf16 = _store(lambda e, x: e.b.trunc(e.rounded(x), _vector(_I16)))
 
 
 @intrinsic
