@@ -24,6 +24,7 @@ from agentkit.engine.simd import (
     atomic_read,
     call_product,
     dot,
+    exponential_pairs,
     exponentials,
     gated,
     give_way,
@@ -147,6 +148,8 @@ class Scratch(NamedTuple):
     """(threads, 2, size)"""
     query: Floats
     """(threads, TILE, size)"""
+    own_attended: Floats
+    """(threads, TILE, size)"""
     scores: Floats
     """(threads, TILE, tokens)"""
     packed_query: Ints32
@@ -240,29 +243,24 @@ def _enter(shape: Shape, linear: Linear, x: Floats, rows: Span, weight: Floats, 
 
 
 @part
-def _block(
-    linear: Linear, layer: int, block: int, x: Floats, rows: int, inputs: Inputs, out: int, stride: int
+def _blocks(
+    linear: Linear, bias: Floats, layer: int, first: int, count: int, x: Floats, rows: int, inputs: Inputs, out: Floats
 ) -> None:  # fmt: skip
-    """16 outputs of every row, to the address ``out``, rows ``stride`` bytes apart; ``x`` has been packed."""
-    n = layer * linear.blocks + block
+    """``count`` blocks of outputs of every row, to ``out``, (rows, outputs); ``x`` has been packed."""
+    n = layer * linear.blocks + first
     scales = n * linear.scale_bytes
     source, width = (
         (inputs.pairs.ctypes.data, inputs.pairs.shape[1]) if linear.pairs else (x.ctypes.data, x.shape[1])
     )
     call_product(
-        linear.product, linear.packed + n * linear.block_bytes, linear.stride, source, 4 * width,
-        linear.scale + scales, linear.zero + scales, inputs.sums.ctypes.data, 4 * inputs.sums.shape[1],
-        linear.groups, rows, out, stride,
+        linear.product, linear.packed + n * linear.block_bytes, linear.stride, linear.block_bytes, source, 4 * width,
+        linear.scale + scales, linear.zero + scales, linear.scale_bytes, inputs.sums.ctypes.data,
+        4 * inputs.sums.shape[1], linear.groups, count, rows, out.ctypes.data, out.strides[0],
     )  # fmt: skip
-
-
-@part
-def _add_bias(layer: int, block: int, bias: Floats, out: Floats, rows: int) -> None:
     if len(bias):
-        first = block * LANES
         for m in range(rows):
-            for n in range(LANES):
-                out[m, n] += bias[layer, first + n]
+            for column in range(count * LANES):
+                out[m, column] += bias[layer, first * LANES + column]
 
 
 @part
@@ -272,10 +270,7 @@ def _linear(
 ) -> None:  # fmt: skip
     """This thread's share of a product."""
     first, last = _share(linear.blocks, thread, threads)
-    for block in range(first, last):
-        part = out[:, block * LANES : (block + 1) * LANES]
-        _block(linear, layer, block, x, rows, inputs, part.ctypes.data, 4 * out.shape[1])
-        _add_bias(layer, block, bias, part, rows)
+    _blocks(linear, bias, layer, first, last - first, x, rows, inputs, out[:, first * LANES :])
 
 
 @part
@@ -287,10 +282,8 @@ def _gated(
     first, last = _share(half, thread, shape.threads)
     gate, up = scratch.block[thread, 0], scratch.block[thread, 1]
     for block in range(first, last):
-        _block(linear, layer, block, inputs.normed, rows, inputs, gate.ctypes.data, 4 * LANES)
-        _block(linear, layer, block + half, inputs.normed, rows, inputs, up.ctypes.data, 4 * LANES)
-        _add_bias(layer, block, bias, gate, rows)
-        _add_bias(layer, block + half, bias, up, rows)
+        _blocks(linear, bias, layer, block, 1, inputs.normed, rows, inputs, gate)
+        _blocks(linear, bias, layer, block + half, 1, inputs.normed, rows, inputs, up)
         for m in range(rows):
             out = scratch.h[m].ctypes.data + 4 * LANES * block
             gated(shape.gelu, gate[m].ctypes.data, up[m].ctypes.data, out)
@@ -378,7 +371,7 @@ def _attend_tile(
     """``count`` queries of one conversation and one group of heads, counted row by row and head by head."""
     size, group = shape.size, shape.heads // shape.kv_heads
     first_row, _, before, capacity, keys, values = batch.sequences[s]
-    query, scores, block = scratch.query[thread], scratch.scores[thread], scratch.block[thread, 0]
+    query, scores = scratch.query[thread], scratch.scores[thread]
     packed_query, packed_scores = scratch.packed_query[thread], scratch.packed_scores[thread]
     normed, factors = scratch.head[thread]
     for n in range(count):
@@ -397,27 +390,25 @@ def _attend_tile(
     end = (before + (first + count - 1) // group) // LANES * LANES + LANES
     units = (end - start) // LANES
     base = (layer * shape.kv_heads + g) * size * capacity
-    for k in range(start, end, LANES):
-        call_product(
-            shape.cached, keys + 2 * (base + k * size), 2 * LANES, queries, query_bytes, 0, 0, 0, 0,
-            size // LANES, count, scores.ctypes.data + 4 * (k - start), 4 * scores.shape[1],
-        )  # fmt: skip
+    call_product(
+        shape.cached, keys + 2 * (base + start * size), 2 * LANES, 2 * LANES * size, queries, query_bytes, 0, 0, 0, 0,
+        0, size // LANES, units, count, scores.ctypes.data, 4 * scores.shape[1],
+    )  # fmt: skip
     for n in range(count):
         position = before + (first + n) // group
         low = max(0, position - shape.window + 1) if sliding else 0
-        whole = _softmax(scores[n], low - start, position + 1 - start, end - start)
-        if shape.cached_pairs:
-            whole = pack_units(scores[n].ctypes.data, units, packed_scores[n].ctypes.data)
-        factors[n] = np.float32(1.0) / whole
-    for d in range(0, size, LANES):
-        call_product(
-            shape.cached, values + 2 * (base + d * capacity + start * LANES), 2 * LANES, weights, weight_bytes,
-            0, 0, 0, 0, units, count, block.ctypes.data, 4 * LANES,
-        )  # fmt: skip
-        for n in range(count):
-            row, head = first_row + (first + n) // group, g * group + (first + n) % group
-            for lane in range(LANES):
-                scratch.attended[row, head * size + d + lane] = block[n, lane] * factors[n]
+        scores[n, : low - start] = -np.inf
+        scores[n, position + 1 - start : end - start] = -np.inf
+        factors[n] = np.float32(1.0) / _softmax(shape, scores[n], units, packed_scores[n])
+    attended = scratch.own_attended[thread]
+    call_product(
+        shape.cached, values + 2 * (base + start * LANES), 2 * LANES, 2 * LANES * capacity, weights, weight_bytes,
+        0, 0, 0, 0, 0, units, size // LANES, count, attended.ctypes.data, 4 * size,
+    )  # fmt: skip
+    for n in range(count):
+        row, head = first_row + (first + n) // group, g * group + (first + n) % group
+        for d in range(size):
+            scratch.attended[row, head * size + d] = attended[n, d] * factors[n]
 
 
 @part
@@ -429,12 +420,13 @@ def _either(shape: Shape, pairs: Ints32, numbers: Floats) -> tuple[int, int]:
 
 
 @part
-def _softmax(scores: Floats, low: int, high: int, end: int) -> Any:
-    """Softmax without its division: exponentials in place, zeros outside of [low, high); returns their sum."""
-    scores[:low] = -np.inf
-    scores[high:end] = -np.inf
-    best = largest(scores.ctypes.data, end // LANES)
-    return exponentials(scores.ctypes.data, end // LANES, best)
+def _softmax(shape: Shape, scores: Floats, units: int, pairs: Ints32) -> Any:
+    """Softmax without its division: exponentials in place, or as pairs; returns their sum."""
+    address = scores.ctypes.data
+    best = largest(address, units)
+    if shape.cached_pairs:
+        return exponential_pairs(address, units, best, pairs.ctypes.data)
+    return exponentials(address, units, best, address)
 
 
 class Linears(NamedTuple):

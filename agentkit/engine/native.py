@@ -157,6 +157,7 @@ class NativeDecoder:
             block=empty(threads, 2, _ROWS, LANES),
             head=empty(threads, 2, s.size),
             query=empty(threads, TILE, s.size),
+            own_attended=empty(threads, TILE, s.size),
             scores=empty(threads, TILE, room),
             packed_query=np.empty((threads, TILE, s.size // 2), np.int32),
             packed_scores=np.empty((threads, TILE, room // 2), np.int32),

@@ -134,11 +134,22 @@ class _Emitter:
             function, [before, self.b.bitcast(weights, operands), self.b.bitcast(inputs, operands)]
         )
 
-    def rounded(self, address: Any) -> Any:
+    def rounded(self, numbers: Any) -> Any:
         """16 float32 numbers as bf16, each in a word: to the nearest, ties to even, without an instruction for it."""
-        b, bits = self.b, self.load(_vector(_I32), address, 4)
+        b, bits = self.b, self.b.bitcast(numbers, _vector(_I32))
         odd = b.and_(b.lshr(bits, self.integers(16)), self.integers(1))
         return b.lshr(b.add(bits, b.add(odd, self.integers(0x7FFF))), self.integers(16))
+
+    def store_unit(self, numbers: Any, address: Any) -> Any:
+        """Write 16 numbers as bf16 in pairs of the n-th and the n-th after the middle; returns them as rounded."""
+        b, half = self.b, LANES // 2
+        words, kind = self.rounded(numbers), ir.VectorType(_I32, half)
+        low, high = (
+            b.shuffle_vector(words, words, ir.Constant(kind, list(range(start, start + half))))
+            for start in (0, half)
+        )
+        self.store(b.or_(low, b.shl(high, ir.Constant(kind, [16] * half))), address)
+        return b.bitcast(b.shl(words, self.integers(16)), _vector(_F32))
 
     def float16(self, address: Any) -> Any:
         """16 fp16 numbers as float32."""
@@ -239,7 +250,7 @@ def pack_group(typing: Any, x: Any, out: Any) -> Any:
         e = _Emitter(b)
         words = []
         for n in range(0, GROUP, LANES):
-            words.append(e.rounded(e.at(x, 4 * n)))
+            words.append(e.rounded(e.load(_vector(_F32), e.at(x, 4 * n), 4)))
         high = b.shl(words[1], e.integers(16))
         e.store(b.or_(words[0], high), out)
         numbers = [b.bitcast(part, _vector(_F32)) for part in (b.shl(words[0], e.integers(16)), high)]
@@ -248,83 +259,75 @@ def pack_group(typing: Any, x: Any, out: Any) -> Any:
     return types.float32(_ADDRESS, _ADDRESS), emit
 
 
-_PRODUCT = types.void(*[_ADDRESS] * 12)
+@intrinsic
+def pack_units(typing: Any, x: Any, units: Any, out: Any) -> Any:
+    """What `pack_group` does, for ``units`` times 16 numbers, 16 at a time: queries for the cached keys."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, units, out = args
+        e = _Emitter(b)
+        with cgutils.for_range(b, units) as loop:
+            numbers = e.load(_vector(_F32), e.at(x, b.mul(loop.index, e.constant(4 * LANES))), 4)
+            e.store_unit(numbers, e.at(out, b.mul(loop.index, e.constant(2 * LANES))))
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS, _ADDRESS), emit
+
+
+_PRODUCT = types.void(*[_ADDRESS] * 15)
 
 
 @cache
 def product(kind: Kind, unit: int = GROUP) -> int:
-    """The address of a compiled function: any number of rows times one block of 16 outputs.
+    """The address of a compiled function: any number of rows times neighbouring blocks of 16 outputs.
 
-    Its arguments are addresses and strides in bytes: the weights and the distance of their rows, the inputs
-    (float32), the block's scales (int8 and int4) and zero points (int4), the sums of every group of inputs (int4),
-    the number of groups, the number of rows, and where the outputs go (float32). `call_product` calls it.
+    Its arguments are addresses and strides in bytes: the weights, the distance of their rows and of the blocks, the
+    inputs (float32, or packed), the scales (int8 and int4), the zero points (int4) and the distance of both between
+    blocks, the sums of every group of inputs (int4), the number of groups, of blocks and of rows, and where the
+    outputs go (float32), block by block. `call_product` calls it.
     """
     one, two, four, most = (_tile(kind, rows, unit) for rows in (1, 2, 4, MOST_ROWS))
     many = MOST_ROWS
 
     def run(
-        w: int, stride: int, x: int, x_stride: int, scale: int, zero: int, sums: int, sums_stride: int,
-        groups: int, rows: int, out: int, out_stride: int,
+        w: int, stride: int, w_step: int, x: int, x_stride: int, scale: int, zero: int, scale_step: int, sums: int,
+        sums_stride: int, groups: int, blocks: int, rows: int, out: int, out_stride: int,
     ) -> None:  # fmt: skip
-        m = 0
-        while rows - m >= many:
-            most(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
-                 out + m * out_stride, out_stride)  # fmt: skip
-            m += many
-        while rows - m >= 4:
-            four(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
-                 out + m * out_stride, out_stride)  # fmt: skip
-            m += 4
-        if rows - m >= 2:
-            two(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
-                out + m * out_stride, out_stride)  # fmt: skip
-            m += 2
-        if rows - m >= 1:
-            one(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
-                out + m * out_stride, out_stride)  # fmt: skip
+        for _ in range(blocks):
+            m = 0
+            while rows - m >= many:
+                most(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
+                     out + m * out_stride, out_stride)  # fmt: skip
+                m += many
+            while rows - m >= 4:
+                four(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
+                     out + m * out_stride, out_stride)  # fmt: skip
+                m += 4
+            if rows - m >= 2:
+                two(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
+                    out + m * out_stride, out_stride)  # fmt: skip
+                m += 2
+            if rows - m >= 1:
+                one(w, stride, x + m * x_stride, x_stride, scale, zero, sums + m * sums_stride, sums_stride, groups,
+                    out + m * out_stride, out_stride)  # fmt: skip
+            w, scale, zero, out = w + w_step, scale + scale_step, zero + scale_step, out + 4 * LANES
 
     return compiled_address(run, _PRODUCT, f"{kind}_{unit}")
 
 
 @intrinsic
-def pack_units(typing: Any, x: Any, units: Any, out: Any) -> Any:
-    """The same for ``units`` times 16 inputs, 16 at a time: queries, and what attention gives to the values."""
-
-    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, units, out = args
-        e, half = _Emitter(b), LANES // 2
-        nothing = ir.Constant(_vector(_I32), ir.Undefined)
-        whole = cgutils.alloca_once_value(b, e.numbers(0.0))
-        with cgutils.for_range(b, units) as loop:
-            words = e.rounded(e.at(x, b.mul(loop.index, e.constant(4 * LANES))))
-            low, high = (
-                b.shuffle_vector(
-                    words, nothing, ir.Constant(ir.VectorType(_I32, half), list(range(start, start + half)))
-                )
-                for start in (0, half)
-            )
-            sixteen = ir.Constant(ir.VectorType(_I32, half), [16] * half)
-            e.store(b.or_(low, b.shl(high, sixteen)), e.at(out, b.mul(loop.index, e.constant(4 * half))))
-            numbers = b.bitcast(b.shl(words, e.integers(16)), _vector(_F32))
-            b.store(b.fadd(b.load(whole), numbers), whole)
-        return _across(b, b.load(whole))
-
-    return types.float32(_ADDRESS, _ADDRESS, _ADDRESS), emit
-
-
-@intrinsic
 def call_product(
-    typing: Any, function: Any, w: Any, stride: Any, x: Any, x_stride: Any, scale: Any, zero: Any, sums: Any,
-    sums_stride: Any, groups: Any, rows: Any, out: Any, out_stride: Any,
+    typing: Any, function: Any, w: Any, stride: Any, w_step: Any, x: Any, x_stride: Any, scale: Any, zero: Any,
+    scale_step: Any, sums: Any, sums_stride: Any, groups: Any, blocks: Any, rows: Any, out: Any, out_stride: Any,
 ) -> Any:  # fmt: skip
     """Call a `product` by its address: linked in, it would be compiled again with every function that uses it."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 12)
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 15)
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 
-    return types.void(*[_ADDRESS] * 13), emit
+    return types.void(*[_ADDRESS] * 16), emit
 
 
 @intrinsic
@@ -488,25 +491,40 @@ def _fp16(e: _Emitter, x: Any) -> Any:
 
 
 store_fp16 = _store(_fp16)
-store_bf16 = _store(lambda e, x: e.b.trunc(e.rounded(x), _vector(_I16)))
+store_bf16 = _store(lambda e, x: e.b.trunc(e.rounded(e.load(_vector(_F32), x, 4)), _vector(_I16)))
 
 
-@intrinsic
-def exponentials(typing: Any, address: Any, vectors: Any, best: Any) -> Any:
-    """Replace ``vectors`` times 16 numbers x by exp(x - best); returns the sum."""
+def _exponentials(keep: Callable[[_Emitter, Any, Any, Any], Any]) -> Any:
+    """An intrinsic: write exp(x - best) of ``vectors`` times 16 numbers as ``keep`` does; returns the sum."""
 
-    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        address, vectors, best = args
-        e = _Emitter(b)
-        whole = cgutils.alloca_once_value(b, e.numbers(0.0))
-        with cgutils.for_range(b, vectors) as loop:
-            place = e.at(address, b.mul(loop.index, e.constant(4 * LANES)))
-            y = e.exp(b.fsub(e.load(_vector(_F32), place, 4), e.splat(best)))
-            e.store(y, place)
-            b.store(b.fadd(b.load(whole), y), whole)
-        return _across(b, b.load(whole))
+    @intrinsic
+    def exponentials(typing: Any, x: Any, vectors: Any, best: Any, out: Any) -> Any:
+        def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            x, vectors, best, out = args
+            e = _Emitter(b)
+            whole = cgutils.alloca_once_value(b, e.numbers(0.0))
+            with cgutils.for_range(b, vectors) as loop:
+                place = e.at(x, b.mul(loop.index, e.constant(4 * LANES)))
+                y = e.exp(b.fsub(e.load(_vector(_F32), place, 4), e.splat(best)))
+                b.store(b.fadd(b.load(whole), keep(e, y, out, loop.index)), whole)
+            return _across(b, b.load(whole))
 
-    return types.float32(_ADDRESS, _ADDRESS, types.float32), emit
+        return types.float32(_ADDRESS, _ADDRESS, types.float32, _ADDRESS), emit
+
+    return exponentials
+
+
+def _keep_numbers(e: _Emitter, y: Any, out: Any, index: Any) -> Any:
+    e.store(y, e.at(out, e.b.mul(index, e.constant(4 * LANES))))
+    return y
+
+
+def _keep_pairs(e: _Emitter, y: Any, out: Any, index: Any) -> Any:
+    return e.store_unit(y, e.at(out, e.b.mul(index, e.constant(2 * LANES))))
+
+
+exponentials = _exponentials(_keep_numbers)
+exponential_pairs = _exponentials(_keep_pairs)
 
 
 @intrinsic

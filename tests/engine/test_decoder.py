@@ -95,7 +95,7 @@ def test_torch_compile_says_the_same_and_compiles_a_layer_once() -> None:
     assert counters["stats"]["unique_graphs"] <= 6
 
 
-KINDS: dict[Kind, float] = {"float32": 1e-3, "bfloat16": 0.02, "int8": 0.05, "int4": 2.0}
+KINDS: dict[Kind, float] = {"float32": 1e-3, "bfloat16": 0.04, "int8": 0.05, "int4": 2.0}
 """Formats, and by how much they may change the logits of a small random model: int4 is not made for such weights."""
 
 
@@ -110,9 +110,9 @@ def test_the_compiled_pass_agrees_with_transformers(family: str, kind: Kind) -> 
     decoder = NativeDecoder(model, kind)
     assert decoder.agrees()
     ours = decoder(ids, decoder.new_cache(), every=True)
-    # The cache is in float16, and some processors multiply inputs that were rounded to bf16.
+    # The cache is in 16 bits, and some processors multiply inputs that were rounded to bf16.
     same_weights = model(input_ids=ids[None]).logits[0].float()
-    assert close(ours, same_weights, 0.02 if takes_pairs(kind) else 1e-3)
+    assert close(ours, same_weights, 0.04 if takes_pairs(kind) else 1e-3)
     assert close(ours, plain, KINDS[kind])
     tensors = [*model.parameters(), *model.buffers()]
     after = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
