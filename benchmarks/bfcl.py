@@ -1,35 +1,41 @@
-"""Berkeley function-calling data, simple_python: the same prompt with and without the grammar. Evaluation only.
+"""Berkeley function-calling data: agentkit's grammar, the same prompts unconstrained, and xgrammar. Evaluation only.
 
-    pip install --no-deps bfcl-eval==2026.3.23
-    python benchmarks/bfcl.py --mode grammar --limit 400 --out rows.jsonl
-    python benchmarks/bfcl.py --mode unconstrained --limit 400 --out rows.jsonl
-    python benchmarks/bfcl.py --report rows.jsonl
+    python benchmarks/bfcl.py                    # everything: prints a table, writes docs/benchmarks/bfcl.json
+    python benchmarks/bfcl.py --category parallel --mode grammar --limit 20
+    python benchmarks/bfcl.py --report           # only report the rows there are
 
-The rows file is appended to case by case, so a run that was stopped goes on where it was. Correctness is decided by
-the leaderboard's own AST checker.
+The first 200 cases of each category. The rows file is appended to case by case, so a run that was stopped goes on
+where it was; a run of everything removes the file in the end. Correctness is decided by the leaderboard's own AST
+checker, validity by jsonschema. xgrammar's masks are timed on the first cases, which run one by one as agentkit's do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
+import statistics
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-CATEGORY = "simple_python"
-MODES = ("grammar", "unconstrained")
-LIMIT = 160
-"""Tokens a call may have."""
+from bfcl_engines import MODEL, Outcome, Prompt, Tool, engine
+from machine import ROOT, write
+
+CATEGORIES = {"simple_python": 160, "multiple": 160, "parallel": 400}
+"""Tokens that an answer may have."""
+MODES = ("unconstrained", "xgrammar", "grammar")
 BATCH = 16
-Call = tuple[str, dict[str, Any]]
+TIMED = 25
+"""Cases that xgrammar runs one by one, for the time of its masks."""
 TYPES = {"dict": "object", "float": "number", "tuple": "array"}
+Case = dict[str, Any]
+Row = dict[str, Any]
 
 
-def checker() -> Any:
+def checker() -> Callable[[Case, str, Outcome], bool]:
     """The leaderboard's AST checker; its model table is not needed and pulls in every vendor's client."""
     stub = types.ModuleType("bfcl_eval.constants.model_config")
     names = type(
@@ -40,23 +46,27 @@ def checker() -> Any:
     from bfcl_eval.constants.enums import Language
     from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker
 
-    return lambda functions, calls, truth: ast_checker(
-        functions, calls, truth, Language.PYTHON, CATEGORY, "agentkit"
-    )["valid"]
+    def correct(case: Case, category: str, outcome: Outcome) -> bool:
+        calls = [{name: arguments} for name, arguments in outcome.calls]
+        verdict = ast_checker(case["function"], calls, case["truth"], Language.PYTHON, category, "agentkit")
+        return bool(calls) and bool(verdict["valid"])
+
+    return correct
 
 
-def load(limit: int) -> list[dict[str, Any]]:
+def load(category: str, limit: int) -> list[Case]:
+    """The first cases of a category with the answers that count as right."""
     import bfcl_eval
 
-    data = Path(bfcl_eval.__file__).parent / "data"
-    name = f"BFCL_v4_{CATEGORY}.json"
-    cases = [json.loads(line) for line in (data / name).read_text(encoding="utf-8").splitlines()]
-    answers = [
-        json.loads(line)
-        for line in (data / "possible_answer" / name).read_text(encoding="utf-8").splitlines()
-    ]
+    data, name = Path(bfcl_eval.__file__).parent / "data", f"BFCL_v4_{category}.json"
+    cases, answers = (read(data / part / name) for part in ("", "possible_answer"))
     truth = {answer["id"]: answer["ground_truth"] for answer in answers}
     return [{**case, "truth": truth[case["id"]]} for case in cases[:limit]]
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def schema_of(node: Any) -> Any:
@@ -74,116 +84,136 @@ def schema_of(node: Any) -> Any:
     return made
 
 
-def parse(text: str) -> Call | None:
-    """The first JSON object with a name and arguments in free text."""
-    for match in re.finditer(r"\{", text):
-        try:
-            body, _ = json.JSONDecoder().raw_decode(text[match.start() :])
-        except ValueError:
-            continue
-        arguments = body.get("arguments", body.get("parameters"))
-        if isinstance(body.get("name"), str) and isinstance(arguments, dict):
-            return body["name"], arguments
-    return None
-
-
-def tools_of(case: dict[str, Any]) -> list[dict[str, Any]]:
+def tools_of(case: Case) -> list[Tool]:
+    """The functions of a case as tools."""
     return [
         {"name": f["name"], "description": f["description"], "parameters": schema_of(f["parameters"])}
         for f in case["function"]
     ]
 
 
-def under_grammar(
-    model: Any, cases: list[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Call | None, int]]:
-    """(case, call, forward passes), one by one on agentkit's engine."""
-    for case in cases:
-        reply = model.chat(
-            case["question"][0], tools=tools_of(case), tool_choice="required", max_new_tokens=LIMIT
-        )
-        call = (reply.tool_calls[0].name, reply.tool_calls[0].arguments) if reply.tool_calls else None
-        yield case, call, reply.usage.forward_passes
+def is_valid(tools: list[Tool], outcome: Outcome) -> bool:
+    """Whether there are calls, all of given functions, with arguments of their schemas."""
+    from jsonschema import Draft202012Validator
+
+    schemas = {tool["name"]: tool["parameters"] for tool in tools}
+    return bool(outcome.calls) and all(
+        name in schemas and Draft202012Validator(schemas[name]).is_valid(arguments)
+        for name, arguments in outcome.calls
+    )
 
 
-def unconstrained(
-    model: Any, cases: list[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Call | None, int]]:
-    """The same prompts through plain greedy `generate` of transformers, in batches."""
-    import torch
-
-    rendered = [model.render(case["question"][0], tools_of(case)) for case in cases]
-    order = sorted(range(len(cases)), key=lambda n: len(rendered[n]))
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        width = max(len(rendered[n]) for n in chosen)
-        pad = model.tokenizer.eos_token_id
-        ids = torch.tensor([[pad] * (width - len(rendered[n])) + rendered[n] for n in chosen])
-        mask = torch.tensor([[0] * (width - len(rendered[n])) + [1] * len(rendered[n]) for n in chosen])
-        out = model.hf_model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=LIMIT, do_sample=False, pad_token_id=pad
-        )
-        for n, row in zip(chosen, out[:, width:].tolist(), strict=True):
-            length = row.index(pad) + 1 if pad in row else len(row)
-            yield cases[n], parse(model.tokenizer.decode(row[:length], skip_special_tokens=True)), length
-
-
-def run(mode: str, limit: int, out: Path, quantize: str) -> None:
+def run(category: str, mode: str, limit: int, out: Path, quantize: str) -> None:
+    """Append a row for each case that has none yet."""
+    rows = read(out) if out.exists() else []
+    done = {row["id"] for row in rows if row["category"] == category and row["mode"] == mode}
+    cases = {case["id"]: case for case in load(category, limit)}
+    prompts = [
+        Prompt(name, case["question"][0], tools_of(case), category == "parallel", CATEGORIES[category])
+        for name, case in cases.items()
+    ]
+    timed = {prompt.id for prompt in prompts[: TIMED if mode == "xgrammar" else 0]}
+    missing = [prompt for prompt in prompts if prompt.id not in done]
+    if not missing:
+        return
     from agentkit import load_model
 
-    model = load_model(adapter="none", quantize=quantize if mode == "grammar" else "none")
-    check = checker()
-    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    done = {row["id"] for row in rows if row["mode"] == mode}
-    cases = [case for case in load(limit) if case["id"] not in done]
+    model = load_model(MODEL, adapter="none", quantize=quantize)
+    weights = model.info()["quantization"] if mode == "grammar" else "bfloat16"
+    answers, correct = engine(mode, model), checker()
+    if mode != "unconstrained":
+        list(answers(prompts[:1], 1))  # machine code is loaded before anything is timed
     with out.open("a", encoding="utf-8") as file:
-        for case, call, passes in (under_grammar if mode == "grammar" else unconstrained)(model, cases):
-            correct = bool(call) and bool(check(case["function"], [{call[0]: call[1]}], case["truth"]))
-            row = {"id": case["id"], "mode": mode, "parsed": bool(call), "correct": correct, "call": call}
-            file.write(json.dumps({**row, "forward_passes": passes}) + "\n")
-            file.flush()
+        for batch, chosen in (
+            (1, [prompt for prompt in missing if prompt.id in timed]),
+            (BATCH, [prompt for prompt in missing if prompt.id not in timed]),
+        ):
+            for outcome in answers(chosen, batch):
+                case = cases[outcome.id]
+                row = {
+                    **{"category": category, "mode": mode, "weights": weights},
+                    **{"parsed": bool(outcome.calls), "valid": is_valid(tools_of(case), outcome)},
+                    **{"correct": correct(case, category, outcome), **asdict(outcome)},
+                }
+                file.write(json.dumps(row) + "\n")
+                file.flush()
 
 
-def report(out: Path, summary: Path | None, quantize: str) -> None:
-    """Print the share of parsable and of correct calls by mode; write them to ``summary`` as JSON too."""
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    body: dict[str, dict[str, float]] = {}
-    for mode in MODES:
-        own = [row for row in rows if row["mode"] == mode]
-        if own:
-            parsed, correct = sum(row["parsed"] for row in own), sum(row["correct"] for row in own)
-            passes = sum(row["forward_passes"] for row in own) / len(own)
-            body[mode] = {
-                "cases": len(own),
-                "parsable": parsed,
-                "correct": correct,
-                "forward_passes": round(passes, 1),
-            }
+def summary(rows: list[Row]) -> Row:
+    """The figures of one engine in one category."""
+    answered = [row for row in rows if row["calls"]]
+    calls = sum(len(row["calls"]) for row in answered)
+    body: Row = {
+        "weights": rows[0]["weights"],
+        "cases": len(rows),
+        **{key: sum(row[key] for row in rows) for key in ("parsed", "valid", "correct", "cut")},
+        "calls": calls,
+        "passes_per_case": round(sum(row["passes"] for row in rows) / len(rows), 1),
+        "passes_per_call": round(sum(row["passes"] for row in answered) / calls, 1) if calls else None,
+        "seconds_per_case": round(sum(row["seconds"] for row in rows) / len(rows), 3),
+    }
+    timed = [row for row in rows if row["span"]]
+    if timed:
+        masks = [seconds for row in timed for seconds in row["masks"]]
+        span, within = sum(row["span"] for row in timed), sum(sum(row["masks"][:-1]) for row in timed)
+        body["mask"] = {
+            "cases": len(timed),
+            "median_us": round(1e6 * statistics.median(masks)),
+            "mean_us": round(1e6 * statistics.mean(masks)),
+            # The first pass, the prompt's, is over before the first mask.
+            "step_us": round(1e6 * span / sum(row["passes"] - 1 for row in timed)),
+            "share": round(within / span, 4),
+        }
+    return body
+
+
+def report(rows: list[Row]) -> dict[str, dict[str, Row]]:
+    """Print and return the figures by category and engine."""
+    found: dict[str, dict[str, Row]] = {}
+    print(
+        "| category | decoding | cases | valid | correct | passes a case / a call | mask, share of a step |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for category in CATEGORIES:
+        for mode in MODES:
+            own = [row for row in rows if row["category"] == category and row["mode"] == mode]
+            if not own:
+                continue
+            body = found.setdefault(category, {})[mode] = summary(own)
+            mask = body.get("mask")
+            share = f"{mask['median_us']} µs, {mask['share']:.1%}" if mask else "–"
             print(
-                f"{mode:<14} {len(own)} cases, parsable {parsed} ({parsed / len(own):.1%}), "
-                f"correct {correct} ({correct / len(own):.1%}), {passes:.1f} forward passes per case"
+                f"| {category} | {mode} | {body['cases']} | {body['valid']} | {body['correct']} | "
+                f"{body['passes_per_case']} / {body['passes_per_call'] or '–'} | {share} |"
             )
-    if summary is not None:
-        summary.parent.mkdir(parents=True, exist_ok=True)
-        summary.write_text(
-            json.dumps({"category": CATEGORY, "modes": body}, indent=1) + "\n", encoding="utf-8"
-        )
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mode", choices=MODES)
-    parser.add_argument("--limit", type=int, default=400)
-    parser.add_argument("--quantize", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("bfcl.jsonl"))
-    parser.add_argument("--report", type=Path, help="only report the rows of this file")
-    parser.add_argument("--summary", type=Path, help="write the report as JSON too")
+    parser.add_argument("--category", choices=CATEGORIES, help="only this one")
+    parser.add_argument("--mode", choices=MODES, help="only this engine")
+    parser.add_argument("--limit", type=int, default=200, help="cases of each category")
+    parser.add_argument("--quantize", default="auto", help="agentkit's weights; the others have bfloat16")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bfcl.jsonl", help="the rows file")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/benchmarks/bfcl.json from a part too"
+    )
     options = parser.parse_args()
-    if options.mode:
-        run(options.mode, options.limit, options.out, options.quantize)
-    report(options.report or options.out, options.summary, options.quantize)
+    everything = not (options.category or options.mode or options.report)
+    if not options.report:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        for category in [options.category] if options.category else CATEGORIES:
+            for mode in [options.mode] if options.mode else MODES:
+                run(category, mode, options.limit, options.out, options.quantize)
+    found = report(read(options.out))
+    if everything or options.write:
+        write("bfcl.json", {"categories": found})
+    if everything:
+        options.out.unlink()
 
 
 if __name__ == "__main__":
