@@ -26,7 +26,7 @@ from agentkit.events import (
     TurnDone,
     TurnFailed,
 )
-from agentkit.llm.formats import hermes
+from agentkit.llm.formats import GENERIC
 from agentkit.llm.protocol import ChatModel, Route, Router
 from agentkit.messages import (
     Citation,
@@ -266,7 +266,7 @@ class AgentLoop:
         """The tool's schema and nearest examples, in the turn that needs them: a prefix with every tool confuses a
         small model and would cost every session."""
         examples = [
-            {"text": example.text, "call": hermes.call(ToolCall("", spec.name, example.arguments))}
+            {"text": example.text, "call": self._call_text(ToolCall("", spec.name, example.arguments))}
             for example in route.examples
         ]
         self._append_context(
@@ -278,6 +278,12 @@ class AgentLoop:
                 question=turn.question,
             )
         )
+
+    def _call_text(self, call: ToolCall) -> str:
+        """The call as the model writes it; a remote model's own format is not known."""
+        if hasattr(self.model, "call_text"):
+            return str(self.model.call_text(call))
+        return "".join(GENERIC.calls((call,)))
 
     def _has_evidence(self, turn: _Turn) -> bool:
         if self.knowledge is None or not turn.passages:

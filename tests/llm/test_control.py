@@ -75,7 +75,7 @@ class Coder:
     def check(self, messages: list[Message], tools: list[ToolSpec]) -> None:
         """The ids say what the template says of these texts, with its own control tokens and no other."""
         ids = self.encoder.encode(messages, tools).ids
-        turns = [{"role": role, "content": text} for role, text in self.encoder._turns(messages, tools)]
+        turns = [{"role": turn.role, "content": turn.text} for turn in self.encoder._turns(messages, tools)]
         harmless = [{**turn, "content": "x"} for turn in turns]
         own = self.tokenizer.encode(self.template(harmless), add_special_tokens=False)
         assert [id for id in ids if id in self.control] == [id for id in own if id in self.control]

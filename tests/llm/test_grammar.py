@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from agentkit.errors import SchemaError
-from agentkit.llm.formats import hermes
-from agentkit.llm.grammar import Grammar, GrammarCompiler
-from agentkit.llm.local import LocalModel, _parse_call
+from agentkit.llm.calls import read_message
+from agentkit.llm.formats import GENERIC
+from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
+from agentkit.llm.local import LocalModel
 from agentkit.messages import ToolExample, ToolSpec
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
@@ -87,7 +88,8 @@ def walk(grammar: Grammar, seed: int, budget: int) -> list[int] | None:
 def read(smollm: LocalModel, ids: list[int], spec: ToolSpec) -> dict[str, Any]:
     """The arguments; raises if the call does not parse or validate."""
     text = smollm.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    arguments = _parse_call(text, [spec]).arguments
+    (call,) = read_message(text, [spec], GENERIC).calls
+    arguments = call.arguments
     checker = jsonschema.FormatChecker()
     jsonschema.Draft202012Validator(spec.schema, format_checker=checker).validate(arguments)
     return arguments
@@ -99,7 +101,7 @@ def test_random_calls_are_valid_and_end_in_time(
 ) -> None:
     spec = ToolSpec("find", "Find.", SCHEMAS[name])
     for seed in range(6):
-        ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE), seed, 400)
+        ids = walk(compiler.tool_call([spec]), seed, 400)
         assert ids is not None, f"seed {seed} ran out of its budget"
         arguments = read(smollm, ids, spec)
         declared = set(spec.schema.get("properties", {}))
@@ -112,7 +114,7 @@ def test_many_required_parameters_leave_room_for_their_keys(
     """The first string may ramble; what it leaves must be enough for 25 more keys."""
     spec = ToolSpec("find", "Find.", SCHEMAS["many"])
     for seed in range(3):
-        ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE), seed, 512)
+        ids = walk(compiler.tool_call([spec]), seed, 512)
         assert ids is not None
         assert len(read(smollm, ids, spec)) == 25
 
@@ -121,9 +123,9 @@ def test_a_call_names_one_of_the_tools(smollm: LocalModel, compiler: GrammarComp
     specs = [ToolSpec(name, "", SCHEMAS["bounds"]) for name in ("alpha", "beta", "a.b/c:d")]
     names = set()
     for seed in range(30):
-        ids = walk(compiler.tool_call(specs, hermes.OPEN, hermes.CLOSE), seed, 200)
+        ids = walk(compiler.tool_call(specs), seed, 200)
         assert ids is not None
-        names.add(_parse_call(smollm.tokenizer.decode(ids), specs).name)
+        names.add(read_message(smollm.tokenizer.decode(ids), specs, GENERIC).calls[0].name)
     assert names == {"alpha", "beta", "a.b/c:d"}
 
 
@@ -170,7 +172,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_no_grammar_expresses_is_refused(compiler: GrammarCompiler, name: str) -> None:
     schema, path = REFUSED[name]
     with pytest.raises(SchemaError, match="cannot be made a grammar") as caught:
-        compiler.tool_call([ToolSpec("f", "", an_object(q=schema))], hermes.OPEN, hermes.CLOSE)
+        compiler.tool_call([ToolSpec("f", "", an_object(q=schema))])
     assert f"tool 'f': the schema at {path}" in str(caught.value)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
@@ -217,7 +219,7 @@ def test_a_copied_value_never_violates_the_schema(
     spec = ToolSpec("find", "Find.", GROUNDED[name], EXAMPLES)
     for turn in TURNS:
         for seed in range(2):
-            ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE, turn), seed, 400)
+            ids = walk(compiler.tool_call([spec], CallOptions(turn)), seed, 400)
             assert ids is not None
             json.dumps(read(smollm, ids, spec))
 
@@ -228,7 +230,7 @@ def test_a_copied_value_never_violates_the_schema(
 )
 def test_a_turn_of_100_kilobytes(smollm: LocalModel, compiler: GrammarCompiler, piece: str) -> None:
     spec = ToolSpec("find", "Find.", GROUNDED["plain"], EXAMPLES)
-    ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE, piece), 0, 400)
+    ids = walk(compiler.tool_call([spec], CallOptions(piece)), 0, 400)
     assert ids is not None
     text = read(smollm, ids, spec)["text"]
     assert text in piece or " " not in piece.strip()  # a word of 100 kB is not copied

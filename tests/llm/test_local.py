@@ -14,7 +14,6 @@ from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.encoding import ChatEncoder
-from agentkit.llm.formats import hermes
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import ModelEvent, Route
 from agentkit.messages import Completion, Message, ToolSpec
@@ -273,7 +272,7 @@ def test_render_is_what_a_turn_starts_from(smollm: LocalModel) -> None:
     assert smollm.chat(ASK, tools=[WEATHER], tool_choice="none", max_new_tokens=1).usage.prompt_tokens == len(
         ids
     )
-    assert hermes.OPEN in smollm.tokenizer.decode(ids)
+    assert "<tool_call>\n" in smollm.tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize(
