@@ -127,9 +127,8 @@ class Clock:
 
 def theirs(model: Any, messages: list[Message], tokens: int) -> dict[str, Any]:
     """smolagents generates ``tokens`` tokens from the same conversation."""
-    plain = [
-        {"role": "system", "content": [{"type": "text", "text": "".join(GENERIC.system(messages[0].content, TOOLS))}]}
-    ]
+    system = "".join(GENERIC.system(messages[0].content, TOOLS))
+    plain = [{"role": "system", "content": [{"type": "text", "text": system}]}]
     for message in messages[1:]:
         role = "assistant" if message.role == "assistant" else "user"
         text = "".join(GENERIC.result(message)) if message.role == "tool" else message.content

@@ -33,7 +33,11 @@ class TextStream:
     ) -> None:
         self._tokenizer = tokenizer
         self._stops = tuple(stop for stop in stops if stop)
-        self._triggers, self._openings, self._before_trigger = tuple(triggers), tuple(openings), before_trigger
+        self._triggers, self._openings, self._before_trigger = (
+            tuple(triggers),
+            tuple(openings),
+            before_trigger,
+        )
         self._ids: list[int] = []
         self._settled = 0
         """Ids before this index are decoded for good; the rest is decoded again with the next token."""

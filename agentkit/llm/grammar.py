@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from agentkit.errors import ModelError, SchemaError
 from agentkit.llm.arguments import schema_text
 from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
-from agentkit.llm.formats.base import ArgumentSyntax, Format, Markup
+from agentkit.llm.endless import endless_path
+from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
 from agentkit.llm.grounding import DEFINITIONS, sources
 from agentkit.messages import ToolSpec
 
@@ -72,6 +73,8 @@ class GrammarCompiler:
         escape = encoder.segments((Markup(encoder.format.escape or ""),))
         escape_id = next((id for id in escape if isinstance(id, int)), None)
         self._syntax = ArgumentSyntax(escape_id)
+        self._checked: set[str] = set()
+        """Schemas that passed: a turn need not find it out again."""
         self._call_closers = self._closers
         if encoder.format.escape:
             self._call_closers = self._closers.ending_texts(escape_id, tokenizer)
@@ -95,13 +98,12 @@ class GrammarCompiler:
         lines = self._message_rules(options)
         lines.append("call: " + " | ".join(f"call{n}" for n in range(len(tools))))
         for n, tool in enumerate(tools):
-            self.check(tool.schema, f"tool {tool.name!r}")
-            found = sources(tool, options.turn, copy=options.copy) if options.turn else {}
             lines.append(f"call{n}: {self._literal(self.format.head(tool.name))} args{n}")
             try:
-                lines += self.format.argument_rules(f"args{n}", tool.schema, found, self._syntax)
+                lines += self._argument_rules(f"args{n}", tool, options)
             except SchemaError as error:
-                raise SchemaError(f"tool {tool.name!r}: {error.cause}", error.remedy) from error
+                owner = f"tool {tool.name!r}: "
+                raise SchemaError(owner + error.cause.removeprefix(owner), error.remedy) from error
         return self._grammar("\n".join(lines), self._call_closers)
 
     def check_tool(self, tool: ToolSpec) -> None:
@@ -110,7 +112,23 @@ class GrammarCompiler:
         Raises:
             SchemaError: Names the tool, the path in its schema and the reason.
         """
-        self.tool_call([tool])
+        try:
+            self.tool_call([tool]).try_out()
+        except ModelError as error:  # it compiles, but the lexer cannot afford it
+            cause = f"tool {tool.name!r}: the schema at # is too complex: {error.cause}"
+            raise SchemaError(cause, "simplify it") from error
+
+    def _argument_rules(self, name: str, tool: ToolSpec, options: CallOptions) -> list[str]:
+        try:
+            self.check(tool.schema, f"tool {tool.name!r}")
+            found = sources(tool, options.turn, copy=options.copy) if options.turn else {}
+            rules = self.format.argument_rules(name, tool.schema, found, self._syntax)
+            if len(rules) > MAX_RULES and found:  # without copied values most formats need one rule
+                rules = self.format.argument_rules(name, tool.schema, {}, self._syntax)
+            return rules
+        except RecursionError as error:
+            cause = f"tool {tool.name!r}: the schema at # is nested too deeply"
+            raise SchemaError(cause, "simplify it") from error
 
     def _message_rules(self, options: CallOptions) -> list[str]:
         """Thought, calls and what stands around them; every call has an id of its own, which is forced."""
@@ -159,44 +177,66 @@ class GrammarCompiler:
         Raises:
             SchemaError: Names ``owner``, the path in the schema and the reason.
         """
+        text = _canonical(schema)
+        if text is not None and text in self._checked:
+            return
         reason = self._reason(schema)
+        path = "#"
         if reason:
-            path = self._locate(schema, schema, "#")
+            path, reason = self._locate(schema, schema, "#", reason)
+        elif endless := endless_path(schema):
+            path, reason = endless, "it refers to itself without an end"
+        if reason:
             raise SchemaError(
                 f"{owner}: the schema at {path} cannot be made a grammar: {reason}", "simplify it there"
             )
+        if text is not None:
+            self._checked.add(text)
 
     def _reason(self, schema: Any) -> str:
         import llguidance
 
         try:
+            json.dumps(schema, allow_nan=False)
             text = f"start: %json {schema_text(schema)}"
         except (TypeError, ValueError) as error:
             return str(error)
+        except RecursionError:
+            return "it is nested too deeply"
         message = llguidance.LLMatcher.validate_grammar(text, self._ll_tokenizer)
-        first_line = message.splitlines()[0] if message else ""
-        return re.sub(r"^at \d+\(\d+\): failed to compile JSON schema: ", "", first_line)
+        lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
+        # A complaint about a pattern stands below the pattern itself.
+        told = [line for line in lines if line.startswith("error: ")]
+        reason = told[0].removeprefix("error: ") if told else lines[0]
+        return re.sub(r"^at \d+\(\d+\): failed to compile JSON schema: ", "", reason)
 
-    def _locate(self, schema: Any, root: dict[str, Any], path: str) -> str:
-        """The deepest sub-schema that fails by itself."""
+    def _locate(self, schema: Any, root: dict[str, Any], path: str, reason: str) -> tuple[str, str]:
+        """The deepest sub-schema that fails by itself, and why."""
         for part, child in _children(schema):
             shared = {key: root[key] for key in DEFINITIONS if key in root}
             alone = {**child, **shared} if isinstance(child, dict) else child
-            if self._reason(alone):
-                return self._locate(child, root, f"{path}/{part}")
-        return path
+            if own := self._reason(alone):
+                return self._locate(child, root, f"{path}/{part}", own)
+        return path, reason
 
     def _grammar(self, text: str, closers: Closers | None = None) -> Grammar:
         import llguidance
 
         # The lexer takes neither DEL nor half a surrogate pair; the escape means the same.
         text = text.encode("utf-8", "replace").decode("utf-8").replace("\x7f", "\\u007f")
-        matcher = llguidance.LLMatcher(self._ll_tokenizer, text)
+        matcher = llguidance.LLMatcher(self._ll_tokenizer, text, log_level=0)
         if matcher.is_error():
             raise SchemaError(
                 f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it"
             )
         return Grammar(matcher, self._vocab_size, closers or self._closers)
+
+
+def _canonical(schema: Any) -> str | None:
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 class _PlainTokenizer:
@@ -263,6 +303,15 @@ class Grammar:
             tokens += 1 + len(trial.forced())
         return 0
 
+    def try_out(self) -> None:
+        """Walk through a short output once.
+
+        Raises:
+            ModelError: The lexer gave up on the way.
+        """
+        self.forced()
+        self._shortest()
+
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
         self._raise_on_error()
@@ -287,9 +336,13 @@ class Grammar:
 def _children(schema: Any) -> list[tuple[str, Any]]:
     if not isinstance(schema, dict):
         return []
-    found = [(f"{key}/{name}", child) for key in (*DEFINITIONS, "properties", "patternProperties")
-             for name, child in (schema.get(key) or {}).items()]  # fmt: skip
-    found += [(f"{key}/{n}", child) for key in _BRANCHES for n, child in enumerate(schema.get(key) or [])]
+    found: list[tuple[str, Any]] = []
+    for key in (*DEFINITIONS, "properties", "patternProperties"):
+        if isinstance(schema.get(key), dict):
+            found += [(f"{key}/{name}", child) for name, child in schema[key].items()]
+    for key in _BRANCHES:
+        if isinstance(schema.get(key), list):
+            found += [(f"{key}/{n}", child) for n, child in enumerate(schema[key])]
     return found + [
         (key, schema[key]) for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)
     ]

@@ -121,7 +121,7 @@ class LocalModel:
         return self._loaded.context_length
 
     def info(self) -> dict[str, Any]:
-        """Parameters, device, quantization, bytes, context length, tool format; whether the template rewrites history."""
+        """Parameters, device, quantization, bytes, context, tool format; whether the template rewrites history."""
         own = {"tool_format": self._encoder.format.name, "rewrites_history": self._encoder.rewrites_history}
         return {**self._loaded.info(), **own}
 
@@ -429,4 +429,3 @@ class LocalModel:
         if run.ledger.relieved > run.relieved_before:
             cause = "memory ran out: the caches of other conversations were dropped and the step was repeated"
             yield Notice("memory", cause)
-

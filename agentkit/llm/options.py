@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentkit.errors import UsageError
+from agentkit.errors import SchemaError, UsageError
 from agentkit.messages import Message, ToolSpec
 from agentkit.settings import SamplingSettings
 
@@ -26,6 +26,12 @@ def read_tools(tools: Sequence[AnyTool]) -> list[ToolSpec]:
     """Tools in any form a caller may hold; names are unique."""
     specs = [_spec(tool) for tool in tools]
     names = [spec.name for spec in specs]
+    for spec in specs:
+        try:
+            _ = spec.schema
+        except RecursionError as error:
+            cause = f"tool {spec.name!r}: the schema at # is nested too deeply"
+            raise SchemaError(cause, "simplify it") from error
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"two tools are called {twice!r}", "rename one")
@@ -66,7 +72,11 @@ def read_response_format(value: Any) -> dict[str, Any] | None:
             raise UsageError("response_format is empty", remedy)
         return dict(value)
     wrapper = value.get("json_schema")
-    schema = wrapper.get("schema", None if "name" in wrapper else wrapper) if isinstance(wrapper, Mapping) else None
+    schema = (
+        wrapper.get("schema", None if "name" in wrapper else wrapper)
+        if isinstance(wrapper, Mapping)
+        else None
+    )
     if not isinstance(schema, Mapping):
         raise UsageError("response_format has no schema in its json_schema", remedy)
     return dict(schema)

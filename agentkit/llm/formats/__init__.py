@@ -19,6 +19,8 @@ from agentkit.llm.formats.llama3 import FORMAT as LLAMA3
 from agentkit.llm.formats.mistral import FORMAT as MISTRAL
 from agentkit.llm.formats.mistral_args import FORMAT as MISTRAL_ARGS
 
+__all__ = ["AUTO", "GENERIC", "GROUP", "find_format", "formats"]
+
 GROUP = "agentkit.formats"
 AUTO = "auto"
 _OWN = (GEMMA, MISTRAL_ARGS, MISTRAL, HERMES, LLAMA3, GENERIC)

@@ -17,6 +17,9 @@ from agentkit.llm.arguments import argument_rules
 from agentkit.llm.grounding import Source
 from agentkit.messages import Message, ToolCall, ToolSpec
 
+MAX_RULES = 4000
+"""Rules that may build on each other; llguidance, which follows them by recursion, dies of some 10,000."""
+
 Parts = tuple[str, ...]
 """Text in pieces; those that are `Markup` may become control tokens."""
 

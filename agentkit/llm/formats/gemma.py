@@ -109,7 +109,7 @@ def _typed(schema: Any) -> Any:
         return [_typed(child) for child in schema]
     if not isinstance(schema, dict):
         return schema
-    typed = {}
+    typed: dict[str, Any] = {}
     for key, child in schema.items():
         if key == "type" and isinstance(child, str):
             typed[key] = child.upper()

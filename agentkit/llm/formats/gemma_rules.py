@@ -8,7 +8,7 @@ from typing import Any
 
 from agentkit.errors import SchemaError
 from agentkit.llm.arguments import schema_text
-from agentkit.llm.formats.base import ArgumentSyntax
+from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax
 from agentkit.llm.grounding import DEFINITIONS, Source
 
 ESCAPE = "<escape>"
@@ -59,6 +59,8 @@ class _Writer:
 
     def value(self, name: str, schema: Any, path: str, found: dict[str, Source] | None = None) -> None:
         """The rule ``name`` for any value of ``schema``."""
+        if len(self.rules) > MAX_RULES:
+            raise _refused(path, "it is too large")
         if schema is True or (isinstance(schema, dict) and not set(schema) - _NOTES):
             self._add(name, self._anything())
             return
@@ -133,12 +135,31 @@ class _Writer:
         rest = {key: part for key, part in schema.items() if key not in ("enum", *_NOTES)}
         values = [v for v in schema.get("enum", [schema.get("const")]) if not isinstance(v, dict | list)]
         if rest:
-            valid = Draft202012Validator({**rest, **{k: self._root[k] for k in DEFINITIONS if k in self._root}})
+            valid = Draft202012Validator(
+                {**rest, **{k: self._root[k] for k in DEFINITIONS if k in self._root}}
+            )
             values = [value for value in values if valid.is_valid(value)]
         values = [value for value in values if not (isinstance(value, str) and ESCAPE in value)]
         if not values:
             raise _refused(path, "none of its values can be written")
-        self._add(name, " | ".join(self._literal(value) for value in values))
+        texts = [value for value in values if isinstance(value, str) and value]
+        others = [value for value in values if value == "" or not isinstance(value, str)]
+        options = [self._literal("")] if "" in others else []
+        if numbers := [value for value in others if value != ""]:
+            options.append(f"%json {schema_text({'enum': numbers})}")
+        if texts:  # one word to the lexer: it takes thousands, the parser does not
+            listed = f"{name.upper()}_OPTIONS"
+            options.append(self._text(name, listed))
+            self._add(listed, " | ".join(json.dumps(text, ensure_ascii=False) for text in texts))
+        self._add(name, " | ".join(options))
+
+    def _text(self, name: str, terminal: str) -> str:
+        """A text that ``terminal`` describes, with its delimiters."""
+        if self._in_vocabulary:
+            return f"{self._escape} {terminal} {self._escape}"
+        # The lexer never looks back: written-out delimiters must be part of the word.
+        self._add(f"{name.upper()}_DELIMITED", f"{self._escape} {terminal} {self._escape}")
+        return f"{name.upper()}_DELIMITED"
 
     def _literal(self, value: Any) -> str:
         if not isinstance(value, str):
@@ -156,15 +177,10 @@ class _Writer:
                 raise _refused(path, f"the format {schema['format']!r} is unknown")
             patterns.append(f"^({_FORMATS[schema['format']]})$")
         conditions += [f"/{_whole(pattern, path)}/" for pattern in patterns]
-        terminal = name.upper()
-        if self._in_vocabulary:
-            self._add(name, f"{self._escape} {terminal} {self._escape}")
-        else:  # the lexer never looks back: what ends a text must not be able to begin within it
+        if not self._in_vocabulary:  # what ends a text must not be able to begin within it
             conditions.append("/[^<]*/")
-            self._add(name, terminal)
-            self._add(terminal, f"{self._escape} {terminal}_TEXT {self._escape}")
-            terminal += "_TEXT"
-        self._add(terminal, " & ".join(conditions))
+        self._add(name, self._text(name, f"{name.upper()}_TEXT"))
+        self._add(f"{name.upper()}_TEXT", " & ".join(conditions))
 
     def _array(self, name: str, schema: dict[str, Any], path: str) -> None:
         least, most = schema.get("minItems", 0), schema.get("maxItems")

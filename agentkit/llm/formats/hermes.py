@@ -29,7 +29,9 @@ class Hermes(Format):
     def system(self, prompt: str, tools: Sequence[ToolSpec]) -> Parts:
         if not tools:
             return (prompt,)
-        intro = "# Tools\n\nYou may call functions to help the user. Their signatures stand within tools tags:\n"
+        intro = (
+            "# Tools\n\nYou may call functions to help the user. Their signatures stand within tools tags:\n"
+        )
         parts: Parts = (f"{prompt}\n\n{intro}" if prompt else intro, Markup("<tools>"))
         parts += (f"\n{schema_lines(tools)}\n", Markup("</tools>"))
         parts += (

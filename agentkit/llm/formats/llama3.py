@@ -25,7 +25,9 @@ class Llama3(Format):
     def system(self, prompt: str, tools: Sequence[ToolSpec]) -> Parts:
         if not tools:
             return (prompt,)
-        text = "Environment: ipython\n\nYou may call these functions. To call one, answer with a JSON object of "
+        text = (
+            "Environment: ipython\n\nYou may call these functions. To call one, answer with a JSON object of "
+        )
         text += 'the form {"name": function name, "parameters": its arguments by name}, with values only, '
         text += f"and with nothing else:\n\n{schema_lines(tools)}"
         examples = example_calls(self, tools)
