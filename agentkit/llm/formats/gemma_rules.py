@@ -27,8 +27,8 @@ _KEYS = {
     "boolean": set(),
     "null": set(),
 }
-_DAY = r"(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])"
-_TIME = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d"
+_DAY = "(19|20)[0-9][0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
 _FORMATS = {"date": _DAY, "time": f"{_TIME}Z", "date-time": f"{_DAY}T{_TIME}Z",
             "uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"}  # fmt: skip
 _ANY = ("string", "number", "boolean", "null", "array", "object")
@@ -226,7 +226,8 @@ class _Writer:
             return
         self.value(f"{name}_item", values, f"{path}/additionalProperties")
         self._add(name, f'"{{" ({name}_member ("," {name}_member)*)? "}}"')
-        self._add(f"{name}_member", f"/[A-Za-z_][A-Za-z0-9_]*:/ {name}_item")
+        # Short and without capitals: where the budget ends, a capital letter tells that a text is open.
+        self._add(f"{name}_member", f"/[a-z_][a-z0-9_]{{0,19}}:/ {name}_item")
 
     def _copied(self, name: str, source: Source) -> None:
         """Any of the source's values, or a run of words of its pieces."""
