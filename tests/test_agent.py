@@ -478,6 +478,26 @@ def test_the_answer_about_a_tool_is_not_checked_against_passages(session: Sessio
     assert agent.ask("Where is parcel 7?").text == "Parcel 7 is in Vienna."
 
 
+def test_parallel_calls_are_asked_for_and_told_together(session: Session) -> None:
+    asked: list[bool] = []
+
+    class Asked(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            asked.append(options["parallel_tool_calls"])
+            return super().stream(messages, **options)
+
+    model = Asked([(look(1), look(2, q=2)), "Both done."])
+    agent = loop(session, model=model, parallel_tool_calls=True)
+    events = list(agent.stream("Look twice", tool_choice="required"))
+    assert asked == [True, True]
+    kinds = [event.type for event in events if event.type.startswith("tool")]
+    assert kinds == ["tool_call_proposed"] * 2 + ["tool_started", "tool_finished"] * 2
+    context = model.seen[1][-1]
+    assert context.role == "user"
+    assert [result.content() in context.content for result in reply_of(events).tool_results] == [True, True]
+    assert loop(session, "x")._parallel is False
+
+
 def test_roles_alternate_through_a_whole_conversation(session: Session) -> None:
     router = FakeRouter(Route("tool", "look", {}))
     model = ScriptedModel([look(1), "One.", ModelError("gone"), look(2), "Two.", "Three."])

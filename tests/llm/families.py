@@ -25,7 +25,7 @@ TEMPLATES = {
     "llama3": """{%- if tools -%}{"name": f, "parameters": {{ tools }}}{%- endif -%}
 {%- for m in messages -%}<|start_header_id|>{{ m.role }}<|end_header_id|>
 
-{% if m.role == "ipython" %}{{ m.content | tojson }}{% else %}{{ m.content | trim }}{% endif %}<|eot_id|>
+{% if m.role == "ipython" %}{{ m.content | tojson }}{% else %}{{ m.content }}{% endif %}<|eot_id|>
 {%- endfor -%}{%- if add_generation_prompt -%}<|start_header_id|>assistant<|end_header_id|>
 
 {% endif %}""",

@@ -14,6 +14,7 @@ import pytest
 from test_grammar import SCHEMAS, walk
 
 from agentkit.engine.decode import Sampler
+from agentkit.engine.ledger import LedgerPool
 from agentkit.errors import SchemaError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm import formats as known_formats
@@ -22,7 +23,7 @@ from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import GENERIC, find_format, formats
 from agentkit.llm.formats.base import Format, Markup, Parts, short_id
 from agentkit.llm.formats.gemma import FORMAT as GEMMA
-from agentkit.llm.grammar import CallOptions
+from agentkit.llm.grammar import CallOptions, Grammar
 from agentkit.llm.local import LocalModel
 from agentkit.messages import Completion, Message, ToolCall, ToolExample, ToolSpec
 
@@ -82,17 +83,22 @@ def results(calls: tuple[ToolCall, ...]) -> list[Message]:
     return [Message("tool", json.dumps({"result": n}), (), c.id, c.name) for n, c in enumerate(calls)]
 
 
+def forget(model: LocalModel) -> None:
+    """Begin with an empty cache."""
+    model._pool = LedgerPool(model._loaded)
+
+
 def ledger(model: LocalModel) -> list[int]:
     """The conversation that the model has written last."""
     ids = list(model._pool._ledgers[-1].ids)
     return ids[:-1] if ids[-1] in model._loaded.eos_ids else ids
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 1}, {"temperature": 1.5, "seed": 2}])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 1}])
 def test_a_call_is_valid_and_is_rendered_as_it_was_written(
     model: LocalModel, options: dict[str, Any]
 ) -> None:
-    model = LocalModel(model._loaded, tool_format=model.encoder.format.name)
+    forget(model)
     completion = model.chat(ASK, tools=TOOLS, tool_choice="required", max_new_tokens=300, **options)
     (call,) = checked(completion.tool_calls)
     assert completion.finish_reason == "tool_calls"
@@ -108,9 +114,9 @@ def test_a_call_is_valid_and_is_rendered_as_it_was_written(
 
 
 def test_several_calls_are_valid_and_differ(model: LocalModel) -> None:
-    model = LocalModel(model._loaded, tool_format=model.encoder.format.name)
+    forget(model)
     most = 0
-    for seed in range(4):
+    for seed in range(2):
         options = {"temperature": 1.0, "seed": seed, "max_new_tokens": 400}
         events = list(
             model.stream(ASK, tools=TOOLS, tool_choice="required", parallel_tool_calls=True, **options)
@@ -132,7 +138,7 @@ def test_several_calls_are_valid_and_differ(model: LocalModel) -> None:
 def test_random_messages_of_many_calls(model: LocalModel) -> None:
     """Whatever the model prefers: each message of the grammar is read whole, with an id of its own for each call."""
     counts = set()
-    for seed in range(8):
+    for seed in range(4):
         grammar = model._grammars().tool_call(TOOLS, CallOptions(parallel=True, number=seed))
         ids = walk(grammar, seed, 1500)
         assert ids is not None
@@ -144,7 +150,7 @@ def test_random_messages_of_many_calls(model: LocalModel) -> None:
     assert max(counts) > 1
 
 
-@pytest.mark.parametrize("budget", [1, 6, 14])
+@pytest.mark.parametrize("budget", [1, 14])
 def test_a_cut_call_is_dropped_whole(model: LocalModel, budget: int) -> None:
     events = list(model.stream(ASK, tools=[ORDER], tool_choice="required", max_new_tokens=budget))
     assert [e.code for e in events if isinstance(e, Notice)] == ["call_cut", "truncated"]
@@ -169,7 +175,10 @@ def test_whole_calls_before_a_cut_stand() -> None:
             assert [(c.name, c.arguments) for c in found] == [(c.name, c.arguments) for c in calls[:whole]]
 
 
-def test_a_cut_among_several_calls_keeps_those_before_it(smollm: LocalModel) -> None:
+def test_a_cut_among_several_calls_keeps_those_before_it(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Grammar, "WRAP_UP", -1_000_000)  # else what is open is closed before the budget ends
     model = LocalModel(smollm._loaded, tool_format="mistral")
     options: dict[str, Any] = {"tool_choice": "required", "parallel_tool_calls": True}
     for seed in range(20):
@@ -188,13 +197,13 @@ def test_a_cut_among_several_calls_keeps_those_before_it(smollm: LocalModel) -> 
     assert model.chat(history, tools=TOOLS, tool_choice="none", max_new_tokens=3).text
 
 
-@pytest.mark.parametrize("said", ["I look.", "I look.\n\n", "¿Qué? 🎉", ""])
+@pytest.mark.parametrize("said", ["I look.\n\n", "¿Qué? 🎉", ""])
 def test_free_text_and_then_a_call(model: LocalModel, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model says something and begins a call, in text or by the very token; from there on the grammar rules."""
     form = model.encoder.format
     said = "" if form.openings else said
     begins = form.openings[0] if form.openings else f"{said and form.before_call}{form.triggers[0]}"
-    model = LocalModel(model._loaded, tool_format=form.name)
+    forget(model)
     script = list(model.encoder.plain(said))
     for segment in model.encoder.segments((begins,) if form.openings else (Markup(begins),)):
         script += [segment] if isinstance(segment, int) else model.encoder.plain(segment)
@@ -226,29 +235,37 @@ def test_what_only_looks_like_a_call_is_said(smollm: LocalModel, monkeypatch: py
         assert (completion.text, completion.tool_calls) == (said, ())
 
 
-@pytest.mark.parametrize("template", ["", "{{ '<think>\n' if add_generation_prompt else '' }}"])
-def test_a_thought_may_stand_before_a_required_call(smollm: LocalModel, template: str) -> None:
-    model = families.as_family(smollm, "hermes", families.TEMPLATES["hermes"] + template)
-    thoughts = 0
-    for seed in range(12):
-        options = {"temperature": 2.0, "seed": seed, "max_new_tokens": 200, "tool_choice": "required"}
-        completion = model.chat(ASK, tools=TOOLS, **options)
-        if not completion.tool_calls:
-            assert completion.finish_reason == "length"
-            continue
-        checked(completion.tool_calls)
-        if completion.text:
-            thoughts += 1
-            assert completion.text.startswith("" if template else "<think>")
-            assert completion.text.endswith("</think>\n")
-            written = ledger(model)
-            history = [*ASK, Message("assistant", completion.text, completion.tool_calls)]
-            if not template:
-                assert (
-                    model.render([*history, *results(completion.tool_calls)], TOOLS)[: len(written)]
-                    == written
-                )
-    assert thoughts if template else True
+def test_a_thought_may_stand_before_a_required_call(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = families.as_family(smollm, "hermes")
+    before, after = model.encoder.thinking or ((), ())
+    script = [*before, *model.encoder.plain("\nParis? <tool_call>\n"), *after]
+    sample = Sampler.sample
+
+    def scripted(self: Sampler, logits: Any, *rest: Any) -> int:
+        return script.pop(0) if script else sample(self, logits, *rest)
+
+    monkeypatch.setattr(Sampler, "sample", scripted)
+    events = list(model.stream(ASK, tools=TOOLS, tool_choice="required", max_new_tokens=300))
+    completion = events[-1]
+    assert isinstance(completion, Completion)
+    assert completion.text == "<think>\nParis? <tool_call>\n</think>\n"
+    assert completion.text == "".join(e.text for e in events if isinstance(e, TextDelta))
+    assert len(checked(completion.tool_calls)) == 1
+    written = ledger(model)
+    history = [*ASK, Message("assistant", completion.text, completion.tool_calls)]
+    assert model.render([*history, *results(completion.tool_calls)], TOOLS)[: len(written)] == written
+
+
+def test_a_template_that_opens_the_thought_must_close_it(smollm: LocalModel) -> None:
+    opens = families.TEMPLATES["hermes"] + "{{ '<think>\n' if add_generation_prompt else '' }}"
+    model = families.as_family(smollm, "hermes", opens)
+    options: dict[str, Any] = {"tool_choice": "required", "temperature": 1.0, "max_new_tokens": 160}
+    for seed in range(2):
+        completion = model.chat(ASK, tools=TOOLS, seed=seed, **options)
+        assert len(checked(completion.tool_calls)) == 1
+        assert completion.text.endswith("</think>\n")
 
 
 def test_a_grammar_of_thought_and_call(smollm: LocalModel) -> None:
@@ -283,7 +300,7 @@ def test_random_arguments_in_the_syntax_of_gemma(
             model.check_tool(spec)
         return
     model.check_tool(spec)
-    for seed in range(4):
+    for seed in range(3):
         ids = walk(model._grammars().tool_call([spec]), seed, 600)
         assert ids is not None, f"seed {seed} ran out of its budget"
         text = model.tokenizer.decode(ids)
