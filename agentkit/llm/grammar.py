@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +18,15 @@ from numpy.typing import NDArray
 from agentkit.errors import ModelError, SchemaError
 from agentkit.llm.arguments import schema_text
 from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
-from agentkit.llm.endless import endless_path
 from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
-from agentkit.llm.grounding import DEFINITIONS, sources
+from agentkit.llm.grounding import sources
+from agentkit.llm.schemas import SchemaCheck
 from agentkit.messages import ToolSpec
 
 if TYPE_CHECKING:
     import torch
 
 EMPTY = '""'
-_BRANCHES = ("anyOf", "allOf", "oneOf", "prefixItems")
 
 
 MAX_CALLS = 16
@@ -73,8 +71,7 @@ class GrammarCompiler:
         escape = encoder.segments((Markup(encoder.format.escape or ""),))
         escape_id = next((id for id in escape if isinstance(id, int)), None)
         self._syntax = ArgumentSyntax(escape_id)
-        self._checked: set[str] = set()
-        """Schemas that passed: a turn need not find it out again."""
+        self._schemas = SchemaCheck(self._ll_tokenizer)
         self._call_closers = self._closers
         if encoder.format.escape:
             self._call_closers = self._closers.ending_texts(escape_id, tokenizer)
@@ -172,52 +169,8 @@ class GrammarCompiler:
         return self._grammar(f"start: %json {schema_text(schema)}")
 
     def check(self, schema: dict[str, Any], owner: str) -> None:
-        """Refuse a schema that the grammar cannot express.
-
-        Raises:
-            SchemaError: Names ``owner``, the path in the schema and the reason.
-        """
-        text = _canonical(schema)
-        if text is not None and text in self._checked:
-            return
-        reason = self._reason(schema)
-        path = "#"
-        if reason:
-            path, reason = self._locate(schema, schema, "#", reason)
-        elif endless := endless_path(schema):
-            path, reason = endless, "it refers to itself without an end"
-        if reason:
-            raise SchemaError(
-                f"{owner}: the schema at {path} cannot be made a grammar: {reason}", "simplify it there"
-            )
-        if text is not None:
-            self._checked.add(text)
-
-    def _reason(self, schema: Any) -> str:
-        import llguidance
-
-        try:
-            json.dumps(schema, allow_nan=False)
-            text = f"start: %json {schema_text(schema)}"
-        except (TypeError, ValueError) as error:
-            return str(error)
-        except RecursionError:
-            return "it is nested too deeply"
-        message = llguidance.LLMatcher.validate_grammar(text, self._ll_tokenizer)
-        lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
-        # A complaint about a pattern stands below the pattern itself.
-        told = [line for line in lines if line.startswith("error: ")]
-        reason = told[0].removeprefix("error: ") if told else lines[0]
-        return re.sub(r"^at \d+\(\d+\): failed to compile JSON schema: ", "", reason)
-
-    def _locate(self, schema: Any, root: dict[str, Any], path: str, reason: str) -> tuple[str, str]:
-        """The deepest sub-schema that fails by itself, and why."""
-        for part, child in _children(schema):
-            shared = {key: root[key] for key in DEFINITIONS if key in root}
-            alone = {**child, **shared} if isinstance(child, dict) else child
-            if own := self._reason(alone):
-                return self._locate(child, root, f"{path}/{part}", own)
-        return path, reason
+        """Refuse a schema that the grammar cannot express; see `SchemaCheck`."""
+        self._schemas.check(schema, owner)
 
     def _grammar(self, text: str, closers: Closers | None = None) -> Grammar:
         import llguidance
@@ -230,13 +183,6 @@ class GrammarCompiler:
                 f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it"
             )
         return Grammar(matcher, self._vocab_size, closers or self._closers)
-
-
-def _canonical(schema: Any) -> str | None:
-    try:
-        return json.dumps(schema)
-    except (TypeError, ValueError, RecursionError):
-        return None
 
 
 class _PlainTokenizer:
@@ -331,21 +277,6 @@ class Grammar:
             raise ModelError(
                 f"the grammar failed: {self._matcher.get_error().splitlines()[0]}", "report this schema"
             )
-
-
-def _children(schema: Any) -> list[tuple[str, Any]]:
-    if not isinstance(schema, dict):
-        return []
-    found: list[tuple[str, Any]] = []
-    for key in (*DEFINITIONS, "properties", "patternProperties"):
-        if isinstance(schema.get(key), dict):
-            found += [(f"{key}/{name}", child) for name, child in schema[key].items()]
-    for key in _BRANCHES:
-        if isinstance(schema.get(key), list):
-            found += [(f"{key}/{n}", child) for n, child in enumerate(schema[key])]
-    return found + [
-        (key, schema[key]) for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)
-    ]
 
 
 def _unpack(bits: NDArray[np.int32], size: int) -> torch.Tensor:
