@@ -26,7 +26,7 @@ from agentkit.events import (
     TurnDone,
     TurnFailed,
 )
-from agentkit.llm.formats import hermes
+from agentkit.llm.formats import GENERIC
 from agentkit.llm.protocol import ChatModel, Route, Router
 from agentkit.messages import (
     Citation,
@@ -85,6 +85,8 @@ class _Turn:
     usage: Usage = field(default_factory=Usage)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[ToolResult] = field(default_factory=list)
+    fresh: int = 0
+    """Results of the last step."""
     citations: tuple[Citation, ...] = ()
     notices: list[str] = field(default_factory=list)
     breaker: Breaker = field(default_factory=Breaker)
@@ -104,6 +106,7 @@ class AgentLoop:
         router: Decides what a turn needs; without one the model decides by itself.
         mode: What happens to calls with side effects.
         quote: Answer in the passages' own sentences and the tools' own replies, not in the model's words.
+        parallel_tool_calls: The model may make several calls at once.
         max_steps: Model calls per turn at most.
         passage_limit: Passages per question.
         min_score: Cosine similarity under which a passage does not count.
@@ -120,12 +123,14 @@ class AgentLoop:
         router: Router | None = None,
         mode: Mode = "ask",
         quote: bool = False,
+        parallel_tool_calls: bool = False,
         max_steps: int = 4,
         passage_limit: int = 4,
         min_score: float | None = None,
     ) -> None:
         self.model, self.session, self.tools, self.knowledge = model, session, tools, knowledge
         self._prompts, self._router, self._mode, self._quote = prompts, router, mode, quote
+        self._parallel = parallel_tool_calls
         self._max_steps, self._passage_limit, self._min_score = max_steps, passage_limit, min_score
         self._policy = Policy()
 
@@ -209,8 +214,7 @@ class AgentLoop:
             completion = yield from self._query(turn, choice)
             if not completion.tool_calls:
                 break
-            for n, call in enumerate(completion.tool_calls):
-                yield from self._act(turn, call, completion.text if n == 0 else "")
+            yield from self._act(turn, completion)
             choice = self._after_tools(turn, choice)
         yield from self._check(turn, completion)
 
@@ -266,7 +270,7 @@ class AgentLoop:
         """The tool's schema and nearest examples, in the turn that needs them: a prefix with every tool confuses a
         small model and would cost every session."""
         examples = [
-            {"text": example.text, "call": hermes.call(ToolCall("", spec.name, example.arguments))}
+            {"text": example.text, "call": self._call_text(ToolCall("", spec.name, example.arguments))}
             for example in route.examples
         ]
         self._append_context(
@@ -278,6 +282,12 @@ class AgentLoop:
                 question=turn.question,
             )
         )
+
+    def _call_text(self, call: ToolCall) -> str:
+        """The call as the model writes it; a remote model's own format is not known."""
+        if hasattr(self.model, "call_text"):
+            return str(self.model.call_text(call))
+        return "".join(GENERIC.calls((call,)))
 
     def _has_evidence(self, turn: _Turn) -> bool:
         if self.knowledge is None or not turn.passages:
@@ -294,6 +304,7 @@ class AgentLoop:
             messages,
             tools=specs,
             tool_choice=choice,
+            parallel_tool_calls=self._parallel,
             describe_tools=describe,
             turn=turn.question,
             choices=choices,
@@ -313,7 +324,8 @@ class AgentLoop:
         if not self._quote:
             return ()
         if turn.results:
-            return (self._worded(turn.calls[-1], turn.results[-1]),)
+            last = zip(turn.calls[-turn.fresh :], turn.results[-turn.fresh :], strict=True)
+            return (" ".join(self._worded(call, result) for call, result in last),)
         if turn.passages and self.knowledge is not None:
             return (quoted(turn.question, turn.passages, self.knowledge.embedder),)
         return tuple(dict.fromkeys(turn.route.small_talk)) if turn.route else ()
@@ -337,9 +349,15 @@ class AgentLoop:
             yield Notice("compacted", f"{cause} of what it reads; the session keeps everything")
         return fitted.messages
 
-    def _act(self, turn: _Turn, call: ToolCall, said: str) -> Iterator[Event]:
-        """Store the call, decide, run, store the result."""
-        self.session.append(Message("assistant", said, (call,)))
+    def _act(self, turn: _Turn, completion: Completion) -> Iterator[Event]:
+        """Store the calls as the model made them, in one message; then run one after the other."""
+        self.session.append(Message("assistant", completion.text, completion.tool_calls))
+        turn.fresh = len(completion.tool_calls)
+        for call in completion.tool_calls:
+            yield from self._run_call(turn, call)
+
+    def _run_call(self, turn: _Turn, call: ToolCall) -> Iterator[Event]:
+        """Decide, run, store the result."""
         turn.calls.append(call)
         denied = yield from self._denied(turn, call)
         if denied is None:
@@ -376,11 +394,14 @@ class AgentLoop:
         """After a routed or forced call the model puts the result into words; else it goes on deciding."""
         if turn.route is None and choice == "auto":
             return "auto"
-        last = turn.results[-1]
         if self._quote:
             return "none"
+        last = turn.results[-turn.fresh :]
         content = self._prompts.tool_result.render(
-            question=turn.question, tool=last.name, result=last.content(), ok=last.ok
+            question=turn.question,
+            tool=", ".join(result.name for result in last),
+            result="\n".join(result.content() for result in last),
+            ok=all(result.ok for result in last),
         )
         self._append_context(content)
         return "none"

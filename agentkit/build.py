@@ -83,6 +83,7 @@ class Agent(AgentLoop):
             knowledge=knowledge,
             router=self.workspace.router if options.routing == "auto" else None,
             mode=options.approve,
+            parallel_tool_calls=options.parallel_tool_calls,
             quote=options.answers == "quote" or (options.answers == "auto" and _is_small(loaded)),
             max_steps=options.max_steps,
             passage_limit=self.workspace.settings.knowledge.limit,
@@ -253,6 +254,7 @@ class Workspace:
                 device=options.device,
                 quantize=options.quantize,
                 compile=options.compile,
+                tool_format=options.tool_format,
                 router=self.router if options.agent.routing == "auto" else None,
                 **options.sampling.model_dump(),
             )
@@ -323,6 +325,7 @@ def load_model(
     device: Any = "auto",
     quantize: Any = "auto",
     compile: bool = False,
+    tool_format: str = "auto",
     router: Router | Literal["auto"] | None = "auto",
     **sampling: Any,
 ) -> LocalModel:
@@ -334,12 +337,14 @@ def load_model(
         device: ``auto``, ``cpu`` or ``cuda``.
         quantize: ``auto``, ``none``, ``int8``, ``int4`` or ``nf4``.
         compile: Use torch.compile on CUDA and under nf4; needs a C++ compiler on a CPU.
+        tool_format: How tool calls are written; ``auto`` chooses by the model's chat template.
         router: Decides under ``tool_choice="auto"``; ``None`` leaves it to the model; ``auto`` takes one over the
             embedded sentence embedder for the embedded model, which is too small to decide, and none for others.
         **sampling: Fields of `agentkit.settings.SamplingSettings`, the defaults for every call.
 
     Raises:
         NotFoundError: There is no such model or adapter.
+        UsageError: There is no such tool-call format.
         ModelError: It cannot be loaded.
     """
     from agentkit.engine.weights import load_weights
@@ -358,7 +363,7 @@ def load_model(
         from agentkit.llm.routing import EmbeddingRouter
 
         router = EmbeddingRouter(load_embedder()) if name == DEFAULT_MODEL else None
-    return LocalModel(loaded, sampling=settings, router=router)
+    return LocalModel(loaded, sampling=settings, router=router, tool_format=tool_format)
 
 
 def load_embedder(name: str = EMBEDDER_ASSET) -> Embedder:

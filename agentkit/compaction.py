@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agentkit.llm.formats import hermes
+from agentkit.llm.formats import GENERIC
 from agentkit.messages import Message
 
 MARKER = "[result left out]"
@@ -84,7 +84,7 @@ class _Tokens:
 
     def count(self, message: Message) -> int:
         if message.role != "tool":  # by its text: a template may refuse to begin with an assistant
-            text = "\n".join((message.content, *map(hermes.call, message.tool_calls)))
+            text = "\n".join((message.content, *GENERIC.calls(message.tool_calls)))
             message = Message("user", text)
         return self._empty - (self._room([message]) or 0) + self._frame
 

@@ -68,6 +68,8 @@ class AgentSettings(_Section):
     sentences; ``auto``: quote with models under a billion parameters."""
     routing: Literal["auto", "model"] = "auto"
     """``auto``: the router decides between answer and tools; ``model``: the model's own choice."""
+    parallel_tool_calls: bool = False
+    """The model may make several calls at once."""
 
 
 class KnowledgeSettings(_Section):
@@ -105,6 +107,9 @@ class Settings(_Section):
     """``auto``: nf4 on CUDA; on a CPU int4 for weights from a 4-bit file, else int8, and with an adapter none."""
     compile: bool = False
     """Use torch.compile on CUDA and under nf4; on other CPU models it changes nothing, they are compiled anyway."""
+    tool_format: str = "auto"
+    """How tool calls are written: ``hermes``, ``llama3``, ``mistral``, ``mistral-args``, ``gemma`` or ``generic``;
+    ``auto`` chooses by the model's chat template."""
     sampling: SamplingSettings = SamplingSettings()
     agent: AgentSettings = AgentSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()

@@ -19,7 +19,7 @@ from machine import write
 
 from agentkit import load_model
 from agentkit.assets import asset_path
-from agentkit.llm.formats import hermes
+from agentkit.llm.formats import GENERIC
 from agentkit.messages import Message, ToolSpec
 
 STEPS = 10
@@ -127,13 +127,12 @@ class Clock:
 
 def theirs(model: Any, messages: list[Message], tokens: int) -> dict[str, Any]:
     """smolagents generates ``tokens`` tokens from the same conversation."""
-    plain = [
-        {"role": "system", "content": [{"type": "text", "text": hermes.system(messages[0].content, TOOLS)}]}
-    ]
+    system = "".join(GENERIC.system(messages[0].content, TOOLS))
+    plain = [{"role": "system", "content": [{"type": "text", "text": system}]}]
     for message in messages[1:]:
         role = "assistant" if message.role == "assistant" else "user"
-        text = hermes.result(message.content) if message.role == "tool" else message.content
-        text = "\n".join(hermes.call(call) for call in message.tool_calls) or text
+        text = "".join(GENERIC.result(message)) if message.role == "tool" else message.content
+        text = "".join(GENERIC.calls(message.tool_calls)) or text
         plain.append({"role": role, "content": [{"type": "text", "text": text}]})
     clock = Clock()
     started = time.perf_counter()

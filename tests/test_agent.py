@@ -306,7 +306,9 @@ def test_several_calls_of_one_answer(session: Session) -> None:
 
     list(loop(session, model=Twice(["Both done."])).stream("Look twice"))
     said = [message.content for message in session.messages() if message.role == "assistant"]
-    assert said == ["Let me look. ", "", "Both done."]
+    assert said == ["Let me look. ", "Both done."]  # the calls stand in one message, as the model made them
+    roles = [message.role for message in session.messages()]
+    assert roles == ["system", "user", "assistant", "tool", "tool", "assistant"]
     assert not session.dangling()
 
 
@@ -476,6 +478,26 @@ def test_the_answer_about_a_tool_is_not_checked_against_passages(session: Sessio
     assert agent.ask("Where is parcel 7?").text == "Parcel 7 is in Vienna."
 
 
+def test_parallel_calls_are_asked_for_and_told_together(session: Session) -> None:
+    asked: list[bool] = []
+
+    class Asked(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            asked.append(options["parallel_tool_calls"])
+            return super().stream(messages, **options)
+
+    model = Asked([(look(1), look(2, q=2)), "Both done."])
+    agent = loop(session, model=model, parallel_tool_calls=True)
+    events = list(agent.stream("Look twice", tool_choice="required"))
+    assert asked == [True, True]
+    kinds = [event.type for event in events if event.type.startswith("tool")]
+    assert kinds == ["tool_call_proposed"] * 2 + ["tool_started", "tool_finished"] * 2
+    context = model.seen[1][-1]
+    assert context.role == "user"
+    assert [result.content() in context.content for result in reply_of(events).tool_results] == [True, True]
+    assert loop(session, "x")._parallel is False
+
+
 def test_roles_alternate_through_a_whole_conversation(session: Session) -> None:
     router = FakeRouter(Route("tool", "look", {}))
     model = ScriptedModel([look(1), "One.", ModelError("gone"), look(2), "Two.", "Three."])
@@ -484,10 +506,9 @@ def test_roles_alternate_through_a_whole_conversation(session: Session) -> None:
         list(agent.stream(text))
     router.fixed = Route("chat", None, {})
     agent.ask("third")
-    from agentkit.llm.encoding import _merged, _turn
-
     for seen in model.seen:
-        turns = [role for role, _ in _merged(_turn(message, "system") for message in seen)]
+        read = ["user" if message.role == "tool" else message.role for message in seen]
+        turns = [role for n, role in enumerate(read) if n == 0 or role != read[n - 1]]
         assert turns == ["system", *(["user", "assistant"] * 9)[: len(turns) - 1]]
 
 

@@ -142,6 +142,8 @@ def test_unknown_models_and_adapters(project: Path) -> None:
         assert caught.value.remedy
     with pytest.raises(AgentkitError, match="adapter"):
         load_model(adapter="no-such-adapter")
+    with pytest.raises(UsageError, match="unknown tool_format 'xml'"):
+        load_model(adapter="none", router=None, tool_format="xml")
 
 
 def test_the_knowledge_base_of_a_folder(project: Path, tmp_path: Path) -> None:

@@ -17,11 +17,27 @@ class TextStream:
     Args:
         tokenizer: Decodes ids.
         stops: Strings that end the answer; they are not part of it.
+        triggers: Strings that end the answer because a call begins with them.
+        openings: Triggers only as the first words of the answer.
+        before_trigger: Text that is no part of the answer where it stands right before a trigger.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        stops: Sequence[str] = (),
+        *,
+        triggers: Sequence[str] = (),
+        openings: Sequence[str] = (),
+        before_trigger: str = "",
+    ) -> None:
         self._tokenizer = tokenizer
         self._stops = tuple(stop for stop in stops if stop)
+        self._triggers, self._openings, self._before_trigger = (
+            tuple(triggers),
+            tuple(openings),
+            before_trigger,
+        )
         self._ids: list[int] = []
         self._settled = 0
         """Ids before this index are decoded for good; the rest is decoded again with the next token."""
@@ -30,6 +46,8 @@ class TextStream:
         """Everything handed out so far."""
         self._pending = ""
         self.stopped = False
+        self.triggered = False
+        """It was a trigger that ended the answer."""
 
     def push(self, ids: Iterable[int]) -> str:
         """Add tokens and return the text that is now certain."""
@@ -69,18 +87,38 @@ class TextStream:
         self.text += rest
         return delta + rest
 
+    def trigger(self) -> str:
+        """End the answer here, for a token has come with which a call begins; the rest of the text."""
+        window = self._decode(self._ids[self._settled :])
+        return self._end(self._pending + window[len(self._prefix) :].rstrip("\ufffd"), triggered=True)
+
+    def _end(self, text: str, *, triggered: bool) -> str:
+        self.stopped, self.triggered = True, triggered
+        self._pending = ""
+        delta = text.removesuffix(self._before_trigger) if triggered else text
+        self.text += delta
+        return delta
+
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _release(self, fresh: str) -> str:
         text = self._pending + fresh
-        at = min((i for stop in self._stops if (i := text.find(stop)) >= 0), default=-1)
-        if at >= 0:
-            self.stopped = True
-            self._pending = ""
-            self.text += text[:at]
-            return text[:at]
-        hold = max((_overlap(text, stop) for stop in self._stops), default=0)
+        ends = (*self._stops, *self._triggers)
+        found = [(i, end in self._triggers) for end in ends if (i := text.find(end)) >= 0]
+        if found:
+            at, triggered = min(found)
+            return self._end(text[:at], triggered=triggered)
+        if self._openings and not self.text:
+            first = text.lstrip()
+            if first.startswith(self._openings):
+                return self._end("", triggered=True)
+            if any(opening.startswith(first) for opening in self._openings):
+                self._pending = text
+                return ""
+        hold = max((_overlap(text, end) for end in ends), default=0)
+        if self._before_trigger and text[: len(text) - hold].endswith(self._before_trigger):
+            hold += len(self._before_trigger)
         self._pending = text[len(text) - hold :]
         delta = text[: len(text) - hold]
         self.text += delta

@@ -5,66 +5,157 @@ A schema the grammar cannot express exactly is refused; nothing is approximated.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.errors import ModelError, SchemaError
-from agentkit.llm.arguments import argument_rules, schema_text
-from agentkit.llm.encoding import without_added_tokens
-from agentkit.llm.grounding import DEFINITIONS, sources
+from agentkit.llm.arguments import schema_text
+from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
+from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
+from agentkit.llm.grounding import sources
+from agentkit.llm.schemas import SchemaCheck
 from agentkit.messages import ToolSpec
 
 if TYPE_CHECKING:
     import torch
 
-_BRANCHES = ("anyOf", "allOf", "oneOf", "prefixItems")
+EMPTY = '""'
+
+
+MAX_CALLS = 16
+"""Calls in one message at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a message that makes calls may look."""
+
+    turn: str = ""
+    """The user's turn; copied parameters take their values from it (`agentkit.llm.grounding`)."""
+    copy: bool = False
+    """Take required texts of tools without examples from it too."""
+    parallel: bool = False
+    """Further calls may follow the first."""
+    thought: int = 0
+    """Tokens that a thought before the first call may have, where the model thinks; 0 allows none."""
+    number: int = 0
+    """Differs between the messages of a conversation, so that the ids of their calls do."""
 
 
 class GrammarCompiler:
     """Compiles grammars for one tokenizer.
 
     Args:
-        tokenizer: A fast transformers tokenizer.
+        encoder: Of the model: its tokenizer and its tool-call format.
         vocab_size: Rows of the model's output head; may exceed the tokenizer's vocabulary.
+        eos_ids: Tokens with which the model ends what may go on.
     """
 
-    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
+    def __init__(self, encoder: ChatEncoder, vocab_size: int, eos_ids: frozenset[int] = frozenset()) -> None:
         import llguidance.hf
 
+        tokenizer = encoder.tokenizer
         whole = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
-        plain: Any = _PlainTokenizer(tokenizer, whole)
-        self._ll_tokenizer = llguidance.LLTokenizer(plain, n_vocab=vocab_size, eos_token=whole.eos_tokens)
-        self._vocab_size = vocab_size
-        self._closers = Closers.of(tokenizer, vocab_size)
+        ends = sorted({*whole.eos_tokens, *eos_ids})
+        plain: Any = _PlainTokenizer(tokenizer, whole, encoder.control)
+        self._ll_tokenizer = llguidance.LLTokenizer(plain, n_vocab=vocab_size, eos_token=ends)
+        self._encoder, self._vocab_size = encoder, vocab_size
+        self._closers = Closers.of(tokenizer, vocab_size, ends)
+        escape = encoder.segments((Markup(encoder.format.escape or ""),))
+        escape_id = next((id for id in escape if isinstance(id, int)), None)
+        self._syntax = ArgumentSyntax(escape_id)
+        self._schemas = SchemaCheck(self._ll_tokenizer)
+        self._call_closers = self._closers
+        if encoder.format.escape:
+            self._call_closers = self._closers.ending_texts(escape_id, tokenizer)
 
-    def tool_call(
-        self, tools: Sequence[ToolSpec], opening: str, closing: str, turn: str = "", copy: bool = False
-    ) -> Grammar:
-        """A grammar for exactly one call of one of ``tools``.
+    @property
+    def format(self) -> Format:
+        """The model's tool-call format."""
+        return self._encoder.format
+
+    def tool_call(self, tools: Sequence[ToolSpec], options: CallOptions | None = None) -> Grammar:
+        """A grammar for one call of one of ``tools``, or for several calls.
 
         Args:
             tools: The tools that may be called.
-            opening: What stands before the JSON object.
-            closing: What stands after it.
-            turn: The user's turn; copied parameters take their values from it (`agentkit.llm.grounding`).
-            copy: Take required texts of tools without examples from it too.
+            options: What else may be in the message.
+
+        Raises:
+            SchemaError: A schema cannot be expressed; names the tool and the path.
         """
-        for tool in tools:
-            self.check(tool.schema, f"tool {tool.name!r}")
-        lines = [f"start: {json.dumps(opening)} call {json.dumps(closing)}"]
+        options = options or CallOptions()
+        lines = self._message_rules(options)
         lines.append("call: " + " | ".join(f"call{n}" for n in range(len(tools))))
         for n, tool in enumerate(tools):
-            head = f'{{"name": {json.dumps(tool.name)}, "arguments": '
-            lines.append(f"call{n}: {json.dumps(head)} args{n} " + '"}"')
-            lines += argument_rules(f"args{n}", tool.schema, sources(tool, turn, copy=copy) if turn else {})
-        return self._grammar("\n".join(lines))
+            lines.append(f"call{n}: {self._literal(self.format.head(tool.name))} args{n}")
+            try:
+                lines += self._argument_rules(f"args{n}", tool, options)
+            except SchemaError as error:
+                owner = f"tool {tool.name!r}: "
+                raise SchemaError(owner + error.cause.removeprefix(owner), error.remedy) from error
+        return self._grammar("\n".join(lines), self._call_closers)
+
+    def check_tool(self, tool: ToolSpec) -> None:
+        """Refuse a tool that the grammar or the tool-call format cannot express.
+
+        Raises:
+            SchemaError: Names the tool, the path in its schema and the reason.
+        """
+        try:
+            self.tool_call([tool]).try_out()
+        except ModelError as error:  # it compiles, but the lexer cannot afford it
+            cause = f"tool {tool.name!r}: the schema at # is too complex: {error.cause}"
+            raise SchemaError(cause, "simplify it") from error
+
+    def _argument_rules(self, name: str, tool: ToolSpec, options: CallOptions) -> list[str]:
+        try:
+            self.check(tool.schema, f"tool {tool.name!r}")
+            found = sources(tool, options.turn, copy=options.copy) if options.turn else {}
+            rules = self.format.argument_rules(name, tool.schema, found, self._syntax)
+            if len(rules) > MAX_RULES and found:  # without copied values most formats need one rule
+                rules = self.format.argument_rules(name, tool.schema, {}, self._syntax)
+            return rules
+        except RecursionError as error:
+            cause = f"tool {tool.name!r}: the schema at # is nested too deeply"
+            raise SchemaError(cause, "simplify it") from error
+
+    def _message_rules(self, options: CallOptions) -> list[str]:
+        """Thought, calls and what stands around them; every call has an id of its own, which is forced."""
+        opening, between, closing = (
+            self._literal(parts) for parts in (self.format.opening, self.format.between, self.format.closing)
+        )
+        thinking = self._encoder.thinking if options.thought else None
+        thought = "" if thinking is None else "thought?" if thinking[0] else "thought"
+        lines = [f"start: {thought} {opening} call tail0 more0 {closing}"]
+        calls = MAX_CALLS if options.parallel else 1
+        for n in range(calls):
+            call_id = hashlib.sha256(f"{options.number}:{n}".encode()).hexdigest()[:9]
+            lines.append(f"tail{n}: {self._literal(self.format.tail(call_id)) or EMPTY}")
+            more = f" | {between} call tail{n + 1} more{n + 1}" if n + 1 < calls else ""
+            lines.append(f"more{n}: {EMPTY}{more}")
+        if thinking:
+            before, after = (self._segments_literal(segments) for segments in thinking)
+            end = json.dumps(f"\n{self.format.before_call}")
+            # Where the end is written out it must not be able to begin within the thought: the lexer never looks back.
+            words = "/(?s:.*)/" if isinstance(thinking[1][0], int) else "/[^<]*/"
+            lines.append(f"thought: {before} thought_words {after} {end}")
+            lines.append(f"thought_words[max_tokens={options.thought}]: {words}")
+        return lines
+
+    def _literal(self, parts: Sequence[str]) -> str:
+        return self._segments_literal(self._encoder.segments(parts))
+
+    @staticmethod
+    def _segments_literal(segments: Segments) -> str:
+        return " ".join(f"<[{s}]>" if isinstance(s, int) else json.dumps(s) for s in segments)
 
     def choice(self, texts: Sequence[str]) -> Grammar:
         """A grammar for exactly one of ``texts``."""
@@ -78,49 +169,20 @@ class GrammarCompiler:
         return self._grammar(f"start: %json {schema_text(schema)}")
 
     def check(self, schema: dict[str, Any], owner: str) -> None:
-        """Refuse a schema that the grammar cannot express.
+        """Refuse a schema that the grammar cannot express; see `SchemaCheck`."""
+        self._schemas.check(schema, owner)
 
-        Raises:
-            SchemaError: Names ``owner``, the path in the schema and the reason.
-        """
-        reason = self._reason(schema)
-        if reason:
-            path = self._locate(schema, schema, "#")
-            raise SchemaError(
-                f"{owner}: the schema at {path} cannot be made a grammar: {reason}", "simplify it there"
-            )
-
-    def _reason(self, schema: Any) -> str:
-        import llguidance
-
-        try:
-            text = f"start: %json {schema_text(schema)}"
-        except (TypeError, ValueError) as error:
-            return str(error)
-        message = llguidance.LLMatcher.validate_grammar(text, self._ll_tokenizer)
-        first_line = message.splitlines()[0] if message else ""
-        return re.sub(r"^at \d+\(\d+\): failed to compile JSON schema: ", "", first_line)
-
-    def _locate(self, schema: Any, root: dict[str, Any], path: str) -> str:
-        """The deepest sub-schema that fails by itself."""
-        for part, child in _children(schema):
-            shared = {key: root[key] for key in DEFINITIONS if key in root}
-            alone = {**child, **shared} if isinstance(child, dict) else child
-            if self._reason(alone):
-                return self._locate(child, root, f"{path}/{part}")
-        return path
-
-    def _grammar(self, text: str) -> Grammar:
+    def _grammar(self, text: str, closers: Closers | None = None) -> Grammar:
         import llguidance
 
         # The lexer takes neither DEL nor half a surrogate pair; the escape means the same.
         text = text.encode("utf-8", "replace").decode("utf-8").replace("\x7f", "\\u007f")
-        matcher = llguidance.LLMatcher(self._ll_tokenizer, text)
+        matcher = llguidance.LLMatcher(self._ll_tokenizer, text, log_level=0)
         if matcher.is_error():
             raise SchemaError(
                 f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it"
             )
-        return Grammar(matcher, self._vocab_size, self._closers)
+        return Grammar(matcher, self._vocab_size, closers or self._closers)
 
 
 class _PlainTokenizer:
@@ -128,10 +190,10 @@ class _PlainTokenizer:
 
     is_tokenizer_wrapper = True
 
-    def __init__(self, tokenizer: Any, whole: Any) -> None:
+    def __init__(self, tokenizer: Any, whole: Any, control: frozenset[int]) -> None:
         ids = range(whole.vocab_size)
         self.tokens = [whole.decode_bytes([token]) for token in ids]
-        self.special_token_ids = [token for token in ids if whole.is_special_token(token)]
+        self.special_token_ids = [id for id in ids if id in control or whole.is_special_token(id)]
         self.eos_token_id, self.bos_token_id = whole.eos_token, None
         self._plain = without_added_tokens(tokenizer)
 
@@ -187,6 +249,15 @@ class Grammar:
             tokens += 1 + len(trial.forced())
         return 0
 
+    def try_out(self) -> None:
+        """Walk through a short output once.
+
+        Raises:
+            ModelError: The lexer gave up on the way.
+        """
+        self.forced()
+        self._shortest()
+
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
         self._raise_on_error()
@@ -208,17 +279,6 @@ class Grammar:
             )
 
 
-def _children(schema: Any) -> list[tuple[str, Any]]:
-    if not isinstance(schema, dict):
-        return []
-    found = [(f"{key}/{name}", child) for key in (*DEFINITIONS, "properties", "patternProperties")
-             for name, child in (schema.get(key) or {}).items()]  # fmt: skip
-    found += [(f"{key}/{n}", child) for key in _BRANCHES for n, child in enumerate(schema.get(key) or [])]
-    return found + [
-        (key, schema[key]) for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)
-    ]
-
-
 def _unpack(bits: NDArray[np.int32], size: int) -> torch.Tensor:
     """Bit mask of shape (1, size / 32) to booleans of shape (size,)."""
     import torch
@@ -234,22 +294,37 @@ class Closers:
     brackets: torch.Tensor
     letter: int
     """A letter that begins no JSON literal: where it is allowed, a string is open and a bracket is only text."""
+    ends: torch.Tensor
+    """End-of-turn tokens; allowed only where the output may end."""
 
     @classmethod
-    def of(cls, tokenizer: Any, vocab_size: int) -> Closers:
+    def of(cls, tokenizer: Any, vocab_size: int, eos_ids: Sequence[int] = ()) -> Closers:
         import torch
 
-        quotes, brackets = torch.zeros(2, vocab_size, dtype=torch.bool)
+        quotes, brackets, ends = torch.zeros(3, vocab_size, dtype=torch.bool)
+        ends[list(eos_ids)] = True
         special = set(tokenizer.get_added_vocab().values())
         texts = tokenizer.batch_decode([[n] for n in range(min(vocab_size, len(tokenizer)))])
         for token, text in enumerate(texts):
             if token not in special and text and set(text) <= set('"}]'):
                 (quotes if text[0] == '"' else brackets)[token] = True
         letters = (texts.index(letter) for letter in string.ascii_uppercase if letter in texts)
-        return cls(quotes, brackets, next(letters, 0))
+        return cls(quotes, brackets, next(letters, 0), ends)
+
+    def ending_texts(self, token: int | None, tokenizer: Any) -> Closers:
+        """The same where a text ends with ``token``, or without one with what begins by ``<``."""
+        import torch
+
+        begins = [token] if token is not None else tokenizer.encode("<", add_special_tokens=False)[-1:]
+        quotes = torch.zeros_like(self.quotes)
+        quotes[begins] = True
+        return replace(self, quotes=quotes)
 
     def among(self, allowed: torch.Tensor) -> torch.Tensor:
         """The allowed tokens that close something; all allowed ones where none does."""
+        ending = allowed & self.ends
+        if bool(ending.any()):
+            return ending
         in_string = bool(allowed[self.letter])
         for wanted in (self.quotes,) if in_string else (self.brackets, self.quotes):
             closing = allowed & wanted

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentkit.engine.decode import FinishReason, Sampler, Tokens, decode, is_looping
@@ -16,11 +14,20 @@ from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
+from agentkit.llm.calls import read_message
 from agentkit.llm.detokenize import TextStream
 from agentkit.llm.encoding import ChatEncoder
-from agentkit.llm.formats import hermes
-from agentkit.llm.grammar import Grammar, GrammarCompiler
-from agentkit.llm.options import AnyMessage, AnyTool, read_messages, read_sampling, read_tools
+from agentkit.llm.formats import AUTO
+from agentkit.llm.formats.base import Markup
+from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
+from agentkit.llm.options import (
+    AnyMessage,
+    AnyTool,
+    read_messages,
+    read_response_format,
+    read_sampling,
+    read_tools,
+)
 from agentkit.llm.protocol import ModelEvent, Router
 from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
@@ -62,16 +69,25 @@ class LocalModel:
         loaded: Weights and tokenizer.
         sampling: Defaults for every call.
         router: Decides under ``tool_choice="auto"`` whether a turn needs a tool; without one the model decides
-            by writing the opening tag of a call.
+            by beginning one.
+        tool_format: Name of the tool-call format; ``auto`` chooses by chat template and vocabulary.
+
+    Raises:
+        UsageError: There is no such format.
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, sampling: SamplingSettings | None = None, router: Router | None = None
+        self,
+        loaded: LoadedModel,
+        *,
+        sampling: SamplingSettings | None = None,
+        router: Router | None = None,
+        tool_format: str = AUTO,
     ) -> None:
         self._loaded = loaded
         self._sampling = sampling or SamplingSettings()
         self._router = router
-        self._encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
+        self._encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids, tool_format)
         self._pool = LedgerPool(loaded)
         # Every forward pass runs here, one at a time, whichever thread asks: torch keeps a team of workers per
         # calling thread.
@@ -105,8 +121,13 @@ class LocalModel:
         return self._loaded.context_length
 
     def info(self) -> dict[str, Any]:
-        """Parameters, device, quantization, bytes, context length; whether the template rewrites history."""
-        return {**self._loaded.info(), "rewrites_history": self._encoder.rewrites_history}
+        """Parameters, device, quantization, bytes, context, tool format; whether the template rewrites history."""
+        own = {"tool_format": self._encoder.format.name, "rewrites_history": self._encoder.rewrites_history}
+        return {**self._loaded.info(), **own}
+
+    def call_text(self, call: ToolCall) -> str:
+        """The call in the words in which this model writes it."""
+        return "".join(self._encoder.format.calls((call,)))
 
     def render(self, messages: Sequence[AnyMessage], tools: Sequence[AnyTool] = ()) -> list[int]:
         """The exact token ids from which `chat` would start."""
@@ -122,7 +143,7 @@ class LocalModel:
         Raises:
             SchemaError: Names the tool, the path in its schema and the reason.
         """
-        self._grammars().check(spec.schema, f"tool {spec.name!r}")
+        self._grammars().check_tool(spec)
 
     def chat(self, messages: Sequence[AnyMessage], **options: Any) -> Completion:
         """`stream`, drained: the final `Completion`. Takes the same options."""
@@ -137,6 +158,7 @@ class LocalModel:
         *,
         tools: Sequence[AnyTool] = (),
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = False,
         response_format: Mapping[str, Any] | None = None,
         cancel: threading.Event | None = None,
         describe_tools: bool = True,
@@ -150,7 +172,8 @@ class LocalModel:
             messages: The conversation, system message first; OpenAI form or `Message`.
             tools: OpenAI schemas, `Tool`s, `ToolSpec`s or plain typed functions.
             tool_choice: ``auto``, ``none``, ``required`` or ``{"name": ...}``.
-            response_format: A JSON schema that the answer's text must satisfy.
+            parallel_tool_calls: One answer may make several calls; the model decides how many.
+            response_format: A JSON schema that the answer's text must satisfy, bare or in OpenAI's forms.
             cancel: Set it from any thread to stop; what was decoded is kept.
             describe_tools: Put the tools' schemas into the system message; false where the conversation
                 describes them already.
@@ -160,7 +183,7 @@ class LocalModel:
             **sampling: Fields of `SamplingSettings` for this call.
 
         Yields:
-            `TextDelta`s, or one `ToolCallProposed`; `Notice`s; the `Completion` last.
+            `TextDelta`s, `ToolCallProposed`s; `Notice`s; the `Completion` last.
 
         Raises:
             SchemaError: A schema cannot be made a grammar.
@@ -174,9 +197,13 @@ class LocalModel:
             if turn is None
             else turn
         )
-        grammar = self._grammar(choice, response_format, choices, words, copy=turn is not None)
+        schema = read_response_format(response_format)
         settings = read_sampling(self._sampling, sampling)
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
+        calls = CallOptions(
+            words, turn is not None, parallel_tool_calls, settings.max_new_tokens // 2, len(prompt)
+        )
+        grammar = self._grammar(choice, calls, schema, choices)
         if len(prompt) >= self.context_length:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
@@ -184,11 +211,11 @@ class LocalModel:
         run = self._start(prompt, settings, cancel)
         try:
             if choice:
-                yield from self._call(run, grammar, choice)
+                yield from self._call(run, grammar, choice, len(run.ledger.ids))
             elif grammar is not None:
                 yield from self._text(run, grammar)
             elif specs and tool_choice == "auto" and self._router is None:
-                yield from self._text_or_call(run, specs)
+                yield from self._text_or_call(run, specs, replace(calls, turn="", thought=0))
             else:
                 yield from self._text(run, None)
         except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
@@ -240,31 +267,22 @@ class LocalModel:
 
     def _grammars(self) -> GrammarCompiler:
         if self._compiler is None:
-            self._compiler = GrammarCompiler(self._loaded.tokenizer, self._loaded.vocab_size)
+            loaded = self._loaded
+            self._compiler = GrammarCompiler(self._encoder, loaded.vocab_size, loaded.eos_ids)
         return self._compiler
 
     def _grammar(
         self,
         choice: list[ToolSpec],
-        response_format: Mapping[str, Any] | None,
+        calls: CallOptions,
+        schema: dict[str, Any] | None,
         choices: Sequence[str],
-        turn: str,
-        *,
-        copy: bool,
     ) -> Grammar | None:
         if choice:
-            return self._grammars().tool_call(choice, hermes.OPEN, hermes.CLOSE, turn, copy)
+            return self._grammars().tool_call(choice, calls)
         if choices:
             return self._grammars().choice(choices)
-        if response_format is None:
-            return None
-        if response_format.get("type") == "text":
-            return None
-        if response_format.get("type") == "json_object":
-            response_format = {"type": "object"}
-        wrapper = response_format.get("json_schema")
-        schema = wrapper.get("schema", wrapper) if isinstance(wrapper, Mapping) else response_format
-        return self._grammars().json_value(dict(schema))
+        return None if schema is None else self._grammars().json_value(schema)
 
     def _start(self, prompt: list[int], sampling: SamplingSettings, cancel: threading.Event | None) -> _Run:
         started = time.perf_counter()
@@ -297,13 +315,21 @@ class LocalModel:
         text = TextStream(self.tokenizer, run.sampling.stop)
         start = len(run.ledger.ids)
         yield from self._pump(run, text, grammar)
-        self._encoder.remember(text.text, self._spoken(run, start))
-        yield from self._done(run, text.text)
+        yield from self._said(run, text.text, start)
 
-    def _pump(self, run: _Run, text: TextStream, grammar: Grammar | None) -> Iterator[TextDelta | Notice]:
+    def _said(self, run: _Run, text: str, start: int) -> Iterator[ModelEvent]:
+        self._encoder.remember((text,), self._spoken(run, start))
+        yield from self._done(run, text)
+
+    def _pump(
+        self, run: _Run, text: TextStream, grammar: Grammar | None, triggers: Container[int] = ()
+    ) -> Iterator[TextDelta | Notice]:
         written: list[int] = []
         for ids in self._decode(run, grammar):
-            delta = text.push(ids)
+            at = next((n for n, id in enumerate(ids) if id in triggers), None)
+            delta = text.push(ids[:at])
+            if at is not None and not text.stopped:
+                delta += text.trigger()
             if delta:
                 yield TextDelta(delta)
             written += ids
@@ -318,42 +344,74 @@ class LocalModel:
         if delta:
             yield TextDelta(delta)
 
-    def _text_or_call(self, run: _Run, specs: list[ToolSpec]) -> Iterator[ModelEvent]:
-        """Free text in which the model may open a call; from the opening tag on the grammar rules."""
-        tag = hermes.OPEN.strip()
-        text = TextStream(self.tokenizer, (tag, *run.sampling.stop))
+    def _text_or_call(self, run: _Run, specs: list[ToolSpec], options: CallOptions) -> Iterator[ModelEvent]:
+        """Free text in which the model may begin a call; from there on the grammar rules."""
+        form = self._encoder.format
+        begins = [(trigger, self._encoder.segments((Markup(trigger),))) for trigger in form.triggers]
+        tokens = {segments[0] for _, segments in begins if isinstance(segments[0], int)}
+        text = TextStream(
+            self.tokenizer,
+            run.sampling.stop,
+            triggers=[trigger for trigger, segments in begins if isinstance(segments[0], str)],
+            openings=form.openings,
+            before_trigger=form.before_call,
+        )
         start = len(run.ledger.ids)
-        yield from self._pump(run, text, None)
-        written = self.tokenizer.decode(run.ledger.ids[start:], skip_special_tokens=False)
-        if text.stopped and tag in written[len(text.text) :]:
-            # The tag's tokens may have run on into the call: begin it again under the grammar.
-            run.ledger.align([*run.ledger.ids[:start], *self._encoder.plain(text.text)])
-            grammar = self._grammars().tool_call(specs, hermes.OPEN, hermes.CLOSE)
-            yield from self._call(run, grammar, specs, text.text)
+        yield from self._pump(run, text, None, tokens)
+        if not text.triggered:
+            yield from self._said(run, text.text, start)
             return
-        self._encoder.remember(text.text, self._spoken(run, start))
-        yield from self._done(run, text.text)
+        # The trigger's tokens may have run on into the call: begin it again under the grammar.
+        said = self._as_written(run.ledger.ids[start:], text.text, form.before_call if text.text else "")
+        run.ledger.align([*run.ledger.ids[:start], *said])
+        grammar = self._grammars().tool_call(specs, options)
+        yield from self._call(run, grammar, specs, start, text.text)
+
+    def _as_written(self, ids: list[int], said: str, end: str) -> list[int]:
+        """Ids for ``said`` and ``end``: the model's own, as far as they say just that."""
+        for whole, rest in ((said + end, ""), (said, end)):
+            for count in range(len(ids), -1, -1):
+                text = self.tokenizer.decode(ids[:count], skip_special_tokens=False)
+                if text == whole:
+                    return [*ids[:count], *self._encoder.plain(rest)]
+                if len(text) < len(whole):
+                    break
+        return list(self._encoder.plain(said + end))
 
     def _call(
-        self, run: _Run, grammar: Grammar | None, choice: list[ToolSpec], said: str = ""
+        self, run: _Run, grammar: Grammar | None, choice: list[ToolSpec], start: int, said: str = ""
     ) -> Iterator[ModelEvent]:
-        start = len(run.ledger.ids)
+        """Calls under the grammar, after what was ``said`` since ``start``."""
+        begin = len(run.ledger.ids)
         for _ in self._decode(run, grammar):
             pass
-        if run.finish != "grammar":
-            if run.finish == "length":
-                cause = f"the call did not fit into {run.completion_tokens} tokens and was dropped"
-                yield Notice("call_cut", f"{cause}; raise max_new_tokens")
+        if run.finish == "cancelled":
             yield from self._done(run, said)
             return
-        ids = run.ledger.ids[start:]
-        written = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        call = _parse_call(written, choice)
-        if not said:
-            self._encoder.remember(hermes.call(call), ids)
+        form, thinks = self._encoder.format, not said and self._encoder.thinking is not None
+        written = self.tokenizer.decode(
+            self._spoken(run, begin), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        found = read_message(written, choice, form, thinks=thinks)
+        cut = run.finish == "length"
+        if cut:
+            kept = f"; the {len(found.calls)} before it stand" if found.calls else ""
+            cause = f"the call did not fit into {run.completion_tokens} tokens and was dropped{kept}"
+            yield Notice("call_cut", f"{cause}; raise max_new_tokens")
+        if not found.calls:
+            yield from self._done(run, said)
+            return
+        for call in found.repeated:
+            yield Notice("repeated_call", f"{call.name} was called twice with the same arguments in one turn")
+        if found.said:
+            yield TextDelta(found.said)
+        said = said or found.said
+        if not cut:
+            parts = self._encoder.said_and_called(said, found.calls)
+            self._encoder.remember(parts, self._spoken(run, start))
         yield from self._relieved(run)
-        yield ToolCallProposed(call)
-        yield Completion(said, (call,), run.usage(), "tool_calls")
+        yield from map(ToolCallProposed, found.calls)
+        yield Completion(said, found.calls, run.usage(), "length" if cut else "tool_calls")
 
     def _spoken(self, run: _Run, start: int) -> list[int]:
         ids = run.ledger.ids[start:]
@@ -371,17 +429,3 @@ class LocalModel:
         if run.ledger.relieved > run.relieved_before:
             cause = "memory ran out: the caches of other conversations were dropped and the step was repeated"
             yield Notice("memory", cause)
-
-
-def _parse_call(written: str, choice: list[ToolSpec]) -> ToolCall:
-    """Read a call the grammar let through and validate it once more, by an independent validator."""
-    import jsonschema
-
-    body = json.loads(written[len(hermes.OPEN) : -len(hermes.CLOSE)])
-    spec = next(spec for spec in choice if spec.name == body["name"])
-    try:
-        jsonschema.Draft202012Validator(spec.schema).validate(body["arguments"])
-    except jsonschema.ValidationError as error:
-        cause = f"the call of {spec.name} passed the grammar but not its schema: {error.message}"
-        raise ModelError(cause, "report this schema") from error
-    return ToolCall(f"call_{uuid.uuid4().hex[:12]}", spec.name, body["arguments"])

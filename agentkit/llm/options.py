@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentkit.errors import UsageError
+from agentkit.errors import SchemaError, UsageError
 from agentkit.messages import Message, ToolSpec
 from agentkit.settings import SamplingSettings
 
@@ -26,6 +26,12 @@ def read_tools(tools: Sequence[AnyTool]) -> list[ToolSpec]:
     """Tools in any form a caller may hold; names are unique."""
     specs = [_spec(tool) for tool in tools]
     names = [spec.name for spec in specs]
+    for spec in specs:
+        try:
+            _ = spec.schema
+        except RecursionError as error:
+            cause = f"tool {spec.name!r}: the schema at # is nested too deeply"
+            raise SchemaError(cause, "simplify it") from error
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"two tools are called {twice!r}", "rename one")
@@ -43,6 +49,37 @@ def read_sampling(defaults: SamplingSettings, overrides: Mapping[str, Any]) -> S
         first = error.errors()[0]
         known = ", ".join(SamplingSettings.model_fields)
         raise UsageError(f"sampling option {first['loc'][0]}: {first['msg']}", f"options: {known}") from error
+
+
+def read_response_format(value: Any) -> dict[str, Any] | None:
+    """The JSON schema that an answer must satisfy, from OpenAI's forms or a bare schema; None for free text.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    remedy = "use {'type': 'text'}, {'type': 'json_object'}, a json_schema wrapper or a JSON schema"
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise UsageError(f"response_format must be an object, not {type(value).__name__}", remedy)
+    kind = value.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema" and "json_schema" not in value:
+        if not value:
+            raise UsageError("response_format is empty", remedy)
+        return dict(value)
+    wrapper = value.get("json_schema")
+    schema = (
+        wrapper.get("schema", None if "name" in wrapper else wrapper)
+        if isinstance(wrapper, Mapping)
+        else None
+    )
+    if not isinstance(schema, Mapping):
+        raise UsageError("response_format has no schema in its json_schema", remedy)
+    return dict(schema)
 
 
 def _spec(tool: AnyTool) -> ToolSpec:

@@ -26,6 +26,7 @@ class ChatModel(Protocol):
         *,
         tools: Sequence[ToolSpec] = (),
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = False,
         describe_tools: bool = True,
         turn: str | None = None,
         choices: Sequence[str] = (),
@@ -38,6 +39,7 @@ class ChatModel(Protocol):
             messages: The conversation.
             tools: What may be called.
             tool_choice: Whether something must be called.
+            parallel_tool_calls: One answer may make several calls.
             describe_tools: Tell the model about the tools; false where the conversation does so already.
             turn: The user's own words, from which arguments may be copied.
             choices: Texts of which the answer must be one.

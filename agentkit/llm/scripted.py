@@ -12,8 +12,8 @@ from agentkit.llm.options import AnyMessage, AnyTool, read_messages
 from agentkit.llm.protocol import ModelEvent
 from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
 
-Step = str | ToolCall | AgentkitError
-"""Words to say, a call to make, or an error to fail with."""
+Step = str | ToolCall | tuple[ToolCall, ...] | AgentkitError
+"""Words to say, a call or calls to make, or an error to fail with."""
 
 
 class ScriptedModel:
@@ -40,6 +40,7 @@ class ScriptedModel:
         *,
         tools: Sequence[AnyTool] = (),
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = False,
         describe_tools: bool = True,
         turn: str | None = None,
         choices: Sequence[str] = (),
@@ -53,9 +54,10 @@ class ScriptedModel:
         step = self._steps.pop(0)
         if isinstance(step, AgentkitError):
             raise step
-        if isinstance(step, ToolCall):
-            yield ToolCallProposed(step)
-            yield Completion("", (step,), Usage(completion_tokens=1, forward_passes=1), "tool_calls")
+        if isinstance(step, ToolCall | tuple):
+            calls = (step,) if isinstance(step, ToolCall) else step
+            yield from map(ToolCallProposed, calls)
+            yield Completion("", calls, Usage(completion_tokens=1, forward_passes=1), "tool_calls")
             return
         said = ""
         for word in step.splitlines(keepends=True) if "\n" in step else _words(step):

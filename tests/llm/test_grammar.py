@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Any
 
 import jsonschema
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from agentkit.errors import SchemaError
-from agentkit.llm.formats import hermes
-from agentkit.llm.grammar import Grammar, GrammarCompiler
-from agentkit.llm.local import LocalModel, _parse_call
+from agentkit.llm.calls import read_message
+from agentkit.llm.formats import GENERIC
+from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
+from agentkit.llm.local import LocalModel
 from agentkit.messages import ToolExample, ToolSpec
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
@@ -87,7 +89,8 @@ def walk(grammar: Grammar, seed: int, budget: int) -> list[int] | None:
 def read(smollm: LocalModel, ids: list[int], spec: ToolSpec) -> dict[str, Any]:
     """The arguments; raises if the call does not parse or validate."""
     text = smollm.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    arguments = _parse_call(text, [spec]).arguments
+    (call,) = read_message(text, [spec], GENERIC).calls
+    arguments = call.arguments
     checker = jsonschema.FormatChecker()
     jsonschema.Draft202012Validator(spec.schema, format_checker=checker).validate(arguments)
     return arguments
@@ -99,7 +102,7 @@ def test_random_calls_are_valid_and_end_in_time(
 ) -> None:
     spec = ToolSpec("find", "Find.", SCHEMAS[name])
     for seed in range(6):
-        ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE), seed, 400)
+        ids = walk(compiler.tool_call([spec]), seed, 400)
         assert ids is not None, f"seed {seed} ran out of its budget"
         arguments = read(smollm, ids, spec)
         declared = set(spec.schema.get("properties", {}))
@@ -112,7 +115,7 @@ def test_many_required_parameters_leave_room_for_their_keys(
     """The first string may ramble; what it leaves must be enough for 25 more keys."""
     spec = ToolSpec("find", "Find.", SCHEMAS["many"])
     for seed in range(3):
-        ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE), seed, 512)
+        ids = walk(compiler.tool_call([spec]), seed, 512)
         assert ids is not None
         assert len(read(smollm, ids, spec)) == 25
 
@@ -121,9 +124,9 @@ def test_a_call_names_one_of_the_tools(smollm: LocalModel, compiler: GrammarComp
     specs = [ToolSpec(name, "", SCHEMAS["bounds"]) for name in ("alpha", "beta", "a.b/c:d")]
     names = set()
     for seed in range(30):
-        ids = walk(compiler.tool_call(specs, hermes.OPEN, hermes.CLOSE), seed, 200)
+        ids = walk(compiler.tool_call(specs), seed, 200)
         assert ids is not None
-        names.add(_parse_call(smollm.tokenizer.decode(ids), specs).name)
+        names.add(read_message(smollm.tokenizer.decode(ids), specs, GENERIC).calls[0].name)
     assert names == {"alpha", "beta", "a.b/c:d"}
 
 
@@ -162,7 +165,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "deep": ({"type": "array", "items": an_object(z={"not": {}})}, "#/properties/q/items/properties/z"),
     "branch": ({"anyOf": [STRING, {"type": "tuple"}]}, "#/properties/q/anyOf/1"),
     "reference": ({"$ref": "#/$defs/none"}, "#/properties/q"),
-    "unsatisfiable": ({"type": "integer", "minimum": 5, "maximum": 3}, "#"),
+    "unsatisfiable": ({"type": "integer", "minimum": 5, "maximum": 3}, "#/properties/q"),
 }
 
 
@@ -170,9 +173,102 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_no_grammar_expresses_is_refused(compiler: GrammarCompiler, name: str) -> None:
     schema, path = REFUSED[name]
     with pytest.raises(SchemaError, match="cannot be made a grammar") as caught:
-        compiler.tool_call([ToolSpec("f", "", an_object(q=schema))], hermes.OPEN, hermes.CLOSE)
+        compiler.tool_call([ToolSpec("f", "", an_object(q=schema))])
     assert f"tool 'f': the schema at {path}" in str(caught.value)
     assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def big(kind: str) -> dict[str, Any]:
+    """Schemas of some megabyte, or otherwise without measure."""
+    texts = [f"value number {n}" for n in range(10_000)]
+    numbered = {f"parameter_{n}": {"type": "string", "description": "x" * 40} for n in range(10_000)}
+    ref_a = {"$ref": "#/$defs/a"}
+    nested: dict[str, Any] = STRING
+    for _ in range(500):
+        nested = an_object(a=nested)
+    everything: list[Any] = [
+        {"type": kind} for kind in ("string", "number", "boolean", "null", "array", "object")
+    ]
+    return {
+        "properties": an_object([], **numbered),
+        "description": an_object(a={"type": "string", "description": "x" * 1_000_000}),
+        "enum": an_object(q={"enum": texts}),
+        "numbers": an_object(q={"enum": list(range(10_000))}),
+        "anything": an_object(a={"anyOf": everything}, b={"anyOf": [{"anyOf": everything}, {}]}),
+        "empty objects": an_object(a={"type": "object", "properties": {}}, b={}),
+        "a bad property": an_object([], **numbered, bad={"type": "dict"}),
+        "enum of 100,000": an_object(q={"enum": [f"{text} {n}" for text in texts for n in range(10)]}),
+        "one long value": an_object(q={"enum": ["y" * 1_000_000]}),
+        "nested": nested,
+        "itself": {**an_object(), "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        "circle": an_object(a=ref_a) | {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": ref_a}},
+        "endless list": an_object(a=ref_a) | {"$defs": {"a": {"type": "array", "minItems": 1, "items": ref_a}}},
+    }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["description", "enum", "numbers", "anything", "empty objects"])
+def test_large_schemas(smollm: LocalModel, compiler: GrammarCompiler, kind: str) -> None:
+    spec = ToolSpec("f", "", big(kind))
+    started = time.perf_counter()
+    compiler.check_tool(spec)
+    ids = walk(compiler.tool_call([spec], CallOptions("Where is 7?", copy=True)), 0, 60_000)
+    assert ids is not None
+    read(smollm, ids, spec)
+    assert time.perf_counter() - started < 30
+
+
+TOO_MUCH = {
+    "properties": r"# is too complex: .*max is 2000",
+    "a bad property": r"#/properties/bad cannot be made a grammar: Invalid type: dict",
+    "enum of 100,000": r"#/properties/q cannot be made a grammar: .*too big",
+    "one long value": r"# is too complex",
+    "nested": r"# is nested too deeply",
+    "itself": r"#/properties/a cannot be made a grammar: it refers to itself without an end",
+    "circle": r"#/properties/a cannot be made a grammar: it refers to itself without an end",
+    "endless list": r"#/properties/a cannot be made a grammar: it refers to itself without an end",
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MUCH)
+def test_what_is_too_much_is_refused_in_time(
+    smollm: LocalModel, compiler: GrammarCompiler, kind: str
+) -> None:
+    spec = ToolSpec("f", "", big(kind))
+    started = time.perf_counter()
+    with pytest.raises(SchemaError, match=f"tool 'f': the schema at {TOO_MUCH[kind]}") as caught:
+        compiler.check_tool(spec)
+    assert "\n" not in str(caught.value)
+    assert time.perf_counter() - started < 20
+    if kind == "nested":
+        with pytest.raises(SchemaError, match="nested too deeply"):
+            smollm.chat([{"role": "user", "content": "x"}], tools=[spec])
+
+
+MALFORMED: dict[str, tuple[Any, str]] = {
+    "type": ({"type": 5}, "type must be a string"),
+    "properties": ({"type": "object", "properties": ["a"]}, "properties must be an object"),
+    "required": ({"type": "object", "properties": {}, "required": "a"}, "Expected array"),
+    "enum": ({"enum": "abc"}, "enum must be an array"),
+    "no values": ({"enum": []}, "empty"),
+    "a text": ("string", "must be an object"),
+    "false": (False, "false"),
+    "remote": ({"$ref": "https://example.org/schema.json"}, "not present"),
+    "file": ({"$ref": "other.json#/x"}, "not present"),
+    "not a number": ({"type": "number", "minimum": float("nan")}, "float"),
+    "length": ({"type": "string", "minLength": "3"}, "minLength"),
+    "no lengths": ({"type": "string", "minLength": 5, "maxLength": 3}, "Unsatisfiable"),
+    "no type": ({"type": "string", "enum": [1, 2]}, "Unsatisfiable"),
+    "pattern": ({"type": "string", "pattern": "[unclosed"}, "unclosed character class"),
+    "a set": ({"enum": {1, 2}}, "not JSON serializable"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_schemas_are_refused_in_one_line(compiler: GrammarCompiler, name: str) -> None:
+    schema, reason = MALFORMED[name]
+    with pytest.raises(SchemaError, match=rf"tool 'f': the schema at #/properties/q\b.*{reason}") as caught:
+        compiler.check_tool(ToolSpec("f", "", an_object(q=schema)))
     assert "\n" not in str(caught.value)
 
 
@@ -217,7 +313,7 @@ def test_a_copied_value_never_violates_the_schema(
     spec = ToolSpec("find", "Find.", GROUNDED[name], EXAMPLES)
     for turn in TURNS:
         for seed in range(2):
-            ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE, turn), seed, 400)
+            ids = walk(compiler.tool_call([spec], CallOptions(turn)), seed, 400)
             assert ids is not None
             json.dumps(read(smollm, ids, spec))
 
@@ -228,7 +324,7 @@ def test_a_copied_value_never_violates_the_schema(
 )
 def test_a_turn_of_100_kilobytes(smollm: LocalModel, compiler: GrammarCompiler, piece: str) -> None:
     spec = ToolSpec("find", "Find.", GROUNDED["plain"], EXAMPLES)
-    ids = walk(compiler.tool_call([spec], hermes.OPEN, hermes.CLOSE, piece), 0, 400)
+    ids = walk(compiler.tool_call([spec], CallOptions(piece)), 0, 400)
     assert ids is not None
     text = read(smollm, ids, spec)["text"]
     assert text in piece or " " not in piece.strip()  # a word of 100 kB is not copied

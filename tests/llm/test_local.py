@@ -14,7 +14,6 @@ from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.encoding import ChatEncoder
-from agentkit.llm.formats import hermes
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import ModelEvent, Route
 from agentkit.messages import Completion, Message, ToolSpec
@@ -149,6 +148,59 @@ def test_response_formats_of_openai(smollm: LocalModel) -> None:
         smollm.chat(ASK, response_format={"type": "shoe"})
 
 
+CONTACT = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 30},
+        "email": {"type": "string", "format": "email", "maxLength": 30},
+        "age": {"type": ["integer", "null"], "minimum": 0, "maximum": 150},
+    },
+    "required": ["name", "email"],
+    "additionalProperties": False,
+}
+ANSWERS: dict[str, dict[str, Any]] = {
+    "contact": CONTACT,
+    "list": {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 2, "maxItems": 4},
+    "nested": {
+        "type": "object",
+        "properties": {"people": {"type": "array", "items": {"$ref": "#/$defs/person"}, "maxItems": 2}},
+        "required": ["people"],
+        "$defs": {"person": CONTACT},
+    },
+    "sentiment": {"enum": ["positive", "negative", "neutral"]},
+    "number": {"type": "integer", "minimum": 1, "maximum": 5},
+    "either": {"anyOf": [{"type": "boolean"}, CONTACT]},
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_of_real_schemas_and_the_history_goes_on(smollm: LocalModel, name: str) -> None:
+    schema, model = ANSWERS[name], fresh(smollm)
+    wrapper = {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
+    messages = [Message("user", "Tell me about Ann, 31, ann@example.org, who is happy.")]
+    for n, form in enumerate((schema, wrapper)):
+        completion = model.chat(messages, response_format=form, max_new_tokens=200)
+        jsonschema.validate(json.loads(completion.text), schema)
+        assert (completion.finish_reason, completion.tool_calls) == ("stop", ())
+        written = list(model._pool._ledgers[-1].ids)
+        written = written[:-1] if written[-1] in model._loaded.eos_ids else written
+        messages += [Message("assistant", completion.text), Message("user", f"And again, number {n}.")]
+        assert model.render(messages)[: len(written)] == written
+    assert model.chat(messages, max_new_tokens=3).usage.cached_tokens > 30
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["json", 3, ["type"], {}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"name": "x"}},
+     {"json_schema": "x"}, {"type": "json_schema", "json_schema": {"schema": "x"}},
+     {"type": "object", "properties": {"q": {"type": "shoe"}}}],
+)  # fmt: skip
+def test_a_wrong_response_format_is_a_usage_error(smollm: LocalModel, form: Any) -> None:
+    with pytest.raises(UsageError, match="response_format") as caught:
+        smollm.chat(ASK, response_format=form)
+    assert "\n" not in str(caught.value)
+
+
 def test_choices(smollm: LocalModel) -> None:
     assert smollm.chat(ASK, choices=["It is sunny.", "It rains."]).text in ("It is sunny.", "It rains.")
     long = "A sentence with <|im_end|> in it, and\n\na blank line. " * 20
@@ -273,7 +325,7 @@ def test_render_is_what_a_turn_starts_from(smollm: LocalModel) -> None:
     assert smollm.chat(ASK, tools=[WEATHER], tool_choice="none", max_new_tokens=1).usage.prompt_tokens == len(
         ids
     )
-    assert hermes.OPEN in smollm.tokenizer.decode(ids)
+    assert "<tool_call>\n" in smollm.tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize(

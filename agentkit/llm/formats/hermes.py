@@ -1,47 +1,54 @@
-"""Hermes tool calls: JSON between ``<tool_call>`` tags. Plain text, so it suits any chat template.
+"""Hermes and Qwen: JSON between ``<tool_call>`` tags, which are tokens of their own in newer vocabularies.
 
-Source: the NousResearch Hermes function-calling format, which Qwen's templates use too.
+Source: the NousResearch Hermes function-calling format, which the templates of Qwen 2.5 and 3 use too.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from agentkit.messages import ToolCall, ToolSpec
+from agentkit.llm.formats.base import Format, Markup, Parts, example_calls, name_and_arguments, schema_lines
+from agentkit.messages import Message, ToolSpec
 
-OPEN = "<tool_call>\n"
-CLOSE = "\n</tool_call>"
-
-
-def system(prompt: str, tools: Sequence[ToolSpec]) -> str:
-    """The system message: the prompt, then the tools' signatures and one example call each."""
-    if not tools:
-        return prompt
-    lines = [prompt, "", "You may call one of these functions:", "<tools>"] if prompt else ["<tools>"]
-    lines += [json.dumps(tool.to_openai(), ensure_ascii=False) for tool in tools]
-    lines += [
-        "</tools>",
-        "To call a function, return a JSON object with its name and arguments within tool_call tags:",
-        f'{OPEN}{{"name": <function-name>, "arguments": <args-json-object>}}{CLOSE}',
-    ]
-    examples = [(tool.name, example) for tool in tools for example in tool.examples[:2]]
-    if examples:
-        lines.append("Examples:")
-    for name, example in examples:
-        lines.append(f"{example.text}\n{OPEN}{_body(name, example.arguments)}{CLOSE}")
-    return "\n".join(lines).strip()
+_OPEN, _CLOSE = Markup("<tool_call>"), Markup("</tool_call>")
+_OTHER_WITHIN = ("<function=", "<arg_key>")
+"""Families that write something else than JSON between the same tags."""
 
 
-def call(tool_call: ToolCall) -> str:
-    """A call as the model writes it."""
-    return f"{OPEN}{_body(tool_call.name, tool_call.arguments)}{CLOSE}"
+class Hermes(Format):
+    name = "hermes"
+    triggers = (_OPEN,)
+    between = ("\n",)
+    between_results = "\n"
+
+    def fits(self, template: str, tokens: Collection[str]) -> bool:
+        if any(mark in template for mark in _OTHER_WITHIN):
+            return False
+        return _OPEN in template or (_OPEN in tokens and "tools" not in template)
+
+    def system(self, prompt: str, tools: Sequence[ToolSpec]) -> Parts:
+        if not tools:
+            return (prompt,)
+        intro = (
+            "# Tools\n\nYou may call functions to help the user. Their signatures stand within tools tags:\n"
+        )
+        parts: Parts = (f"{prompt}\n\n{intro}" if prompt else intro, Markup("<tools>"))
+        parts += (f"\n{schema_lines(tools)}\n", Markup("</tools>"))
+        parts += (
+            "\n\nTo call a function, return a JSON object with its name and arguments within tool_call tags:\n",
+        )
+        parts += (_OPEN, '\n{"name": <function-name>, "arguments": <args-json-object>}\n', _CLOSE)
+        examples = example_calls(self, tools)
+        return parts + (("\nExamples:", *sum(examples, ())) if examples else ())
+
+    def head(self, name: str) -> Parts:
+        return (_OPEN, f"\n{name_and_arguments(name)}")
+
+    def tail(self, call_id: str) -> Parts:
+        return ("}\n", _CLOSE)
+
+    def result(self, message: Message) -> Parts:
+        return (Markup("<tool_response>"), f"\n{message.content}\n", Markup("</tool_response>"))
 
 
-def result(content: str) -> str:
-    """A tool's result as the model reads it."""
-    return f"<tool_response>\n{content}\n</tool_response>"
-
-
-def _body(name: str, arguments: dict[str, object]) -> str:
-    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+FORMAT = Hermes()

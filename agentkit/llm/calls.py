@@ -1,0 +1,67 @@
+"""What a model wrote under the grammar of a call, read as calls and validated by an independent validator."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentkit.errors import ModelError
+from agentkit.llm.formats.base import Format
+from agentkit.messages import ToolCall, ToolSpec
+
+_THINK_END = "</think>"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A message that makes calls."""
+
+    said: str
+    """The thought before the first call."""
+    calls: tuple[ToolCall, ...]
+    repeated: tuple[ToolCall, ...]
+    """Calls left out because one before says the same."""
+
+
+def read_message(text: str, tools: Sequence[ToolSpec], format: Format, *, thinks: bool = False) -> Written:
+    """The whole calls of a message; what follows the last of them, because the budget ended, is left out.
+
+    Args:
+        text: What the model wrote.
+        tools: Those that could be called.
+        format: The model's tool-call format.
+        thinks: A thought may stand before the calls.
+
+    Raises:
+        ModelError: A call passed the grammar, but not its schema.
+    """
+    said, end, rest = text.partition(_THINK_END) if thinks else ("", "", text)
+    if thinks and not end:
+        said, rest = "", text
+    elif thinks:
+        said += f"{end}\n"
+        rest = rest.removeprefix(f"\n{format.before_call}")
+    specs = {tool.name: tool for tool in tools}
+    calls: dict[str, ToolCall] = {}
+    repeated = []
+    for name, arguments, call_id in format.read_calls(rest, list(specs)):
+        _validate(specs[name], arguments)
+        call = ToolCall(call_id or f"call_{uuid.uuid4().hex[:12]}", name, arguments)
+        key = json.dumps([name, arguments], sort_keys=True)
+        if key in calls:
+            repeated.append(call)
+        else:
+            calls[key] = call
+    return Written(said, tuple(calls.values()), tuple(repeated))
+
+
+def _validate(spec: ToolSpec, arguments: dict[str, object]) -> None:
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator(spec.schema).validate(arguments)
+    except jsonschema.ValidationError as error:
+        cause = f"the call of {spec.name} passed the grammar but not its schema: {error.message}"
+        raise ModelError(cause, "report this schema") from error
