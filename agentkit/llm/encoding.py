@@ -225,6 +225,10 @@ class ChatEncoder:
         letters = (self._plain.encode(letter, add_special_tokens=False).ids for letter in text)
         return tuple(id for letter in letters for id in letter)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens included."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
     def remember(self, parts: Sequence[str], ids: Sequence[int]) -> None:
         """Keep the very ids with which the model wrote a turn.
 
@@ -232,7 +236,7 @@ class ChatEncoder:
         anew would part from its own cache. Ids that say anything else than ``parts`` (a stop string that was cut
         off, a control token that is neither markup nor around a thought) are not kept.
         """
-        said = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        said = self.decode(ids)
         key = self.segments(parts)
         thought = {self._added.get(_THINK), self._added.get(_THINK_END)}
         control = [id for id in ids if id in self.control and id not in thought]

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.errors import ModelError, SchemaError
-from agentkit.llm.arguments import schema_text
+from agentkit.llm.arguments import is_plain_object, schema_text
 from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
+from agentkit.llm.evidence import evidence
 from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
 from agentkit.llm.grounding import sources
+from agentkit.llm.guide import Guided
 from agentkit.llm.schemas import SchemaCheck
 from agentkit.messages import ToolSpec
 
@@ -39,8 +41,8 @@ class CallOptions:
 
     turn: str = ""
     """The user's turn; copied parameters take their values from it (`agentkit.llm.grounding`)."""
-    copy: bool = False
-    """Take required texts of tools without examples from it too."""
+    evidence: bool = True
+    """Weigh the arguments of tools without examples by what the turn says (`agentkit.llm.evidence`)."""
     parallel: bool = False
     """Further calls may follow the first."""
     thought: int = 0
@@ -81,7 +83,7 @@ class GrammarCompiler:
         """The model's tool-call format."""
         return self._encoder.format
 
-    def tool_call(self, tools: Sequence[ToolSpec], options: CallOptions | None = None) -> Grammar:
+    def tool_call(self, tools: Sequence[ToolSpec], options: CallOptions | None = None) -> Grammar | Guided:
         """A grammar for one call of one of ``tools``, or for several calls.
 
         Args:
@@ -101,7 +103,19 @@ class GrammarCompiler:
             except SchemaError as error:
                 owner = f"tool {tool.name!r}: "
                 raise SchemaError(owner + error.cause.removeprefix(owner), error.remedy) from error
-        return self._grammar("\n".join(lines), self._call_closers)
+        return self._guided(self._grammar("\n".join(lines), self._call_closers), tools, options)
+
+    def _guided(self, grammar: Grammar, tools: Sequence[ToolSpec], options: CallOptions) -> Grammar | Guided:
+        """Weighed by what the turn says, where the arguments are JSON and no examples say what they are made of."""
+        own = [tool for tool in tools if not tool.examples and is_plain_object(tool.schema)]
+        if not own or not options.turn or not options.evidence or self.format.escape is not None:
+            return grammar
+        known = {
+            "".join((*self.format.head(tool.name), "{")): evidence(tool.schema, options.turn) for tool in own
+        }
+        tail = self._encoder.segments(self.format.tail("0" * 9))
+        closing = tail[0] if tail and isinstance(tail[0], str) else ""
+        return Guided(grammar, known, closing, self._encoder.plain, self._encoder.decode)
 
     def check_tool(self, tool: ToolSpec) -> None:
         """Refuse a tool that the grammar or the tool-call format cannot express.
@@ -110,7 +124,9 @@ class GrammarCompiler:
             SchemaError: Names the tool, the path in its schema and the reason.
         """
         try:
-            self.tool_call([tool]).try_out()
+            grammar = self.tool_call([tool])
+            assert isinstance(grammar, Grammar)
+            grammar.try_out()
         except ModelError as error:  # it compiles, but the lexer cannot afford it
             cause = f"tool {tool.name!r}: the schema at # is too complex: {error.cause}"
             raise SchemaError(cause, "simplify it") from error
@@ -118,7 +134,7 @@ class GrammarCompiler:
     def _argument_rules(self, name: str, tool: ToolSpec, options: CallOptions) -> list[str]:
         try:
             self.check(tool.schema, f"tool {tool.name!r}")
-            found = sources(tool, options.turn, copy=options.copy) if options.turn else {}
+            found = sources(tool, options.turn) if options.turn else {}
             rules = self.format.argument_rules(name, tool.schema, found, self._syntax)
             if len(rules) > MAX_RULES and found:  # without copied values most formats need one rule
                 rules = self.format.argument_rules(name, tool.schema, {}, self._syntax)

@@ -63,14 +63,10 @@ class Source:
     """``pieces`` make the items of a list."""
 
 
-def sources(tool: ToolSpec, turn: str, *, copy: bool = False) -> dict[str, Source]:
+def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
     """What ``turn`` offers the parameters of ``tool``; a parameter that is not a key is free.
 
-    Args:
-        tool: The tool.
-        turn: The user's words.
-        copy: Take required texts of a tool without any examples for copied ones: in a conversation they nearly
-            always are, and a small model left alone with a free string rambles.
+    Without examples only ``x-synonyms`` are known for certain; see `agentkit.llm.evidence` for the rest.
     """
     required = set(tool.parameters.get("required", ()))
     kinds = copied_parameters(tool)
@@ -86,16 +82,8 @@ def sources(tool: ToolSpec, turn: str, *, copy: bool = False) -> dict[str, Sourc
             source = _copied(kinds[name], tool, name, turn, material, request)
             if kinds[name] == "list" and name not in required and source is not None and not source.wanted:
                 source = Source()  # nothing is listed: a small model would make a list of any words
-        elif name not in required and _types(schema) & {"integer", "number"}:
+        elif tool.examples and name not in required and _types(schema) & {"integer", "number"}:
             source = _number(name, request, whole="integer" in _types(schema))
-        elif (
-            copy
-            and not tool.examples
-            and name in required
-            and _types(schema) == {"string"}
-            and _is_plain(schema)
-        ):
-            source = Source((), _pieces(turn))
         if source is not None:
             source = _valid(source, schema, tool.parameters)
         if source is None or (name in required and not (source.values or source.pieces)):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentkit.engine.decode import FinishReason, Sampler, Tokens, decode, is_looping
+from agentkit.engine.decode import FinishReason, MaskProvider, Sampler, Tokens, decode, is_looping
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
@@ -19,7 +19,7 @@ from agentkit.llm.detokenize import TextStream
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
 from agentkit.llm.formats.base import Markup
-from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
+from agentkit.llm.grammar import CallOptions, GrammarCompiler
 from agentkit.llm.options import (
     AnyMessage,
     AnyTool,
@@ -178,8 +178,7 @@ class LocalModel:
             describe_tools: Put the tools' schemas into the system message; false where the conversation
                 describes them already.
             choices: The answer's text must be one of these; the model's scores decide.
-            turn: The words that copied arguments are taken from, required texts of tools without examples
-                included; by default the last user message, for parameters that the examples show to be copied.
+            turn: The words that arguments are taken from; by default the last user message.
             **sampling: Fields of `SamplingSettings` for this call.
 
         Yields:
@@ -201,7 +200,10 @@ class LocalModel:
         settings = read_sampling(self._sampling, sampling)
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
         calls = CallOptions(
-            words, turn is not None, parallel_tool_calls, settings.max_new_tokens // 2, len(prompt)
+            words,
+            parallel=parallel_tool_calls,
+            thought=settings.max_new_tokens // 2,
+            number=len(prompt),
         )
         grammar = self._grammar(choice, calls, schema, choices)
         if len(prompt) >= self.context_length:
@@ -277,7 +279,7 @@ class LocalModel:
         calls: CallOptions,
         schema: dict[str, Any] | None,
         choices: Sequence[str],
-    ) -> Grammar | None:
+    ) -> MaskProvider | None:
         if choice:
             return self._grammars().tool_call(choice, calls)
         if choices:
@@ -291,7 +293,7 @@ class LocalModel:
         before = ledger.forward_passes, ledger.relieved
         return _Run(ledger, len(prompt), cached, started, *before, cancel, sampling, sampler)
 
-    def _decode(self, run: _Run, grammar: Grammar | None) -> Iterator[tuple[int, ...]]:
+    def _decode(self, run: _Run, grammar: MaskProvider | None) -> Iterator[tuple[int, ...]]:
         """Tokens as they are decoded; sets ``run.finish``."""
         room = self.context_length - len(run.ledger.ids)
         steps = decode(
@@ -311,7 +313,7 @@ class LocalModel:
             run.completion_tokens += len(step.ids)
             yield step.ids
 
-    def _text(self, run: _Run, grammar: Grammar | None) -> Iterator[ModelEvent]:
+    def _text(self, run: _Run, grammar: MaskProvider | None) -> Iterator[ModelEvent]:
         text = TextStream(self.tokenizer, run.sampling.stop)
         start = len(run.ledger.ids)
         yield from self._pump(run, text, grammar)
@@ -322,7 +324,7 @@ class LocalModel:
         yield from self._done(run, text)
 
     def _pump(
-        self, run: _Run, text: TextStream, grammar: Grammar | None, triggers: Container[int] = ()
+        self, run: _Run, text: TextStream, grammar: MaskProvider | None, triggers: Container[int] = ()
     ) -> Iterator[TextDelta | Notice]:
         written: list[int] = []
         for ids in self._decode(run, grammar):
@@ -371,7 +373,7 @@ class LocalModel:
         """Ids for ``said`` and ``end``: the model's own, as far as they say just that."""
         for whole, rest in ((said + end, ""), (said, end)):
             for count in range(len(ids), -1, -1):
-                text = self.tokenizer.decode(ids[:count], skip_special_tokens=False)
+                text = self._encoder.decode(ids[:count])
                 if text == whole:
                     return [*ids[:count], *self._encoder.plain(rest)]
                 if len(text) < len(whole):
@@ -379,7 +381,7 @@ class LocalModel:
         return list(self._encoder.plain(said + end))
 
     def _call(
-        self, run: _Run, grammar: Grammar | None, choice: list[ToolSpec], start: int, said: str = ""
+        self, run: _Run, grammar: MaskProvider | None, choice: list[ToolSpec], start: int, said: str = ""
     ) -> Iterator[ModelEvent]:
         """Calls under the grammar, after what was ``said`` since ``start``."""
         begin = len(run.ledger.ids)
@@ -389,9 +391,7 @@ class LocalModel:
             yield from self._done(run, said)
             return
         form, thinks = self._encoder.format, not said and self._encoder.thinking is not None
-        written = self.tokenizer.decode(
-            self._spoken(run, begin), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        written = self._encoder.decode(self._spoken(run, begin))
         found = read_message(written, choice, form, thinks=thinks)
         cut = run.finish == "length"
         if cut:

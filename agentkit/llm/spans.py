@@ -1,0 +1,254 @@
+"""What stands in a text that an argument could be: numbers, dates, times, addresses, names, quotes, phrases.
+
+Numbers and dates are recognised in English. Every span keeps its place, so that the words around it can tell what it
+is for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a list."""
+    return frozenset(text.split())
+
+
+Kind = Literal["number", "date", "time", "email", "path", "quoted", "code", "formula", "name", "phrase"]
+
+LIMIT = 4_000
+"""Characters of a turn that are searched."""
+MOST = 200
+"""Spans of one text."""
+
+_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+           "november", "december")  # fmt: skip
+_MONTH = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|sept"
+_DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
+_DATES = (
+    (re.compile(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\w-])"), "ymd"),
+    (re.compile(r"(?<![\w/])(\d{4})/(\d{1,2})/(\d{1,2})(?![\w/])"), "ymd"),
+    (re.compile(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\w)"), "dmy"),
+    (re.compile(r"(?<![\w/])(\d{1,2})[/-](\d{1,2})[/-](\d{4})(?![\w/])"), "mdy"),
+    (re.compile(rf"(?<!\w){_DAY}(?: of)? ({_MONTH})\.?,? (\d{{4}})(?!\w)", re.I), "dmy"),
+    (re.compile(rf"(?<!\w)({_MONTH})[. ] ?{_DAY},? (\d{{4}})(?!\w)", re.I), "mdy"),
+)
+_TIME = re.compile(
+    r"(?<![\w:.])(\d{1,2})(?::(\d{2}))?(?::\d{2})? ?([ap])\.?m\b\.?|(?<![\w:.])(\d{1,2}):(\d{2})(?![\w:])",
+    re.I,
+)
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_URL = re.compile(r"\bhttps?://[^\s\"'<>]*[\w/]")
+_PATH = re.compile(
+    r"(?<![\w./\\~-])(?:~?/[\w.-]+(?:/[\w.-]*\w)*|(?:[\w-]+/)+[\w.-]*\w|[\w./\\~-]*\w\.[A-Za-z]\w{1,4}\b)"
+)
+_QUOTED = re.compile(
+    r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)|`([^`]+)`", re.DOTALL
+)
+_WORDS = {"zero": 0, "one": 1, "once": 1, "two": 2, "twice": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+          "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30,
+          "forty": 40, "fifty": 50, "sixty": 60, "ninety": 90, "hundred": 100}  # fmt: skip
+_SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_NUMBER = re.compile(
+    r"(?<![\w.])(?:(?<=[\s(\[,=:])|(?<!.))[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
+    r"|(?<![\w.])[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+    rf"|(?<!\w)(?:{'|'.join(_WORDS)})(?!\w)",
+    re.I,
+)
+_AFTER_NUMBER = re.compile(
+    r"(?: (thousand|million|billion|trillion)\b|(k)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*))?",
+    re.I,
+)
+_CODE = re.compile(
+    r"(?<![\w.,-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|kg|g|km|m|cm|mm|s|h|l|v|w)\b)"
+    r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*(?![\w-]|[.,:]\d)"
+    r"|(?<!\w)[ACGTU]{4,}(?!\w)",
+    re.A,
+)
+_PHONE = re.compile(r"(?<![\w.])(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d(?!\w)")
+_CONNECTORS = r"(?:v|vs|versus|of|the|de|da|del|di|van|von|and|&|la|le|el)"
+_CAPITAL = r"[A-ZÄÖÜÀ-Þ][\w'’&.-]*"
+_NAME = re.compile(
+    rf"(?<![\w'’.])(?:\d+ (?={_CAPITAL} {_CAPITAL}))?{_CAPITAL}"
+    rf"(?:(?: {_CONNECTORS}\.?){{0,2}} (?:{_CAPITAL}|\d+\b(?![.,:/]\d)))*(?<![.'])"
+)
+_STOP = words(
+    "a an the of in on at to for from by with and or but is are was were be been am do does did have has "
+    "had will would can could should may might must i you he she it we they me my your his her its our "
+    "their this that these those what which who whom when where why how much many please give tell show "
+    "find get need want like look let make some any all each every if so as than then there here out up "
+    "over under into about per it's what's i'm i'd i've us not no yes just also whether between using use "
+    "given whose during let's calculate compute determine identify retrieve search provide help know"
+)
+_TERM = (
+    r"(?:\d+(?:\.\d+)?[a-z]?|[a-z]|sin|cos|tan|exp|log|ln|sqrt)(?:\([^()\s]*\))?(?:\s?(?:\^|\*\*)\s?-?\d+)?"
+)
+_FORMULA = re.compile(rf"(?<![\w.])-?{_TERM}(?: ?[-+*/] ?{_TERM})*(?![\w(])")
+_WORD = re.compile(r"[^\W\d_][\w'’-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a text."""
+
+    kind: Kind
+    text: str
+    """As it stands there."""
+    start: int
+    end: int
+    value: Any
+    """A number; a `datetime.date`; a time as ``HH:MM``; else the text."""
+    unit: str = ""
+    """The word after a number, or ``%``."""
+
+
+def spans(text: str) -> list[Span]:
+    """Everything in ``text`` that an argument could be, in the order of the text; spans may lie within others."""
+    text = text[:LIMIT]
+    found: list[Span] = []
+    taken: list[tuple[int, int]] = []
+
+    def free(start: int, end: int) -> bool:
+        return all(end <= a or start >= b for a, b in taken)
+
+    for finder in (_quotes, _dates, _addresses, _times):
+        new = [span for span in finder(text) if free(span.start, span.end)]
+        found += new
+        taken += [(span.start, span.end) for span in new if span.kind != "quoted"]
+    quoted = [(s.start, s.end) for s in found if s.kind == "quoted"]
+    for finder in (_formulas, _codes, _names, _phrases):
+        found += [span for span in finder(text) if free(span.start, span.end)]
+    taken += [(s.start, s.end) for s in found if s.kind == "code" and not s.text.isdigit()]
+    found += [span for span in _numbers(text) if free(span.start, span.end)]
+    outside = [s for s in found if s.kind == "quoted" or all(s.end <= a or s.start >= b for a, b in quoted)]
+    return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]
+
+
+def _unique(found: list[Span]) -> list[Span]:
+    return list({(s.kind, s.start, s.end): s for s in found}.values())
+
+
+def _quotes(text: str) -> Iterator[Span]:
+    for match in _QUOTED.finditer(text):
+        inner = next(group for group in match.groups() if group)
+        if inner.strip():
+            yield Span("quoted", inner.strip(), match.start(), match.end(), inner.strip())
+
+
+def _dates(text: str) -> Iterator[Span]:
+    for pattern, order in _DATES:
+        for match in pattern.finditer(text):
+            parts = dict(zip(order, match.groups(), strict=True))
+            month, day = _month(parts["m"]), int(parts["d"])
+            if month > 12 and day <= 12:
+                month, day = day, month
+            try:
+                value = date(int(parts["y"]), month, day)
+            except ValueError:
+                continue
+            yield Span("date", match[0], match.start(), match.end(), value)
+
+
+def _month(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    return next(n for n, month in enumerate(_MONTHS, 1) if month.startswith(text[:3].lower()))
+
+
+def _times(text: str) -> Iterator[Span]:
+    for match in _TIME.finditer(text):
+        hour, minute = int(match[1] or match[4]), int(match[2] or match[5] or 0)
+        if match[3]:
+            hour = hour % 12 + (12 if match[3].lower() == "p" else 0)
+        if hour < 24 and minute < 60:
+            yield Span("time", match[0], match.start(), match.end(), f"{hour:02}:{minute:02}")
+
+
+def _addresses(text: str) -> Iterator[Span]:
+    for kind, pattern in (("email", _EMAIL), ("path", _URL), ("path", _PATH)):
+        for match in pattern.finditer(text):
+            yield Span(kind, match[0], match.start(), match.end(), match[0])  # type: ignore[arg-type]
+
+
+def _numbers(text: str) -> Iterator[Span]:
+    for match in _NUMBER.finditer(text):
+        if text[match.end() : match.end() + 1].isalpha() and not match[0][-1].isdigit():
+            continue
+        literal = match[0].lower().translate(_PLAIN)
+        value: int | float = _WORDS[literal] if literal in _WORDS else _plain_number(literal)
+        after = _AFTER_NUMBER.match(text, match.end())
+        end, unit = match.end(), ""
+        if after is not None:
+            scale = (after[1] or after[2] or "").lower()
+            if scale:
+                value, end = _exact(value * _SCALES[scale]), after.end(1 if after[1] else 2)
+            if after[3]:
+                unit, end = "%", after.end(3)
+            elif after[4]:
+                unit = after[4]
+        yield Span("number", text[match.start() : end], match.start(), end, value, unit)
+
+
+_PLAIN = str.maketrans({"−": "-", ",": None, "$": None, "€": None, "£": None})
+
+
+def _plain_number(literal: str) -> int | float:
+    return int(literal) if re.fullmatch(r"-?\d+", literal) else float(literal)
+
+
+def _exact(value: float) -> int | float:
+    return int(value) if float(value).is_integer() else value
+
+
+def _formulas(text: str) -> Iterator[Span]:
+    """Terms of letters with operators between or powers: ``3x^2 + 2x - 1``."""
+    for match in _FORMULA.finditer(text):
+        if re.search(r"[a-z]", match[0]) and re.search(r"[-+*/^]|\d[a-z]", match[0]):
+            yield Span("formula", match[0], match.start(), match.end(), match[0])
+
+
+def _codes(text: str) -> Iterator[Span]:
+    for pattern in (_PHONE, _CODE):
+        for match in pattern.finditer(text):
+            yield Span("code", match[0].strip(), match.start(), match.end(), match[0].strip())
+
+
+def _names(text: str) -> Iterator[Span]:
+    for match in _NAME.finditer(text):
+        words = match[0].split()
+        start = match.start()
+        while (
+            words
+            and (words[0].lower().rstrip(".") in _STOP or _starts_sentence(text, start))
+            and not (len(words) == 1 and words[0].lower() not in _STOP)
+        ):
+            if words[0].lower() not in _STOP and _starts_sentence(text, start):
+                yield Span("name", " ".join(words), start, start + len(" ".join(words)), " ".join(words))
+            start += len(words[0]) + 1
+            words = words[1:]
+        if words and (words[0].lower() not in _STOP):
+            name = " ".join(words)
+            yield Span("name", name, start, start + len(name), name)
+
+
+def _starts_sentence(text: str, start: int) -> bool:
+    before = text[:start].rstrip()
+    return not before or before[-1] in ".!?:"
+
+
+def _phrases(text: str) -> Iterator[Span]:
+    """Runs of words between stop words and punctuation."""
+    run: list[re.Match[str]] = []
+    for match in [*_WORD.finditer(text), None]:
+        joined = bool(run) and match is not None and text[run[-1].end() : match.start()] == " "
+        if match is not None and match[0].lower() not in _STOP and (joined or not run):
+            run.append(match)
+            continue
+        if run:
+            start, end = run[0].start(), run[-1].end()
+            yield Span("phrase", text[start:end], start, end, text[start:end])
+        run = [match] if match is not None and match[0].lower() not in _STOP else []

@@ -1,0 +1,66 @@
+"""Units of measurement, as far as arguments need them: whether two are of one kind, and the factor between them."""
+
+from __future__ import annotations
+
+import re
+
+_BASES = {"metre": "m meter", "gram": "g", "second": "s sec", "litre": "l L liter", "volt": "V", "ampere": "A amp",
+          "watt": "W", "hertz": "Hz", "joule": "J", "newton": "N", "pascal": "Pa", "farad": "F", "henry": "H",
+          "ohm": "Ω", "tesla": "T", "coulomb": "C", "byte": "B", "mole": "mol"}  # fmt: skip
+_PREFIXES = {"pico": ("p", 1e-12), "nano": ("n", 1e-9), "micro": ("µ", 1e-6), "milli": ("m", 1e-3),
+             "centi": ("c", 1e-2), "kilo": ("k", 1e3), "mega": ("M", 1e6), "giga": ("G", 1e9)}  # fmt: skip
+_OTHERS = {"inch": ("metre", 0.0254), "inches": ("metre", 0.0254), "foot": ("metre", 0.3048),
+           "feet": ("metre", 0.3048), "ft": ("metre", 0.3048), "yard": ("metre", 0.9144), "mile": ("metre", 1609.344),
+           "mi": ("metre", 1609.344), "kilo": ("gram", 1e3), "pound": ("gram", 453.59237), "lb": ("gram", 453.59237),
+           "lbs": ("gram", 453.59237), "ounce": ("gram", 28.349523125), "oz": ("gram", 28.349523125),
+           "minute": ("second", 60.0), "min": ("second", 60.0), "hour": ("second", 3600.0),
+           "hr": ("second", 3600.0), "h": ("second", 3600.0), "day": ("second", 86400.0),
+           "week": ("second", 604800.0), "%": ("percent", 1.0), "percent": ("percent", 1.0),
+           "percentage": ("percent", 1.0), "month": ("month", 1.0), "year": ("month", 12.0)}  # fmt: skip
+
+Unit = tuple[str, float]
+"""What is measured, and the factor to its base."""
+
+
+def _table() -> dict[str, Unit]:
+    table: dict[str, Unit] = dict(_OTHERS)
+    for base, names in _BASES.items():
+        symbol, *words = names.split()
+        for name in (base, symbol, *words):
+            table[name] = (base, 1.0)
+        for prefix, (short, factor) in _PREFIXES.items():
+            table[short + symbol] = (base, factor)
+            table.update({prefix + word: (base, factor) for word in (base, *words) if len(word) > 2})
+    table.update({"uF": ("farad", 1e-6), "μF": ("farad", 1e-6), "L": ("litre", 1.0)})
+    return table
+
+
+_TABLE = _table()
+
+
+def unit(word: str) -> Unit | None:
+    """What ``word`` measures: ``km`` is (metre, 1000); ``m/s`` is (metre/second, 1); none for other words."""
+    parts = re.split(r"/| per ", word)
+    found = [_simple(part) for part in parts]
+    if len(found) > 2 or any(part is None for part in found):
+        return None
+    named = [part for part in found if part is not None]
+    if len(named) == 1:
+        return named[0]
+    return f"{named[0][0]}/{named[1][0]}", named[0][1] / named[1][1]
+
+
+def _simple(word: str) -> Unit | None:
+    for form in (word, word.lower(), word.lower().removesuffix("s"), word.lower().removesuffix("es")):
+        if form in _TABLE:
+            return _TABLE[form]
+    return None
+
+
+_TEXT_UNIT = re.compile(r"[^\W\d_]+(?:(?:/| per )[^\W\d_]+)?|%")
+
+
+def units_in(text: str) -> list[Unit]:
+    """The units that a description names; single letters do not count."""
+    found = (unit(match[0]) for match in _TEXT_UNIT.finditer(text) if len(match[0]) > 1 or match[0] == "%")
+    return [each for each in found if each is not None]
