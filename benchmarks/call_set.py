@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def load(path: Path = DATA) -> list[Case]:
             "required": [m[1] for m in parameters if m[4]],
         }
         tool = ToolSpec(name, description, schema)
-        for line, answer in zip(lines, lines[1:], strict=False):
+        for line, answer in itertools.pairwise(lines):
             if line.startswith("> "):
                 accepted = {key: _accepted(value) for key, value in json.loads(answer).items()}
                 cases.append(Case(tool, line[2:], accepted, n % 2 == 0))
