@@ -201,6 +201,10 @@ class Grammar:
             self._raise_on_error()
         return tokens
 
+    def allows(self, draft: Sequence[int]) -> int:
+        """How many of these tokens it would accept, one after the other; none is accepted by this."""
+        return int(self._matcher.validate_tokens(list(draft)))
+
     def _raise_on_error(self) -> None:
         if self._matcher.is_error():
             raise ModelError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.engine.decode import FinishReason, Sampler, Tokens, decode, is_looping
+from agentkit.engine.drafts import Drafts
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
@@ -63,14 +64,21 @@ class LocalModel:
         sampling: Defaults for every call.
         router: Decides under ``tool_choice="auto"`` whether a turn needs a tool; without one the model decides
             by writing the opening tag of a call.
+        drafts: Try what followed the same words earlier in the conversation, several tokens in one forward pass.
     """
 
     def __init__(
-        self, loaded: LoadedModel, *, sampling: SamplingSettings | None = None, router: Router | None = None
+        self,
+        loaded: LoadedModel,
+        *,
+        sampling: SamplingSettings | None = None,
+        router: Router | None = None,
+        drafts: bool = True,
     ) -> None:
         self._loaded = loaded
         self._sampling = sampling or SamplingSettings()
         self._router = router
+        self._drafts = drafts
         self._encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
         self._pool = LedgerPool(loaded)
         # Every forward pass runs here, one at a time, whichever thread asks: torch keeps a team of workers per
@@ -283,6 +291,7 @@ class LocalModel:
             max_new_tokens=min(run.sampling.max_new_tokens - run.completion_tokens, room),
             grammar=grammar,
             cancel=run.cancel,
+            drafts=Drafts() if self._drafts else None,
         )
         while True:
             step = self._thread.submit(next, steps).result()
