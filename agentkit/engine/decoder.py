@@ -143,14 +143,17 @@ class Decoder:
         tables = {"full_attention": (cos[0], sin[0]), "sliding_attention": (cos[1], sin[1])}
         masks = {kind: [self._mask(kind, start, n, x.device) for start, n in spans] for kind in tables}
         for layer, *held in zip(self._layers, *(cache.layers for cache in caches), strict=True):
-            rows = [part.split(counts) for part in self._front(layer, x, *tables[layer.kind])]
+            rows = [torch.split(part, counts) for part in self._front(layer, x, *tables[layer.kind])]
             parts = zip(*rows, held, masks[layer.kind], strict=True)
             x = self._back(
                 layer, x, torch.cat([self._attend(*part, scaling=layer.scaling) for part in parts])
             )
-        wanted = [row for part, n in zip(x.split(counts), last, strict=True) for row in part[len(part) - n :]]
+        wanted = [
+            row for part, n in zip(torch.split(x, counts), last, strict=True) for row in part[len(part) - n :]
+        ]
         if not wanted:
-            return x.new_empty(0, self._head.out_features)
+            empty: Tensor = x.new_empty(0, self._head.out_features)
+            return empty
         logits: Tensor = self._head(self._final(torch.stack(wanted))).float()
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap

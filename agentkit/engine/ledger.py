@@ -78,10 +78,11 @@ class Ledger:
 
     def common_prefix(self, prompt: Sequence[int]) -> int:
         """Length of the longest common prefix of the cached ids and ``prompt``."""
-        limit = min(self.cached, len(prompt))
-        if self.ids[:limit] == list(prompt[:limit]):
-            return limit
-        return next(n for n in range(limit) if self.ids[n] != prompt[n])
+        with self.lock:
+            limit = min(self.cached, len(prompt))
+            if self.ids[:limit] == list(prompt[:limit]):
+                return limit
+            return next(n for n in range(limit) if self.ids[n] != prompt[n])
 
     def truncate(self, length: int) -> None:
         """Forget every id from ``length`` on."""
@@ -239,21 +240,29 @@ class LedgerPool:
         self._lock = threading.Lock()
 
     def acquire(self, prompt: Sequence[int]) -> tuple[Ledger, int]:
-        """The best ledger for ``prompt``, aligned and marked busy, and the tokens it reuses."""
+        """The best ledger for ``prompt``, aligned and marked busy, and the tokens it reuses.
+
+        To be called where no forward pass is under way: the ledger of another conversation may be copied.
+        """
         with self._lock:
             self._clock += 1
-            best = max(self._ledgers, key=lambda ledger: ledger.common_prefix(prompt), default=None)
-            shared = best.common_prefix(prompt) if best else 0
-            if best is None or shared == 0:
-                ledger = Ledger(self._loaded, self.free)
-                self._ledgers.append(ledger)
-            elif best.busy or best.cached - shared >= self.COPY_FROM:
-                ledger = self._copy(best, shared) or Ledger(self._loaded, self.free)
-                self._ledgers.append(ledger)
-            else:
-                ledger = best
+            ledger = self._best(prompt)
             ledger.busy, ledger.last_used = True, self._clock
             return ledger, ledger.align(prompt)
+
+    def _best(self, prompt: Sequence[int]) -> Ledger:
+        best = max(self._ledgers, key=lambda ledger: ledger.common_prefix(prompt), default=None)
+        if best is not None:
+            with best.lock:  # whose conversation goes on in another thread
+                shared = best.common_prefix(prompt)
+                if shared and not best.busy and best.cached - shared < self.COPY_FROM:
+                    return best
+                ledger = self._copy(best, shared) if shared else None
+        else:
+            ledger = None
+        ledger = ledger or Ledger(self._loaded, self.free)
+        self._ledgers.append(ledger)
+        return ledger
 
     def release(self, ledger: Ledger) -> None:
         """Give a ledger back and evict whole conversations beyond the budget."""

@@ -93,7 +93,7 @@ class LoadedModel:
             raise ValueError(f"{self.name} runs through transformers, one conversation at a time")
         with torch.inference_mode():
             new = [torch.tensor(part, device=self.device) for part in ids]
-            return self.decoder.batch(new, caches, last).split(list(last))
+            return torch.split(self.decoder.batch(new, caches, last), list(last))
 
     def forward_all(self, ids: Sequence[int]) -> torch.Tensor:
         """Logits after each id of a text, (len(ids), vocabulary), float32."""
