@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agentkit.engine.masks import Bits, Masked, first_of, has, packed_bits
 from agentkit.errors import ModelError, SchemaError
 from agentkit.llm.arguments import argument_rules, schema_text
 from agentkit.llm.encoding import without_added_tokens
@@ -153,27 +153,36 @@ class Grammar:
         self._vocab_size = vocab_size
         self._closers = closers
         self._wrap_up: int | None = None
-        self._bits = np.zeros((1, (vocab_size + 31) // 32), dtype=np.int32)
+        self._masked = Masked(vocab_size)
+        self._bits = np.zeros((vocab_size + 31) // 32, np.int32)
 
     @property
     def complete(self) -> bool:
         return bool(self._matcher.is_stopped())
 
     def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
-        """Forbid what the grammar does not allow; near the end of the budget, prefer what closes."""
+        """Forbid what the grammar does not allow; near the end of the budget, prefer what closes.
+
+        The result holds until the next call.
+        """
+        return self._masked(logits, self._allowed(closing=self._closing(remaining)))
+
+    def permits(self, token: int, remaining: int) -> bool:
+        """Whether `mask` leaves this token, and so the best of all stays the best."""
+        return not self._closing(remaining) and self.allows([token]) == 1
+
+    def _closing(self, remaining: int) -> bool:
+        """Whether so little of the budget is left that everything must be closed."""
         if self._wrap_up is None:
             shortest = self._shortest()
             self._wrap_up = shortest + min(self.WRAP_UP, max(remaining - shortest, 0) // 2)
-        allowed = self._allowed(closing=remaining <= self._wrap_up)
-        return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+        return remaining <= self._wrap_up
 
-    def _allowed(self, *, closing: bool) -> torch.Tensor:
-        import llguidance.numpy as ll_numpy  # its torch twin would load torch's compiler
-
-        ll_numpy.fill_next_token_bitmask(self._matcher, self._bits)
+    def _allowed(self, *, closing: bool) -> Bits:
+        """What may come next; the buffer is written anew by the next call."""
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._raise_on_error()
-        allowed = _unpack(self._bits, self._vocab_size)
-        return self._closers.among(allowed) if closing else allowed
+        return self._closers.among(self._bits) if closing else self._bits
 
     def _shortest(self) -> int:
         """Tokens of an output that closes whatever it can: what must be kept for a valid end."""
@@ -182,7 +191,7 @@ class Grammar:
         for _ in range(self.SHORTEST_AT_MOST):
             if trial.complete:
                 return tokens
-            token = int(trial._allowed(closing=True).int().argmax())
+            token = first_of(trial._allowed(closing=True))
             trial.accept(token)
             tokens += 1 + len(trial.forced())
         return 0
@@ -223,40 +232,31 @@ def _children(schema: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _unpack(bits: NDArray[np.int32], size: int) -> torch.Tensor:
-    """Bit mask of shape (1, size / 32) to booleans of shape (size,)."""
-    import torch
-
-    return torch.from_numpy(np.unpackbits(bits.view(np.uint8), bitorder="little")[:size].astype(bool))
-
-
 @dataclass(frozen=True, slots=True)
 class Closers:
-    """Tokens that bring a JSON value to its end; each mask has the shape (vocabulary,)."""
+    """Tokens that bring a JSON value to its end."""
 
-    quotes: torch.Tensor
-    brackets: torch.Tensor
+    quotes: Bits
+    brackets: Bits
     letter: int
     """A letter that begins no JSON literal: where it is allowed, a string is open and a bracket is only text."""
 
     @classmethod
     def of(cls, tokenizer: Any, vocab_size: int) -> Closers:
-        import torch
-
-        quotes, brackets = torch.zeros(2, vocab_size, dtype=torch.bool)
+        quotes, brackets = np.zeros((2, vocab_size), bool)
         special = set(tokenizer.get_added_vocab().values())
         texts = tokenizer.batch_decode([[n] for n in range(min(vocab_size, len(tokenizer)))])
         for token, text in enumerate(texts):
             if token not in special and text and set(text) <= set('"}]'):
                 (quotes if text[0] == '"' else brackets)[token] = True
         letters = (texts.index(letter) for letter in string.ascii_uppercase if letter in texts)
-        return cls(quotes, brackets, next(letters, 0))
+        return cls(packed_bits(quotes), packed_bits(brackets), next(letters, 0))
 
-    def among(self, allowed: torch.Tensor) -> torch.Tensor:
+    def among(self, allowed: Bits) -> Bits:
         """The allowed tokens that close something; all allowed ones where none does."""
-        in_string = bool(allowed[self.letter])
+        in_string = has(allowed, self.letter)
         for wanted in (self.quotes,) if in_string else (self.brackets, self.quotes):
             closing = allowed & wanted
-            if bool(closing.any()):
+            if closing.any():
                 return closing
         return allowed

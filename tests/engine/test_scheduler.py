@@ -174,6 +174,9 @@ class Failing:
             raise ValueError("the grammar broke")
         return logits
 
+    def permits(self, token: int, remaining: int) -> bool:
+        return False
+
     def accept(self, token: int) -> None: ...
 
     def forced(self) -> list[int]:
