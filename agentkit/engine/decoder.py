@@ -9,7 +9,7 @@ parts, and a probe compares the first logits with those of transformers: what do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ class _Layer(nn.Module):
 
 
 class Decoder:
-    """A causal language model's forward pass over one conversation.
+    """A causal language model's forward pass over one conversation or several.
 
     Raises:
         NotImplementedError: The model is of a kind that this pass does not cover.
@@ -119,24 +119,48 @@ class Decoder:
 
     def __call__(self, ids: Tensor, cache: Any, *, every: bool = False) -> Tensor:
         """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
-        n, start = len(ids), cache.layers[0].length
+        logits = self.batch([ids], [cache], [len(ids) if every else 1])
+        return logits if every else logits[0]
+
+    def batch(self, ids: Sequence[Tensor], caches: Sequence[Any], last: Sequence[int]) -> Tensor:
+        """Append some ids to each of several conversations: the linears take all rows, the attention each by itself.
+
+        Args:
+            last: After how many of the last ids of each the logits are wanted.
+
+        Returns:
+            The logits, (sum of ``last``, vocabulary), in the order of the ids; float32.
+        """
+        counts = [len(part) for part in ids]
+        starts = [cache.layers[0].length for cache in caches]
         # Sums stay in float32: in bf16 a few tokens with huge activations drown the rest, and the same conversation,
         # read in other portions, would answer differently.
-        x = self._embed(ids).float()
-        cos, sin = (table[:, start : start + n, None] for table in self._rotary.upto(start + n))
+        x = self._embed(torch.cat(list(ids))).float()
+        spans = list(zip(starts, counts, strict=True))
+        places = torch.cat([torch.arange(start, start + n, device=x.device) for start, n in spans])
+        upto = self._rotary.upto(max(start + n for start, n in spans))
+        cos, sin = (table[:, places, None] for table in upto)
         tables = {"full_attention": (cos[0], sin[0]), "sliding_attention": (cos[1], sin[1])}
-        masks = {kind: self._mask(kind, start, n, x.device) for kind in tables}
-        for layer, held in zip(self._layers, cache.layers, strict=True):
-            q, k, v = self._front(layer, x, *tables[layer.kind])
-            x = self._back(layer, x, self._attend(q, k, v, held, layer.scaling, masks[layer.kind]))
-        x = self._final(x if every else x[-1])
-        logits: Tensor = self._head(x).float()
+        masks = {kind: [self._mask(kind, start, n, x.device) for start, n in spans] for kind in tables}
+        for layer, *held in zip(self._layers, *(cache.layers for cache in caches), strict=True):
+            rows = [torch.split(part, counts) for part in self._front(layer, x, *tables[layer.kind])]
+            parts = zip(*rows, held, masks[layer.kind], strict=True)
+            x = self._back(
+                layer, x, torch.cat([self._attend(*part, scaling=layer.scaling) for part in parts])
+            )
+        wanted = [
+            row for part, n in zip(torch.split(x, counts), last, strict=True) for row in part[len(part) - n :]
+        ]
+        if not wanted:
+            empty: Tensor = x.new_empty(0, self._head.out_features)
+            return empty
+        logits: Tensor = self._head(self._final(torch.stack(wanted))).float()
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
 
     def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, held: GrowingLayer, scaling: float, mask: Tensor | None
+        self, q: Tensor, k: Tensor, v: Tensor, held: GrowingLayer, mask: Tensor | None, *, scaling: float
     ) -> Tensor:
         n, heads, groups = len(q), self._heads, self._groups
         keys, values = held.update(k.transpose(0, 1)[None], v.transpose(0, 1)[None])

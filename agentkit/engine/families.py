@@ -8,6 +8,8 @@ import torch
 
 KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
 """Model types whose layers the engine computes itself; any other runs through transformers."""
+ROWS = 256
+"""Tokens that go through the layers together: their activations fit into a core's cache."""
 _PROBE = 12
 """Tokens of the comparison with transformers."""
 _TOLERANCE = 0.1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,8 +20,19 @@ from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError
 
 
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What one forward pass computes of a conversation."""
+
+    ids: list[int]
+    last: int
+    """After how many of the last ids the logits are wanted; none while more portions follow."""
+
+
 class Ledger:
     """One conversation's ids and cache. ``len(ids) >= cached``; `logits` computes what is missing.
+
+    Behind the ``cached`` tokens the cache may hold more, of a draft: they are dropped before anything is computed.
 
     Args:
         loaded: The model.
@@ -29,14 +41,19 @@ class Ledger:
 
     SNAPSHOTS = 4
     """Turn boundaries to which a model that cannot be rolled back can still return."""
+    FEW = 32
+    """Ids that may wait to be computed when a draft is tried: with it, logits are made after every one of them."""
 
     def __init__(self, loaded: LoadedModel, relieve: Callable[[], None] | None = None) -> None:
         self._loaded = loaded
         self._relieve = relieve
         self._snapshots: list[tuple[int, Any]] = []
         self._boundary = False
+        self.lock = threading.RLock()
+        """Held while ids are taken away, and while another conversation copies them."""
         self.ids: list[int] = []
         self.cache: Any = loaded.new_cache()
+        self.croppable = can_crop(self.cache)
         self.cached = 0
         """Leading ids whose keys and values are in the cache."""
         self.forward_passes = 0
@@ -52,66 +69,122 @@ class Ledger:
             How many of the prompt's tokens need no computation. At least one always does: the logits that follow
             the prompt come from computing its last token.
         """
-        keep = min(self.common_prefix(prompt), len(prompt) - 1, self.cached)
-        self._roll_back(keep)
-        self.ids = list(prompt)
-        self._boundary = True
-        return self.cached
+        with self.lock:
+            keep = min(self.common_prefix(prompt), len(prompt) - 1, self.cached)
+            self._roll_back(keep)
+            self.ids = list(prompt)
+            self._boundary = True
+            return self.cached
 
     def common_prefix(self, prompt: Sequence[int]) -> int:
         """Length of the longest common prefix of the cached ids and ``prompt``."""
-        limit = min(self.cached, len(prompt))
-        return next((n for n in range(limit) if self.ids[n] != prompt[n]), limit)
+        with self.lock:
+            limit = min(self.cached, len(prompt))
+            if self.ids[:limit] == list(prompt[:limit]):
+                return limit
+            return next(n for n in range(limit) if self.ids[n] != prompt[n])
 
     def truncate(self, length: int) -> None:
         """Forget every id from ``length`` on."""
-        self._roll_back(min(length, self.cached))
-        del self.ids[length:]
+        with self.lock:
+            self._roll_back(min(length, self.cached))
+            del self.ids[length:]
+
+    def append(self, ids: Sequence[int], known: int = 0) -> None:
+        """Add ids, of which the first ``known`` have just been computed as a draft."""
+        self.ids.extend(ids)
+        self.cached += known
+
+    def draft_room(self) -> int:
+        """How many tokens of a draft can be tried behind the ids."""
+        if not self.croppable or len(self.ids) - self.cached > self.FEW:
+            return 0
+        return max(0, self._loaded.context_length - len(self.ids))
 
     def logits(self) -> torch.Tensor:
         """Compute what is not yet cached and return the logits after the last id, shape (vocabulary,), float32."""
-        if len(self.ids) > self._loaded.context_length:
-            length = self._loaded.context_length
-            raise ModelError(
-                f"the conversation is longer than the model's {length} tokens", "start a new session"
-            )
+        return self.compute()[-1]
+
+    def compute(self, draft: Sequence[int] = ()) -> torch.Tensor:
+        """Compute what is not yet cached, and a draft of what may follow.
+
+        Returns:
+            The logits after the last id and after each of the draft, (1 + len(draft), vocabulary), float32.
+        """
+        while True:
+            rows = self.step(len(self.ids), draft)
+            if rows is not None:
+                return rows
+
+    def step(self, most: int, draft: Sequence[int] = ()) -> torch.Tensor | None:
+        """One forward pass over ``most`` ids at most: the logits as `compute` gives them, none while ids remain."""
+        portion = self.portion(most, draft)
         try:
-            return self._compute()
+            return self._forward(portion)
         except (MemoryError, RuntimeError) as error:
-            if self._relieve is None or not _out_of_memory(error):
+            if self._relieve is None or not out_of_memory(error):
                 raise
-            self._undo()
+            self.recover()
             self._relieve()
             self.relieved += 1
-            return self._compute()
+            # A model that cannot be rolled back by a token has gone back further.
+            return self._forward(self.portion(most, draft))
 
-    def _compute(self) -> torch.Tensor:
-        if self._boundary and self.cached < len(self.ids) - 1 and not can_crop(self.cache):
+    def portion(self, most: int, draft: Sequence[int] = ()) -> Portion:
+        """The next ids to compute, ``most`` at most, the draft (it does not count) behind the last of them.
+
+        Raises:
+            ModelError: The conversation is longer than the model's context.
+        """
+        length, end = self._loaded.context_length, len(self.ids)
+        if end > length:
+            cause = f"the conversation is longer than the model's {length} tokens"
+            raise ModelError(cause, "start a new session")
+        if self.croppable:
+            self._trim()
+        elif self._boundary and self.cached < end - 1:
             # All but the last token first: asked the same again, the model must compute at least that one.
-            self._forward(len(self.ids) - 1)
-            self._snapshots = [*self._snapshots, (self.cached, snapshot(self.cache))][-self.SNAPSHOTS :]
-        self._boundary = False
-        return self._forward(len(self.ids))
+            end -= 1
+        ids = self.ids[self.cached : min(end, self.cached + most)]
+        if self.cached + len(ids) < len(self.ids):
+            return Portion(ids, 0)
+        return Portion([*ids, *draft], 1 + len(draft))
 
-    def _forward(self, end: int) -> torch.Tensor:
-        logits = self._loaded.forward(self.ids[self.cached : end], self.cache)
-        self.cached = end
+    def commit(self, portion: Portion) -> None:
+        """Take note that a portion has been computed."""
+        self.cached += len(portion.ids) - max(0, portion.last - 1)
         self.forward_passes += 1
-        return logits
+        if self._boundary and not self.croppable and self.cached == len(self.ids) - 1:
+            self._snapshots = [*self._snapshots, (self.cached, snapshot(self.cache))][-self.SNAPSHOTS :]
+            self._boundary = False
+        if portion.last:
+            self._boundary = False
 
-    def _undo(self) -> None:
+    def recover(self) -> None:
         """Bring the cache back to ``cached`` tokens, after a forward pass that only some of its layers saw."""
-        if can_crop(self.cache):
-            layers: list[GrowingLayer] = self.cache.layers
-            for layer in layers:
-                layer.crop(self.cached - layer.length)
+        if self.croppable:
+            self._trim()
         else:
-            self._roll_back(self.cached - 1)
+            self._restore(self.cached - 1)
+
+    def _forward(self, portion: Portion) -> torch.Tensor | None:
+        if portion.last > 1:
+            logits = self._loaded.forward(portion.ids, self.cache, every=True)[-portion.last :]
+        else:
+            logits = self._loaded.forward(portion.ids, self.cache)[None]
+        self.commit(portion)
+        return logits if portion.last else None
+
+    def _trim(self) -> None:
+        layers: list[GrowingLayer] = self.cache.layers
+        for layer in layers:
+            if layer.length != self.cached:
+                layer.crop(self.cached - layer.length)  # a negative count drops that many tokens
 
     def fork(self, length: int) -> Ledger:
         """A new ledger with a copy of the first ``length`` cached ids."""
         other = Ledger(self._loaded, self._relieve)
-        if can_crop(self.cache):
+        if self.croppable:
             other.cache, other.cached = head(self.cache, self._loaded.model.config, length), length
         else:
             other._snapshots = [item for item in self._snapshots if item[0] <= length]
@@ -126,9 +199,9 @@ class Ledger:
     def _roll_back(self, keep: int) -> None:
         if keep == self.cached:
             return
-        if can_crop(self.cache):
-            self.cache.crop(keep - self.cached)  # a negative count drops that many tokens
+        if self.croppable:
             self.cached = keep
+            self._trim()
         else:
             self._restore(keep)
 
@@ -142,7 +215,8 @@ class Ledger:
             self.cache, self.cached = self._loaded.new_cache(), 0
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether a forward pass or a copy failed for want of memory."""
     # torch raises a RuntimeError of its own class on CUDA, and a plain one on the CPU.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
@@ -166,21 +240,29 @@ class LedgerPool:
         self._lock = threading.Lock()
 
     def acquire(self, prompt: Sequence[int]) -> tuple[Ledger, int]:
-        """The best ledger for ``prompt``, aligned and marked busy, and the tokens it reuses."""
+        """The best ledger for ``prompt``, aligned and marked busy, and the tokens it reuses.
+
+        To be called where no forward pass is under way: the ledger of another conversation may be copied.
+        """
         with self._lock:
             self._clock += 1
-            best = max(self._ledgers, key=lambda ledger: ledger.common_prefix(prompt), default=None)
-            shared = best.common_prefix(prompt) if best else 0
-            if best is None or shared == 0:
-                ledger = Ledger(self._loaded, self.free)
-                self._ledgers.append(ledger)
-            elif best.busy or best.cached - shared >= self.COPY_FROM:
-                ledger = self._copy(best, shared) or Ledger(self._loaded, self.free)
-                self._ledgers.append(ledger)
-            else:
-                ledger = best
+            ledger = self._best(prompt)
             ledger.busy, ledger.last_used = True, self._clock
             return ledger, ledger.align(prompt)
+
+    def _best(self, prompt: Sequence[int]) -> Ledger:
+        best = max(self._ledgers, key=lambda ledger: ledger.common_prefix(prompt), default=None)
+        if best is not None:
+            with best.lock:  # whose conversation goes on in another thread
+                shared = best.common_prefix(prompt)
+                if shared and not best.busy and best.cached - shared < self.COPY_FROM:
+                    return best
+                ledger = self._copy(best, shared) if shared else None
+        else:
+            ledger = None
+        ledger = ledger or Ledger(self._loaded, self.free)
+        self._ledgers.append(ledger)
+        return ledger
 
     def release(self, ledger: Ledger) -> None:
         """Give a ledger back and evict whole conversations beyond the budget."""
@@ -215,7 +297,7 @@ class LedgerPool:
         try:
             return ledger.fork(length)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return None
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentkit.engine.cache import PackedCache
-from agentkit.engine.families import agrees, check_family, head_size, layer_kinds
+from agentkit.engine.families import ROWS, agrees, check_family, head_size, layer_kinds
 from agentkit.engine.forward import TILE, Batch, Inputs, Linears, Norms, Scratch, Shape, forward
 from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
 from agentkit.engine.rotary import Rotary
@@ -27,8 +27,6 @@ from agentkit.engine.team import team
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
 _FEW = 4
 """Tokens whose norms every thread computes for itself."""
-_ROWS = 256
-"""Tokens of a prompt that go through the layers together: their activations fit into a core's cache."""
 
 
 class NativeDecoder:
@@ -85,22 +83,18 @@ class NativeDecoder:
     def __call__(self, ids: Tensor, cache: PackedCache, *, every: bool = False) -> Tensor:
         """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
         parts = [
-            self.batch([part], [cache], every=every, logits=every or end) for part, end in _portions(ids)
+            self.batch([part], [cache], [len(part) if every else int(end)]) for part, end in _portions(ids)
         ]
-        return torch.cat([part for part in parts if part is not None]) if every else parts[-1][0]
+        return torch.cat(parts) if every else parts[-1][0]
 
-    def batch(
-        self,
-        ids: Sequence[Tensor],
-        caches: Sequence[PackedCache],
-        *,
-        every: bool = False,
-        logits: bool = True,
-    ) -> Tensor:
-        """Append some ids to each of several conversations, `_ROWS` ids at most together.
+    def batch(self, ids: Sequence[Tensor], caches: Sequence[PackedCache], last: Sequence[int]) -> Tensor:
+        """Append some ids to each of several conversations, `ROWS` ids at most together.
+
+        Args:
+            last: After how many of the last ids of each the logits are wanted.
 
         Returns:
-            The logits after the last id of each, (conversations, vocabulary), or after each id; float32.
+            The logits, (sum of ``last``, vocabulary), in the order of the ids; float32.
         """
         counts = [len(part) for part in ids]
         before = [cache.length for cache in caches]
@@ -114,7 +108,7 @@ class NativeDecoder:
             ],
             np.int64,
         )
-        wanted = np.arange(ends[-1]) if every else ends - 1 if logits else ends[:0]
+        wanted = np.concatenate([np.arange(end - n, end) for end, n in zip(ends, last, strict=True)])
         out = np.empty((len(wanted), self._head.blocks * LANES), np.float32)
         positions = np.concatenate([np.arange(old, old + n) for old, n in zip(before, counts, strict=True)])
         cos, sin = (table.numpy()[:, positions] for table in self._rotary.upto(int(positions.max()) + 1))
@@ -148,13 +142,13 @@ class NativeDecoder:
             return np.empty(shape, np.float32)
 
         return Scratch(
-            together=Inputs.empty(_ROWS, s.hidden, widest),
+            together=Inputs.empty(ROWS, s.hidden, widest),
             own=tuple(Inputs.empty(_FEW, s.hidden, widest) for _ in range(threads)),
-            qkv=empty(_ROWS, self._weights[0].blocks * LANES),
-            attended=empty(_ROWS, attended),
-            y=empty(_ROWS, self._weights[1].blocks * LANES),
-            h=empty(_ROWS, s.inner),
-            block=empty(threads, 2, _ROWS, LANES),
+            qkv=empty(ROWS, self._weights[0].blocks * LANES),
+            attended=empty(ROWS, attended),
+            y=empty(ROWS, self._weights[1].blocks * LANES),
+            h=empty(ROWS, s.inner),
+            block=empty(threads, 2, ROWS, LANES),
             head=empty(threads, 2, s.size),
             query=empty(threads, TILE, s.size),
             own_attended=empty(threads, TILE, s.size),
@@ -165,8 +159,8 @@ class NativeDecoder:
 
 
 def _portions(ids: Tensor) -> list[tuple[Tensor, bool]]:
-    """`_ROWS` ids at a time, the last marked."""
-    parts = torch.split(ids, _ROWS)
+    """`ROWS` ids at a time, the last marked."""
+    parts = torch.split(ids, ROWS)
     return [(part, n == len(parts)) for n, part in enumerate(parts, 1)]
 
 

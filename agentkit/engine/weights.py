@@ -71,6 +71,30 @@ class LoadedModel:
             )
             return (out.logits[0] if every else out.logits[0, -1]).float()  # type: ignore[no-any-return]
 
+    @property
+    def batches(self) -> bool:
+        """Whether several conversations can share a forward pass."""
+        return self.decoder is not None
+
+    def forward_batch(
+        self, ids: Sequence[Sequence[int]], caches: Sequence[Any], last: Sequence[int]
+    ) -> tuple[torch.Tensor, ...]:
+        """Append ids to several caches in one pass, `families.ROWS` ids at most; only where it `batches`.
+
+        Args:
+            last: After how many of the last ids of each the logits are wanted.
+
+        Returns:
+            The logits of each, (last, vocabulary), float32.
+        """
+        import torch
+
+        if self.decoder is None:
+            raise ValueError(f"{self.name} runs through transformers, one conversation at a time")
+        with torch.inference_mode():
+            new = [torch.tensor(part, device=self.device) for part in ids]
+            return torch.split(self.decoder.batch(new, caches, last), list(last))
+
     def forward_all(self, ids: Sequence[int]) -> torch.Tensor:
         """Logits after each id of a text, (len(ids), vocabulary), float32."""
         return self.forward(ids, self.new_cache(), every=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.llm.spans import Kind, Span, spans, words
@@ -124,20 +124,69 @@ class _Slot:
         return str(self.schema.get("type", "string" if "enum" in self.schema else "any"))
 
 
-def evidence(schema: Mapping[str, Any], turn: str) -> list[Parameter]:
-    """What ``turn`` says about the parameters of an object schema, in the schema's order."""
+def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[Parameter]]:
+    """What ``turn`` says about the parameters of an object schema, in the schema's order.
+
+    Args:
+        schema: Of the arguments.
+        turn: The user's words.
+        most: Calls at most.
+
+    Returns:
+        The parameters of a first call. A further one follows where the turn holds other values like those of the
+        first: what it repeats is the same, what it does not name again stays.
+    """
     found = spans(turn)
     required = set(schema.get("required", ()))
     slots = [_slot(name, child, name in required) for name, child in schema.get("properties", {}).items()]
     known = {word for slot in slots for word in slot.words}
     for slot in slots:
-        for n, span in enumerate(found):
-            fit = _fit(slot, span, turn, known)
-            if fit is not None:
-                slot.fits[n] = fit
+        fits = ((n, _fit(slot, span, turn, known)) for n, span in enumerate(found))
+        slot.fits = {n: fit for n, fit in fits if fit is not None}
     _assign(slots, found)
+    calls = [_parameters(slots, found, turn, 0)]
+    firsts = {slot.name: slot.chosen for slot in slots}
+    used = {slot.chosen for slot in slots if slot.chosen is not None}
+    while len(calls) < most:
+        _assign_like(slots, found, firsts, used)
+        chosen = {slot.chosen for slot in slots if slot.chosen is not None}
+        parameters = _parameters(slots, found, turn, len(calls))
+        if chosen <= used and parameters == calls[-1]:
+            break
+        if not chosen - used and not any(_is_listed(slot) for slot in slots):
+            break
+        used |= chosen
+        calls.append(parameters)
+    return calls
+
+
+def _parameters(slots: Sequence[_Slot], found: Sequence[Span], turn: str, call: int) -> list[Parameter]:
     chosen = {slot.chosen for slot in slots if slot.chosen is not None}
-    return [_parameter(slot, found, turn, chosen - {slot.chosen}) for slot in slots]
+    return [_parameter(slot, found, turn, chosen - {slot.chosen}, call) for slot in slots]
+
+
+def _is_listed(slot: _Slot) -> bool:
+    return slot.type == "array" or "enum" in slot.schema
+
+
+def _assign_like(
+    slots: Sequence[_Slot], found: Sequence[Span], firsts: Mapping[str, int | None], used: set[int]
+) -> None:
+    """For a further call: spans not used yet that are like those of the first; else what the call before had."""
+    taken = [found[n] for n in used]
+    for slot in slots:
+        first = firsts[slot.name]
+        if first is None:
+            continue
+        model = found[first]
+        for n, fit in slot.fits.items():
+            span = found[n]
+            like = span.kind == model.kind and (span.unit == model.unit or span.kind != "number")
+            apart = all(span.end <= other.start or other.end <= span.start for other in taken)
+            if like and apart and n > first and fit >= slot.fits[first] - CUE:
+                slot.chosen = n
+                taken.append(span)
+                break
 
 
 def _slot(name: str, schema: Mapping[str, Any], required: bool) -> _Slot:
@@ -178,9 +227,8 @@ def _number_fit(slot: _Slot, span: Span, turn: str) -> float | None:
     value = _converted(slot, span)
     if slot.type == "integer" and not float(value).is_integer():
         return None
-    fit = (
-        0.0 if re.search(r"\d", span.text) else -0.75
-    )  # "two numbers, 4 and 5": written out it mostly counts
+    # "two numbers, 4 and 5": what is written out mostly counts
+    fit = 0.0 if re.search(r"\d", span.text) else -0.75
     rate = _PER.match(turn[span.end :].lstrip())
     if rate and re.search(rf"per {re.escape(_stem(rate[1].lower()))}", slot.about_text):
         fit += 3.0
@@ -306,13 +354,13 @@ def _assign(slots: Sequence[_Slot], found: Sequence[Span]) -> None:
         used.append(span)
 
 
-def _parameter(slot: _Slot, found: Sequence[Span], turn: str, taken: set[int]) -> Parameter:
+def _parameter(slot: _Slot, found: Sequence[Span], turn: str, taken: set[int], call: int) -> Parameter:
     if slot.type == "boolean":
         return _boolean(slot, turn)
     if "enum" in slot.schema:
-        return _enumerated(slot, turn)
+        return _enumerated(slot, turn, call)
     if slot.type == "array":
-        return _listed(slot, found, turn)
+        return _listed(slot, found, turn, call)
     best = max(slot.fits.values(), default=0.0)
     weak = ASSIGNED if slot.chosen is None else POSSIBLE
     candidates = [
@@ -369,15 +417,17 @@ def _boolean(slot: _Slot, turn: str) -> Parameter:
     return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)
 
 
-def _enumerated(slot: _Slot, turn: str) -> Parameter:
+def _enumerated(slot: _Slot, turn: str, call: int) -> Parameter:
     stems = set(_stems(turn))
     values = [value for value in slot.schema["enum"] if isinstance(value, str)]
     named = [v for v in values if _stems(v) and set(_stems(v)) <= stems]
+    if call and named:
+        named = [named[min(call, len(named) - 1)]]
     candidates = tuple(Candidate(json.dumps(v, ensure_ascii=False), ASSIGNED) for v in named)
     return Parameter(slot.name, candidates, _wanted(slot, bool(named)))
 
 
-def _listed(slot: _Slot, found: Sequence[Span], turn: str) -> Parameter:
+def _listed(slot: _Slot, found: Sequence[Span], turn: str, call: int) -> Parameter:
     kind = slot.schema.get("items", {}).get("type")
     runs: list[list[Any]] = []
     if kind in ("number", "integer"):
@@ -392,6 +442,9 @@ def _listed(slot: _Slot, found: Sequence[Span], turn: str) -> Parameter:
         for kinds in (("quoted",), ("name",), ("phrase",)):
             pieces = [s for s in found if s.kind in kinds]
             runs += [[span.text for span in run] for run in _runs(pieces, turn)]
+    if call and runs:
+        longest = [run for run in runs if len(run) > 1] or runs
+        runs = [longest[min(call, len(longest) - 1)]]
     runs.sort(key=len, reverse=True)
     spoken_of = bool(runs) and (slot.required or len(runs[0]) > 1)
     candidates = [
@@ -412,6 +465,3 @@ def _runs(pieces: Sequence[Span], turn: str) -> list[list[Span]]:
         else:
             runs.append([span])
     return runs
-
-
-_ = replace

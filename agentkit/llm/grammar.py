@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agentkit.engine.masks import Bits, Masked, first_of, has, packed_bits
 from agentkit.errors import ModelError, SchemaError
 from agentkit.llm.arguments import is_plain_object, schema_text
 from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
 from agentkit.llm.evidence import evidence
 from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
 from agentkit.llm.grounding import sources
-from agentkit.llm.guide import Guided
+from agentkit.llm.guide import CallText, Guided
 from agentkit.llm.schemas import SchemaCheck
 from agentkit.messages import ToolSpec
 
@@ -69,6 +69,7 @@ class GrammarCompiler:
         plain: Any = _PlainTokenizer(tokenizer, whole, encoder.control)
         self._ll_tokenizer = llguidance.LLTokenizer(plain, n_vocab=vocab_size, eos_token=ends)
         self._encoder, self._vocab_size = encoder, vocab_size
+        self._eos_ids = frozenset(ends)
         self._closers = Closers.of(tokenizer, vocab_size, ends)
         escape = encoder.segments((Markup(encoder.format.escape or ""),))
         escape_id = next((id for id in escape if isinstance(id, int)), None)
@@ -76,7 +77,7 @@ class GrammarCompiler:
         self._schemas = SchemaCheck(self._ll_tokenizer)
         self._call_closers = self._closers
         if encoder.format.escape:
-            self._call_closers = self._closers.ending_texts(escape_id, tokenizer)
+            self._call_closers = self._closers.ending_texts(escape_id, tokenizer, vocab_size)
 
     @property
     def format(self) -> Format:
@@ -110,12 +111,22 @@ class GrammarCompiler:
         own = [tool for tool in tools if not tool.examples and is_plain_object(tool.schema)]
         if not own or not options.turn or not options.evidence or self.format.escape is not None:
             return grammar
+        most = MAX_CALLS if options.parallel else 1
         known = {
-            "".join((*self.format.head(tool.name), "{")): evidence(tool.schema, options.turn) for tool in own
+            "".join((*self.format.head(tool.name), "{")): evidence(tool.schema, options.turn, most)
+            for tool in own
         }
-        tail = self._encoder.segments(self.format.tail("0" * 9))
-        closing = tail[0] if tail and isinstance(tail[0], str) else ""
-        return Guided(grammar, known, closing, self._encoder.plain, self._encoder.decode)
+        around = CallText(
+            self._plain_start(self.format.tail("0" * 9)),
+            self._plain_start(self.format.between),
+            self._eos_ids,
+        )
+        return Guided(grammar, known, around, self._encoder.plain, self._encoder.decode)
+
+    def _plain_start(self, parts: Sequence[str]) -> str:
+        """The beginning of parts, up to the first control token."""
+        segments = self._encoder.segments(parts)
+        return segments[0] if segments and isinstance(segments[0], str) else ""
 
     def check_tool(self, tool: ToolSpec) -> None:
         """Refuse a tool that the grammar or the tool-call format cannot express.
@@ -231,27 +242,36 @@ class Grammar:
         self._vocab_size = vocab_size
         self._closers = closers
         self._wrap_up: int | None = None
-        self._bits = np.zeros((1, (vocab_size + 31) // 32), dtype=np.int32)
+        self._masked = Masked(vocab_size)
+        self._bits = np.zeros((vocab_size + 31) // 32, np.int32)
 
     @property
     def complete(self) -> bool:
         return bool(self._matcher.is_stopped())
 
     def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
-        """Forbid what the grammar does not allow; near the end of the budget, prefer what closes."""
+        """Forbid what the grammar does not allow; near the end of the budget, prefer what closes.
+
+        The result holds until the next call.
+        """
+        return self._masked(logits, self._allowed(closing=self._closing(remaining)))
+
+    def permits(self, token: int, remaining: int) -> bool:
+        """Whether `mask` leaves this token, and so the best of all stays the best."""
+        return not self._closing(remaining) and self.allows([token]) == 1
+
+    def _closing(self, remaining: int) -> bool:
+        """Whether so little of the budget is left that everything must be closed."""
         if self._wrap_up is None:
             shortest = self._shortest()
             self._wrap_up = shortest + min(self.WRAP_UP, max(remaining - shortest, 0) // 2)
-        allowed = self._allowed(closing=remaining <= self._wrap_up)
-        return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+        return remaining <= self._wrap_up
 
-    def _allowed(self, *, closing: bool) -> torch.Tensor:
-        import llguidance.numpy as ll_numpy  # its torch twin would load torch's compiler
-
-        ll_numpy.fill_next_token_bitmask(self._matcher, self._bits)
+    def _allowed(self, *, closing: bool) -> Bits:
+        """What may come next; the buffer is written anew by the next call."""
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._raise_on_error()
-        allowed = _unpack(self._bits, self._vocab_size)
-        return self._closers.among(allowed) if closing else allowed
+        return self._closers.among(self._bits) if closing else self._bits
 
     def _shortest(self) -> int:
         """Tokens of an output that closes whatever it can: what must be kept for a valid end."""
@@ -260,7 +280,7 @@ class Grammar:
         for _ in range(self.SHORTEST_AT_MOST):
             if trial.complete:
                 return tokens
-            token = int(trial._allowed(closing=True).int().argmax())
+            token = first_of(trial._allowed(closing=True))
             trial.accept(token)
             tokens += 1 + len(trial.forced())
         return 0
@@ -288,6 +308,10 @@ class Grammar:
             self._raise_on_error()
         return tokens
 
+    def allows(self, draft: Sequence[int]) -> int:
+        """How many of these tokens it would accept, one after the other; none is accepted by this."""
+        return int(self._matcher.validate_tokens(list(draft)))
+
     def _raise_on_error(self) -> None:
         if self._matcher.is_error():
             raise ModelError(
@@ -295,29 +319,20 @@ class Grammar:
             )
 
 
-def _unpack(bits: NDArray[np.int32], size: int) -> torch.Tensor:
-    """Bit mask of shape (1, size / 32) to booleans of shape (size,)."""
-    import torch
-
-    return torch.from_numpy(np.unpackbits(bits.view(np.uint8), bitorder="little")[:size].astype(bool))
-
-
 @dataclass(frozen=True, slots=True)
 class Closers:
-    """Tokens that bring a JSON value to its end; each mask has the shape (vocabulary,)."""
+    """Tokens that bring a JSON value to its end."""
 
-    quotes: torch.Tensor
-    brackets: torch.Tensor
+    quotes: Bits
+    brackets: Bits
     letter: int
     """A letter that begins no JSON literal: where it is allowed, a string is open and a bracket is only text."""
-    ends: torch.Tensor
+    ends: Bits
     """End-of-turn tokens; allowed only where the output may end."""
 
     @classmethod
     def of(cls, tokenizer: Any, vocab_size: int, eos_ids: Sequence[int] = ()) -> Closers:
-        import torch
-
-        quotes, brackets, ends = torch.zeros(3, vocab_size, dtype=torch.bool)
+        quotes, brackets, ends = np.zeros((3, vocab_size), bool)
         ends[list(eos_ids)] = True
         special = set(tokenizer.get_added_vocab().values())
         texts = tokenizer.batch_decode([[n] for n in range(min(vocab_size, len(tokenizer)))])
@@ -325,25 +340,23 @@ class Closers:
             if token not in special and text and set(text) <= set('"}]'):
                 (quotes if text[0] == '"' else brackets)[token] = True
         letters = (texts.index(letter) for letter in string.ascii_uppercase if letter in texts)
-        return cls(quotes, brackets, next(letters, 0), ends)
+        return cls(packed_bits(quotes), packed_bits(brackets), next(letters, 0), packed_bits(ends))
 
-    def ending_texts(self, token: int | None, tokenizer: Any) -> Closers:
+    def ending_texts(self, token: int | None, tokenizer: Any, vocab_size: int) -> Closers:
         """The same where a text ends with ``token``, or without one with what begins by ``<``."""
-        import torch
-
         begins = [token] if token is not None else tokenizer.encode("<", add_special_tokens=False)[-1:]
-        quotes = torch.zeros_like(self.quotes)
+        quotes = np.zeros(vocab_size, bool)
         quotes[begins] = True
-        return replace(self, quotes=quotes)
+        return replace(self, quotes=packed_bits(quotes))
 
-    def among(self, allowed: torch.Tensor) -> torch.Tensor:
+    def among(self, allowed: Bits) -> Bits:
         """The allowed tokens that close something; all allowed ones where none does."""
         ending = allowed & self.ends
-        if bool(ending.any()):
+        if ending.any():
             return ending
-        in_string = bool(allowed[self.letter])
+        in_string = has(allowed, self.letter)
         for wanted in (self.quotes,) if in_string else (self.brackets, self.quotes):
             closing = allowed & wanted
-            if bool(closing.any()):
+            if closing.any():
                 return closing
         return allowed

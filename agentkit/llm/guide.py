@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from agentkit.llm.evidence import STRUCTURE, Parameter
+from agentkit.llm.evidence import STRUCTURE, Candidate, Parameter
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +24,26 @@ _AHEAD = 48
 """Characters of a continuation that decide about its first token."""
 
 
+@dataclass(frozen=True, slots=True)
+class CallText:
+    """What a format writes around the arguments of a call."""
+
+    closing: str
+    """After the arguments, as far as it is plain text."""
+    between: str
+    """Between one call and the next, as far as it is plain text."""
+    ends: frozenset[int]
+    """Tokens that end a message."""
+
+
 class Guided:
     """A grammar for calls whose arguments, written in JSON, are weighed by evidence.
 
     Args:
         grammar: Decides what is allowed.
-        known: What is known about the parameters of a tool, by what stands before its arguments in the text.
-        closing: What follows the arguments.
+        known: What is known about the parameters of a tool in its first call, its second and so on, by what stands
+            before its arguments in the text.
+        around: What stands around the arguments.
         encode: Text to token ids, without control tokens.
         decode: Token ids to text.
     """
@@ -37,15 +51,16 @@ class Guided:
     def __init__(
         self,
         grammar: MaskProvider,
-        known: Mapping[str, Sequence[Parameter]],
-        closing: str,
+        known: Mapping[str, Sequence[Sequence[Parameter]]],
+        around: CallText,
         encode: Callable[[str], Sequence[int]],
         decode: Callable[[Sequence[int]], str],
     ) -> None:
-        self._grammar, self._known, self._closing = grammar, known, closing
+        self._grammar, self._known, self._around = grammar, known, around
         self._decode = decode
         self._encode = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
         self._ids: list[int] = []
+        self._weights: dict[int, float] | None = None
 
     @property
     def complete(self) -> bool:
@@ -54,60 +69,90 @@ class Guided:
     def accept(self, token: int) -> None:
         self._grammar.accept(token)
         self._ids.append(token)
+        self._weights = None
 
     def forced(self) -> list[int]:
         tokens = self._grammar.forced()
         self._ids += tokens
+        self._weights = None
         return tokens
+
+    def allows(self, draft: Sequence[int]) -> int:
+        return self._grammar.allows(draft)
+
+    def permits(self, token: int, remaining: int) -> bool:
+        weights = self.weights()
+        best = max(weights.values(), default=0.0)
+        return weights.get(token, 0.0) >= max(best, 0.0) and self._grammar.permits(token, remaining)
 
     def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
         """The grammar's mask, then the weights."""
         logits = self._grammar.mask(logits, remaining)
-        weights = self.weights()
-        if weights:
-            logits = logits.clone()
-            for token, weight in weights.items():
-                logits[token] += weight
+        for token, weight in self.weights().items():
+            logits[token] += weight
         return logits
 
     def weights(self) -> dict[int, float]:
         """Nats for the tokens with which the likely continuations begin."""
-        weights: dict[int, float] = {}
-        for text, weight in self.continuations(self._decode(self._ids)):
-            ids = self._encode(text[:_AHEAD])
-            if ids and not abs(weights.get(ids[0], 0.0)) > abs(weight):
-                weights[ids[0]] = weight
-        return weights
+        if self._weights is None:
+            self._weights = {}
+            for text, weight in self.continuations(self._decode(self._ids)):
+                ids = self._encode(text[:_AHEAD])[:1] if text else self._around.ends
+                for token in ids:
+                    if not abs(self._weights.get(token, 0.0)) > abs(weight):
+                        self._weights[token] = weight
+        return self._weights
 
     def continuations(self, written: str) -> list[tuple[str, float]]:
-        """What the evidence would have come next, with its weight."""
+        """What the evidence would have come next, with its weight; the empty text is the end."""
         at, head = max(((written.rfind(head), head) for head in self._known), default=(-1, ""))
         if at < 0:
             return []
-        body, parameters = written[at + len(head) :], self._known[head]
-        used, tail = _members(body)
+        number, calls = written.count(head) - 1, self._known[head]
+        parameters = calls[min(number, len(calls) - 1)]
+        used, tail = _members(written[at + len(head) :])
+        after = _closed(tail)
+        if after is not None:
+            return self._after(after, head if number + 1 < len(calls) else None)
         key = _KEY.match(tail.lstrip(", "))
         names = [parameter.name for parameter in parameters]
         if key is None or not key[2] or key[1] not in names:
             follow = self._follow(parameters, next(reversed(used), None))
             return [(follow[len(tail) :], STRUCTURE)] if follow.startswith(tail) else []
         value = tail.lstrip(", ")[key.end() :]
-        gap = "" if key[2] == ": " or value else " "
-        follow = self._follow(parameters, key[1])
         offered = parameters[names.index(key[1])].candidates
         own = [candidate for candidate in offered if candidate.json not in used.values()] or offered
+        return self._value(
+            value, own, self._follow(parameters, key[1]), "" if key[2] == ": " or value else " "
+        )
+
+    def _value(
+        self, value: str, candidates: Sequence[Candidate], follow: str, gap: str
+    ) -> list[tuple[str, float]]:
+        """While a value is being written, of which ``value`` is there already."""
         found = [
-            (gap + candidate.json[len(value) :] + follow, candidate.weight)
-            for candidate in own
-            if candidate.json.startswith(value)
+            (gap + c.json[len(value) :] + follow, c.weight) for c in candidates if c.json.startswith(value)
         ]
         if _finished(value):
-            more = any(c.json != value and c.json.startswith(value) for c in own)
+            more = any(c.json != value and c.json.startswith(value) for c in candidates)
             found.append((follow, -STRUCTURE / 2 if more else STRUCTURE / 2))
         elif value.startswith('"'):
-            other = "}" + self._closing if follow.startswith(",") else ", "
+            other = "}" + self._around.closing if follow.startswith(",") else ", "
             found.append(('"' + other, -STRUCTURE))
         return found
+
+    def _after(self, written: str, head: str | None) -> list[tuple[str, float]]:
+        """Behind the arguments: another call by the tool of ``head``, or the end."""
+        closing, between = self._around.closing, self._around.between
+        if not written.startswith(closing):
+            return []
+        more = f"{between}{head or next(iter(self._known))}"
+        rest = written[len(closing) :]
+        if not more.startswith(rest):
+            return []
+        if rest:
+            return [(more[len(rest) :], STRUCTURE)]
+        return [(more, STRUCTURE)] if head else [("", STRUCTURE)]
 
     def _follow(self, parameters: Sequence[Parameter], last: str | None) -> str:
         """What comes after the argument ``last``: the next one that is wanted, or the end."""
@@ -115,7 +160,7 @@ class Guided:
         start = names.index(last) + 1 if last in names else 0
         following = next((p.name for p in parameters[start:] if p.weight > 0), None)
         if following is None:
-            return "}" + self._closing
+            return "}" + self._around.closing
         return (", " if last is not None else "") + f'"{following}": '
 
 
@@ -139,6 +184,21 @@ def _members(body: str) -> tuple[dict[str, str], str]:
                 members[key[1]] = member[key.end() :]
             start = n
     return members, body[start:]
+
+
+def _closed(tail: str) -> str | None:
+    """What follows the brace that closes the arguments; none while they are open."""
+    depth, quoted, escaped = 0, False, False
+    for n, letter in enumerate(tail):
+        if quoted:
+            quoted, escaped = escaped or letter != '"', not escaped and letter == "\\"
+        elif letter == '"':
+            quoted = True
+        else:
+            depth += (letter in "[{") - (letter in "]}")
+            if depth < 0:
+                return tail[n + 1 :]
+    return None
 
 
 def _finished(value: str) -> bool:

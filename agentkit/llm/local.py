@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentkit.engine.decode import FinishReason, MaskProvider, Sampler, Tokens, decode, is_looping
+from agentkit.engine.decode import FinishReason, MaskProvider, Sampler, Tokens, decoding, is_looping
+from agentkit.engine.drafts import Drafts
 from agentkit.engine.ledger import Ledger, LedgerPool
+from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
@@ -71,6 +73,7 @@ class LocalModel:
         router: Decides under ``tool_choice="auto"`` whether a turn needs a tool; without one the model decides
             by beginning one.
         tool_format: Name of the tool-call format; ``auto`` chooses by chat template and vocabulary.
+        drafts: Try what followed the same words earlier in the conversation, several tokens in one forward pass.
 
     Raises:
         UsageError: There is no such format.
@@ -83,15 +86,15 @@ class LocalModel:
         sampling: SamplingSettings | None = None,
         router: Router | None = None,
         tool_format: str = AUTO,
+        drafts: bool = True,
     ) -> None:
         self._loaded = loaded
         self._sampling = sampling or SamplingSettings()
         self._router = router
+        self._drafts = drafts
         self._encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids, tool_format)
         self._pool = LedgerPool(loaded)
-        # Every forward pass runs here, one at a time, whichever thread asks: torch keeps a team of workers per
-        # calling thread.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"agentkit-{loaded.name}")
+        self._scheduler = Scheduler(loaded)
         self._compiler: GrammarCompiler | None = None
         self._told = False
         """A template that rewrites history has been reported."""
@@ -288,7 +291,7 @@ class LocalModel:
 
     def _start(self, prompt: list[int], sampling: SamplingSettings, cancel: threading.Event | None) -> _Run:
         started = time.perf_counter()
-        ledger, cached = self._pool.acquire(prompt)
+        ledger, cached = self._scheduler.call(lambda: self._pool.acquire(prompt))
         sampler = Sampler(sampling, self._loaded.device)
         before = ledger.forward_passes, ledger.relieved
         return _Run(ledger, len(prompt), cached, started, *before, cancel, sampling, sampler)
@@ -296,22 +299,23 @@ class LocalModel:
     def _decode(self, run: _Run, grammar: MaskProvider | None) -> Iterator[tuple[int, ...]]:
         """Tokens as they are decoded; sets ``run.finish``."""
         room = self.context_length - len(run.ledger.ids)
-        steps = decode(
+        loop = decoding(
             run.ledger,
             run.sampler,
             stop_ids=self._loaded.eos_ids,
             max_new_tokens=min(run.sampling.max_new_tokens - run.completion_tokens, room),
             grammar=grammar,
             cancel=run.cancel,
+            drafts=Drafts() if self._drafts else None,
         )
-        while True:
-            step = self._thread.submit(next, steps).result()
-            if not isinstance(step, Tokens):
-                run.finish = step
-                return
-            run.first_token = run.first_token or time.perf_counter()
-            run.completion_tokens += len(step.ids)
-            yield step.ids
+        with closing(self._scheduler.run(loop, run.cancel)) as steps:
+            for step in steps:
+                if not isinstance(step, Tokens):
+                    run.finish = step
+                    return
+                run.first_token = run.first_token or time.perf_counter()
+                run.completion_tokens += len(step.ids)
+                yield step.ids
 
     def _text(self, run: _Run, grammar: MaskProvider | None) -> Iterator[ModelEvent]:
         text = TextStream(self.tokenizer, run.sampling.stop)

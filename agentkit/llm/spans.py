@@ -70,7 +70,7 @@ _CODE = re.compile(
     re.A,
 )
 _PHONE = re.compile(r"(?<![\w.])(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d(?!\w)")
-_CONNECTORS = r"(?:v|vs|versus|of|the|de|da|del|di|van|von|and|&|la|le|el)"
+_CONNECTORS = r"(?:v|vs|versus|of|the|de|da|del|di|van|von|&|la|le|el)"
 _CAPITAL = r"[A-ZÄÖÜÀ-Þ][\w'’&.-]*"
 _NAME = re.compile(
     rf"(?<![\w'’.])(?:\d+ (?={_CAPITAL} {_CAPITAL}))?{_CAPITAL}"

@@ -74,6 +74,22 @@ def test_prefill_and_single_tokens_agree_with_transformers(family: str) -> None:
     assert close(torch.stack(steps), expected[[19, 22, *range(23, 40)]])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_conversations_of_the_torch_pass_do_not_disturb_each_other(family: str) -> None:
+    model = build(family)
+    decoder = Decoder(model)
+    texts = [torch.randint(0, 320, (n,)) for n in (30, 3, 17)]
+    whole = [model(input_ids=ids[None]).logits[0].float() for ids in texts]
+    caches = [decoder.new_cache() for _ in texts]
+    assert decoder.batch([ids[:2] for ids in texts], caches, [0, 0, 0]).shape == (0, 320)
+    parts = [texts[0][2:20], texts[1][2:3], texts[2][2:9]]
+    batch = decoder.batch(parts, caches, [1, 1, 7])
+    assert close(batch, torch.cat([whole[0][19:20], whole[1][2:3], whole[2][2:9]]))
+    batch = decoder.batch([texts[2][9:10], texts[0][20:30]], [caches[2], caches[0]], [1, 2])
+    assert close(batch, torch.cat([whole[2][9:10], whole[0][28:30]]))
+
+
 @torch.inference_mode()
 def test_torch_compile_says_the_same_and_compiles_a_layer_once() -> None:
     """Traced and run without a C++ compiler: what is fused in the end is torch's matter."""
@@ -135,7 +151,7 @@ def test_a_token_has_the_same_bits_however_it_is_read(family: str, kind: Kind) -
     caches = [decoder.new_cache() for _ in range(3)]
     decoder(ids[:70], caches[0])
     decoder(others[:20], caches[1])
-    batch = decoder.batch([ids[70:75], others[20:21], ids[:4]], caches, every=True)
+    batch = decoder.batch([ids[70:75], others[20:21], ids[:4]], caches, [5, 1, 4])
     assert torch.equal(
         batch,
         torch.cat([whole[70:75], decoder(others[:21], decoder.new_cache(), every=True)[20:], whole[:4]]),

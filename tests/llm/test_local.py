@@ -387,13 +387,19 @@ def test_out_of_memory_frees_other_caches_and_tries_once_more(
 def test_every_forward_pass_runs_in_the_models_own_thread(
     smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, threads = LoadedModel.forward, set()
+    threads = set()
 
-    def watched(self: LoadedModel, *args: Any, **options: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return forward(self, *args, **options)
+    def watch(name: str) -> None:
+        forward = getattr(LoadedModel, name)
 
-    monkeypatch.setattr(LoadedModel, "forward", watched)
+        def watched(self: LoadedModel, *args: Any, **options: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return forward(self, *args, **options)
+
+        monkeypatch.setattr(LoadedModel, name, watched)
+
+    watch("forward")
+    watch("forward_batch")
     callers = [
         threading.Thread(
             target=smollm.chat, args=([{"role": "user", "content": text}],), kwargs={"max_new_tokens": 3}

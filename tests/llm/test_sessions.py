@@ -103,6 +103,7 @@ def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(LoadedModel, "forward", counted)
     model = request.getfixturevalue(request.param)
+    monkeypatch.setattr(model, "_drafts", False)  # a pass is a token here
     monkeypatch.setattr(model, "_pool", None)  # whatever a test puts there, it is taken away again
     watched = Watched(model, passes)
     watched.keep()
