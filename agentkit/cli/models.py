@@ -61,11 +61,17 @@ def info(
     options: Common,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Embedded name, hub id, folder or .gguf; else the project's."),
+        typer.Argument(
+            metavar="NAME", help="Embedded name, hub id, folder, .gguf or server; else the project's."
+        ),
     ] = None,
 ) -> None:
-    """Show a model's parameters, device, quantization, bytes and context length."""
+    """Show a model's parameters, device, quantization, bytes and context length; of a server, its models."""
     from agentkit.assets import ASSETS, CHAT_MODEL
+    from agentkit.llm.openai.address import Address, is_remote
+
+    if name is not None and is_remote(name):
+        Address.parse(name)  # before it is shown: a password in it is refused
 
     if name in ASSETS and ASSETS[name].use != CHAT_MODEL:
         body = {**_describe(ASSETS[name]), "path": str(ASSETS[name].folder)}
