@@ -17,13 +17,15 @@ from agentkit.llm.openai.catalogue import Catalogue
 from agentkit.llm.openai.checks import Invalid, check_answer, check_calls, check_schema, correction
 from agentkit.llm.openai.exchange import Cancelled
 from agentkit.llm.openai.server import Refused, Server
-from agentkit.llm.openai.stream import Reader
+from agentkit.llm.openai.stream import Reader, Silent
 from agentkit.llm.options import AnyMessage, AnyTool, read_messages, read_sampling, read_tools
 from agentkit.llm.protocol import ModelEvent, Router
 from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
 
 _CHAT = "/chat/completions"
+_COMPLAINTS = (400, 422, 500, 501)
+"""Statuses with which servers refuse a field that they do not know."""
 
 
 @dataclass(slots=True)
@@ -245,34 +247,46 @@ class RemoteModel:
         return reader.answer, text
 
     def _accepted(self, task: _Task, reader: Reader) -> Iterator[TextDelta | Notice]:
-        """The answer's events, asked for without the fields that the server turns out to refuse."""
+        """The answer's events, asked for without what the server turns out to refuse."""
+        stream = True
         while True:
-            body = self._body(task)
+            body = self._body(task, stream)
             try:
                 yield from reader.read(_CHAT, body, task.cancel)
                 return
             except Refused as refused:
-                if refused.status not in (400, 422, 500, 501):
+                left_out = self._left_out_of(body, refused)
+                if left_out is None:
                     raise self._catalogue.explained(refused, task.cancel) from refused
-                told = refused.body
-                if "response_format" in body and ("response_format" in told or "json_schema" in told):
-                    self._format += 1
-                    yield Notice(
-                        "unsupported", f"{self.name} does not take this response_format: in another form"
-                    )
-                    continue
-                field = next((name for name in form.OPTIONAL if name in body and name in told), None)
-                if field is None or refused.status >= 500:
+                yield Notice("unsupported", f"{self.name} does not take {left_out}")
+            except Silent:
+                if not stream:
                     raise
-                self._left_out.add(field)
-                yield Notice("unsupported", f"{self.name} does not take {field}: left out")
+                # llama-cpp-python streams no call that its model is free to make, and dies of being asked
+                yield Notice(
+                    "unsupported", f"{self.name} streamed nothing: asked for the whole answer at once"
+                )
+                stream = False
 
-    def _body(self, task: _Task) -> dict[str, Any]:
+    def _left_out_of(self, body: Mapping[str, Any], refused: Refused) -> str | None:
+        """What the next try does without; None where the server's complaint is about something else."""
+        if refused.status not in _COMPLAINTS:
+            return None
+        if "response_format" in body and "response_format" in refused.body:
+            self._format += 1
+            return "this response_format: it is told in another form"
+        field = next((name for name in form.OPTIONAL if name in body and name in refused.body), None)
+        if field is None:
+            return None
+        self._left_out.add(field)
+        return f"{field}: it is left out"
+
+    def _body(self, task: _Task, stream: bool) -> dict[str, Any]:
         body = {
             "model": self._catalogue.known,
             "messages": task.messages,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream": stream,
+            **({"stream_options": {"include_usage": True}} if stream else {}),
             **form.sampling_fields(task.sampling),
             **form.tool_fields(task.specs, task.choice, task.parallel),
             **form.format_fields(task.schema, self._format),
@@ -299,15 +313,17 @@ class RemoteModel:
         if checked.calls:
             yield from self._calls(task, text, checked.calls)
             return None
-        cut = answer.finish == "length"
-        if task.forced and not cut:
+        if task.forced and not answer.calls:
             names = ", ".join(spec.name for spec in task.forced)
             return "no tool was called", form.reply(text, f"Call one of these functions now: {names}.")
-        if task.schema is not None and not cut:
+        if task.schema is not None:
             try:
                 value = check_answer(text, task.schema)
             except Invalid as invalid:
-                return str(invalid), form.reply(text, f"{invalid}. {form.in_words(task.schema)}")
+                cut = (
+                    f", cut after {task.sampling.max_new_tokens} tokens" if answer.finish == "length" else ""
+                )
+                return f"{invalid}{cut}", form.reply(text, f"{invalid}{cut}. {form.in_words(task.schema)}")
             text = value[form.CHOICE] if task.choices else text
         if task.held and text and not task.forced:
             task.said = text

@@ -40,14 +40,14 @@ class Address:
             raise UsageError(
                 "the address of a remote model begins with openai+http:// or openai+https://", _FORM
             )
+        if "@" in text.partition("#")[0]:
+            cause = "the address of the remote model holds a user name or password"
+            raise UsageError(cause, f"leave it out and put the key into {KEY_VARIABLES[0]}")
         try:
             parts = urlsplit(text[len("openai+") :])
             host, port = parts.hostname or "", parts.port
-        except ValueError as error:
-            raise UsageError(f"the address of the remote model cannot be read ({error})", _FORM) from error
-        if "@" in parts.netloc:
-            cause = "the address of the remote model holds a user name or password"
-            raise UsageError(cause, f"leave it out and put the key into {KEY_VARIABLES[0]}")
+        except ValueError:  # its message may repeat a password
+            raise UsageError("the address of the remote model has no valid host and port", _FORM) from None
         if not host or any(letter.isspace() or not letter.isprintable() for letter in text):
             raise UsageError("the address of the remote model names no host", _FORM)
         if parts.query:

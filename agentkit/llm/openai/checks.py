@@ -175,5 +175,7 @@ def _validator(schema: str) -> Any:
 
 
 def _shown(text: str) -> str:
+    """A text on one line, with its middle left out where it is long: what is wrong often stands at the end."""
     text = " ".join(text.split())
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    half = _SHOWN // 2
+    return text if len(text) <= _SHOWN else f"{text[:half]} … {text[-half:]}"

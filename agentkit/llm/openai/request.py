@@ -58,10 +58,14 @@ def chosen(specs: Sequence[ToolSpec], choice: ToolChoice) -> list[ToolSpec]:
 
 
 def tool_fields(specs: Sequence[ToolSpec], choice: ToolChoice, parallel: bool) -> dict[str, Any]:
-    """``tools``, ``tool_choice`` and ``parallel_tool_calls``; nothing without tools."""
+    """``tools``, ``tool_choice`` and ``parallel_tool_calls``; nothing without tools.
+
+    Where only one tool can be meant it is named: more servers know that than know ``required``.
+    """
     if not specs:
         return {}
-    named = chosen(specs, choice) if isinstance(choice, Mapping) else []
+    forced = chosen(specs, choice)
+    named = forced if len(forced) == 1 else []
     return {
         "tools": [spec.to_openai() for spec in specs],
         "tool_choice": {"type": "function", "function": {"name": named[0].name}} if named else choice,

@@ -134,8 +134,8 @@ class Server:
         if isinstance(body, dict) and "msg" in body and isinstance(body.get("loc"), list):  # FastAPI's form
             return self.clean(f"{'.'.join(map(str, body['loc']))}: {body['msg']}")
         for key in ("error", "message", "detail", "msg"):
-            if isinstance(body, dict) and body.get(key):
-                return self.error(body[key])
+            if isinstance(body, dict) and (body.get(key) or (key == "message" and key in body)):
+                return self.error(body[key] or "")
         if isinstance(body, list) and body:
             return self.error(body[0]) if len(body) == 1 else self.clean(json.dumps(body, ensure_ascii=False))
         return self.clean(body if isinstance(body, str) else json.dumps(body, ensure_ascii=False))
@@ -172,7 +172,7 @@ class Server:
 
     def _wait(self, attempt: int, asked: float | None) -> float:
         """Exponential, with jitter so that many clients do not come back at once."""
-        own = self.backoff_s * 2**attempt * random.uniform(0.5, 1.0)
+        own: float = self.backoff_s * 2**attempt * random.uniform(0.5, 1.0)
         return min(LONGEST_WAIT_S, own if asked is None else max(own, asked))
 
     def _once(self, request: Request, cancel: threading.Event | None) -> Iterator[bytes]:
@@ -237,7 +237,9 @@ class Server:
             remedy = "check the path, most end in /v1, and the model's name: agentkit models info ADDRESS"
         elif status in (400, 413, 422):
             long = "context" in said or "too long" in said or status == 413
-            remedy = "shorten the message or start a new session" if long else "change what it names"
+            remedy = (
+                "shorten the message or start a new session" if long else "leave out or change what it names"
+            )
         elif status == 429:
             remedy = "wait, or ask less often"
         refused = Refused(status, text, cause, remedy)

@@ -11,15 +11,21 @@ from typing import Any
 from agentkit.errors import ModelError
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.openai.answer import Answer, BadAnswer, TextFilter, read_chunk
-from agentkit.llm.openai.exchange import TooMuch
+from agentkit.llm.openai.exchange import Cancelled, TooMuch
 from agentkit.llm.openai.server import AGAIN, Lost, Server
 from agentkit.llm.openai.sse import EventReader
 from agentkit.settings import SamplingSettings
 
 _DONE = "[DONE]"
+_FIRST = (b":", b"d", b"e", b"i", b"r", b"\xef")
+"""How server-sent events begin: a comment, data, event, id, retry, or a byte-order mark."""
 _SPARE_BYTES, _BYTES_PER_TOKEN = 2_000_000, 2_000
 """What is read of an answer at most: a chunk of one token takes about 300 bytes."""
 _SPARE_CHARS, _CHARS_PER_TOKEN = 4_000, 64
+
+
+class Silent(ModelError):
+    """The server accepted the request and then said nothing at all."""
 
 
 class Reader:
@@ -34,7 +40,8 @@ class Reader:
         self._server = server
         self._budget = sampling.max_new_tokens
         self._filter = TextFilter(sampling.stop)
-        self._ended = False
+        self._ended = self._heard = False
+        self._cancel: threading.Event | None = None
         self.answer = Answer()
         self.first = 0.0
         """When the first text or call came."""
@@ -45,13 +52,17 @@ class Reader:
         Raises:
             BadAnswer: A chunk cannot be read.
             ModelError: The server failed, or its answer has no end.
+            Silent: It said nothing.
             Cancelled: ``cancel`` was set.
         """
+        self._cancel = cancel
         limit = _SPARE_BYTES + _BYTES_PER_TOKEN * self._budget
         parts = self._server.post(path, body, limit, cancel)
         try:
             yield from self._events(parts)
-        except TooMuch:
+        except TooMuch as error:
+            if not self.answer.size:
+                raise BadAnswer("it has no end") from error
             self._cut()
         except Lost:
             if self.answer.finish is None:  # else all was said, and only the farewell is missing
@@ -75,7 +86,7 @@ class Reader:
                 start = whole.lstrip()[:1]
                 if not start:
                     continue
-                is_stream, part = start not in (b"{", b"<", b"["), whole
+                is_stream, part = start in _FIRST, whole
             elif not is_stream:
                 whole += part
             if is_stream:
@@ -84,13 +95,16 @@ class Reader:
                     return
         if is_stream:
             yield from self._take(events.finish())
-        else:
+        elif whole.strip():
             yield from self._take_whole(whole)
 
     def _take(self, events: list[str]) -> Iterator[TextDelta]:
         for data in events:
             if self._ended:
                 return
+            if self._cancel is not None and self._cancel.is_set():
+                raise Cancelled  # many events may have come at once
+            self._heard = self._heard or bool(data.strip())
             if data.strip() == _DONE:
                 self.answer.finish = self.answer.finish or "stop"
                 self._ended = True
@@ -99,6 +113,7 @@ class Reader:
 
     def _take_whole(self, body: bytes) -> Iterator[TextDelta]:
         """A server that does not stream sends one object."""
+        self._heard = True
         try:
             chunk = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -127,6 +142,8 @@ class Reader:
         self.answer.finish, self._ended = "length", True
 
     def _check_end(self) -> None:
+        if not self._heard and not self._ended:
+            raise Silent(f"{self._server.address.base_url} gave an empty answer", "see the server's log")
         if not self.answer.has_choices:
             raise BadAnswer("it holds no choices")
         if self.answer.finish is None:
