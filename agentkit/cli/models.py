@@ -76,7 +76,7 @@ def info(
     if name in ASSETS and ASSETS[name].use != CHAT_MODEL:
         body = {**_describe(ASSETS[name]), "path": str(ASSETS[name].folder)}
     else:
-        with options.workspace() as workspace:
+        with options.workspace(**{"agent.routing": "model"}) as workspace:  # nothing is routed here
             status(f"loading {name or workspace.settings.model}")
             body = workspace.load(name).info()
             status("")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
+
     import httpx
 
 _POLL_S = 0.02
@@ -93,6 +94,8 @@ class Exchange:
                 self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _work(self) -> None:
+        import asyncio
+
         try:
             asyncio.run(self._run())
         except asyncio.CancelledError:
@@ -102,6 +105,8 @@ class Exchange:
         self._items.put(None)
 
     async def _run(self) -> None:
+        import asyncio
+
         with self._lock:
             if self._closed:
                 return
