@@ -66,7 +66,7 @@ def info(
         ),
     ] = None,
 ) -> None:
-    """Show a model's parameters, device, quantization, bytes and context length; of a server, its models."""
+    """Show a model's parameters, device, quantization, bytes and context, or a server's models."""
     from agentkit.assets import ASSETS, CHAT_MODEL
     from agentkit.llm.openai.address import Address, is_remote
 

@@ -190,7 +190,7 @@ def test_settings_hold_no_secret(tmp_path: Path) -> None:
 
 
 def test_the_command_line(
-    fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fake: Fake, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = f"openai+{fake.url}"
     fake.models = {"data": [{"id": "tiny", "max_model_len": 4096}, {"id": "big"}]}

@@ -138,6 +138,12 @@ def _json(text: str, what: str) -> Any:
         raise Invalid(f"{what} hold half a character") from error
     except RecursionError as error:
         raise Invalid(f"{what}: nested too deeply") from error
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith(
+            "Unterminated"
+        ):  # not every server tells of it
+            raise Invalid(f"{what} came to an end in the middle; max_new_tokens may be too few") from error
+        raise Invalid(f"{what}: no JSON ({_shown(str(error))})") from error
     except ValueError as error:
         raise Invalid(f"{what}: no JSON ({_shown(str(error))})") from error
     return value
