@@ -5,59 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.errors import ModelError
-from agentkit.events import Notice, TextDelta, ToolCallProposed
+from agentkit.events import Notice, TextDelta
 from agentkit.llm.openai import request as form
 from agentkit.llm.openai.address import Address, api_key, checked_key
 from agentkit.llm.openai.answer import Answer, BadAnswer
 from agentkit.llm.openai.catalogue import Catalogue
-from agentkit.llm.openai.checks import Invalid, check_answer, check_calls, check_schema, correction
+from agentkit.llm.openai.checks import check_schema
 from agentkit.llm.openai.exchange import Cancelled
 from agentkit.llm.openai.server import Refused, Server
 from agentkit.llm.openai.stream import Reader, Silent
+from agentkit.llm.openai.task import Task, settle
 from agentkit.llm.options import AnyMessage, AnyTool, read_messages, read_sampling, read_tools
 from agentkit.llm.protocol import ModelEvent, Router
-from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
+from agentkit.messages import Completion, Message, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
 
 _CHAT = "/chat/completions"
 _COMPLAINTS = (400, 422, 500, 501)
 """Statuses with which servers refuse a field that they do not know."""
-
-
-@dataclass(slots=True)
-class _Task:
-    """One call of `stream`: what is asked for, and what has come of it so far."""
-
-    messages: list[dict[str, Any]]
-    specs: list[ToolSpec]
-    choice: ToolChoice
-    parallel: bool
-    schema: dict[str, Any] | None
-    choices: Sequence[str]
-    sampling: SamplingSettings
-    cancel: threading.Event | None
-    said: str = ""
-    """Exactly what was yielded as text."""
-    usage: Usage = field(default_factory=Usage)
-
-    @property
-    def forced(self) -> list[ToolSpec]:
-        """The tools of which one must be called."""
-        return form.chosen(self.specs, self.choice)
-
-    @property
-    def allowed(self) -> list[ToolSpec]:
-        """The tools that may be called."""
-        return [] if self.choice == "none" else self.forced or self.specs
-
-    @property
-    def held(self) -> bool:
-        """Whether text waits until it is checked; what was yielded cannot be taken back."""
-        return self.schema is not None or bool(self.forced)
 
 
 class RemoteModel:
@@ -122,7 +90,7 @@ class RemoteModel:
     def room(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int | None:
         """About how many tokens the context has left; None where the server does not tell its length.
 
-        Its tokenizer is not here: a token is taken for three bytes, which is too few for most texts.
+        The tokenizer is there, not here: it is taken to need a token for every three bytes, more than for most texts.
         """
         return self._catalogue.room(form.chat_messages(messages), tools)
 
@@ -190,7 +158,7 @@ class RemoteModel:
             yield Completion(choices[0], (), Usage(), "stop")
             return
         choice = self._choose(conversation, specs, tool_choice)
-        task = _Task(
+        task = Task(
             form.chat_messages(conversation), specs, choice, parallel_tool_calls,
             form.choice_schema(choices) if choices else schema, choices, settings, cancel,
         )  # fmt: skip
@@ -206,24 +174,23 @@ class RemoteModel:
         route = self._router.route(messages[-1].content, specs, None)
         return {"name": route.tool} if route.tool else "none"
 
-    def _run(self, task: _Task) -> Iterator[ModelEvent]:
+    def _run(self, task: Task) -> Iterator[ModelEvent]:
         """Ask, check, and ask again with what was wrong; what passes is yielded."""
         yield from self._catalogue.choose(task.cancel)
         for attempt in range(self._corrections + 1):
             answer, text = yield from self._ask(task)
-            problem = yield from self._settle(task, answer, text)
+            problem = yield from settle(task, answer, text)
             if problem is None:
                 return
             complaint, messages = problem
             if attempt == self._corrections:
                 cause = f"{self.name} gave nothing that fits in {attempt + 1} tries: {complaint}"
                 raise ModelError(self._server.clean(cause), "ask differently, or take a larger model")
-            number = f"{attempt + 1} of {self._corrections}"
-            yield Notice("bad_call" if answer.calls or task.forced else "bad_answer",
-                         f"{complaint}; asked again ({number})")  # fmt: skip
+            code = "bad_call" if answer.calls or task.forced else "bad_answer"
+            yield Notice(code, f"{complaint}; asked again ({attempt + 1} of {self._corrections})")
             task.messages += messages
 
-    def _ask(self, task: _Task) -> Generator[ModelEvent, None, tuple[Answer, str]]:
+    def _ask(self, task: Task) -> Generator[ModelEvent, None, tuple[Answer, str]]:
         """One request; returns what came. Its text is yielded as it comes, unless it has to be checked first."""
         started, text = time.perf_counter(), ""
         reader = Reader(self._server, task.sampling)
@@ -246,7 +213,7 @@ class RemoteModel:
             task.usage += reader.answer.usage(started, reader.first, time.perf_counter())
         return reader.answer, text
 
-    def _accepted(self, task: _Task, reader: Reader) -> Iterator[TextDelta | Notice]:
+    def _accepted(self, task: Task, reader: Reader) -> Iterator[TextDelta | Notice]:
         """The answer's events, asked for without what the server turns out to refuse."""
         stream = True
         while True:
@@ -257,7 +224,7 @@ class RemoteModel:
             except Refused as refused:
                 left_out = self._left_out_of(body, refused)
                 if left_out is None:
-                    raise self._catalogue.explained(refused, task.cancel) from refused
+                    raise self._catalogue.explained(refused, task.cancel) from None
                 yield Notice("unsupported", f"{self.name} does not take {left_out}")
             except Silent:
                 if not stream:
@@ -273,7 +240,7 @@ class RemoteModel:
         if refused.status not in _COMPLAINTS:
             return None
         if "response_format" in body and "response_format" in refused.body:
-            self._format += 1
+            self._format = 1 if body["response_format"]["type"] == "json_schema" else 2
             return "this response_format: it is told in another form"
         field = next((name for name in form.OPTIONAL if name in body and name in refused.body), None)
         if field is None:
@@ -281,7 +248,7 @@ class RemoteModel:
         self._left_out.add(field)
         return f"{field}: it is left out"
 
-    def _body(self, task: _Task, stream: bool) -> dict[str, Any]:
+    def _body(self, task: Task, stream: bool) -> dict[str, Any]:
         body = {
             "model": self._catalogue.known,
             "messages": task.messages,
@@ -294,55 +261,3 @@ class RemoteModel:
         if task.schema is not None and "response_format" not in body:
             body["messages"] = form.with_request(task.messages, task.schema)
         return {key: value for key, value in body.items() if key not in self._left_out}
-
-    def _settle(
-        self, task: _Task, answer: Answer, text: str
-    ) -> Generator[ModelEvent, None, tuple[str, list[dict[str, Any]]] | None]:
-        """End the stream with what came, or return what is wrong with it and how to tell the model."""
-        drafts = answer.calls
-        if answer.finish == "length" and drafts and not drafts[-1].is_whole():
-            drafts = drafts[:-1]
-            cause = f"the call did not fit into {task.sampling.max_new_tokens} tokens and was dropped"
-            yield Notice("call_cut", f"{cause}; raise max_new_tokens")
-        if drafts and not task.parallel and len(drafts) > 1:
-            yield Notice("extra_calls", f"{len(drafts) - 1} more calls came than one and were dropped")
-            drafts = drafts[:1]
-        checked = check_calls(drafts, task.allowed)
-        if checked.problem:
-            return checked.problem, correction(drafts, checked, text)
-        if checked.calls:
-            yield from self._calls(task, text, checked.calls)
-            return None
-        if task.forced and not answer.calls:
-            names = ", ".join(spec.name for spec in task.forced)
-            return "no tool was called", form.reply(text, f"Call one of these functions now: {names}.")
-        if task.schema is not None:
-            try:
-                value = check_answer(text, task.schema)
-            except Invalid as invalid:
-                cut = (
-                    f", cut after {task.sampling.max_new_tokens} tokens" if answer.finish == "length" else ""
-                )
-                return f"{invalid}{cut}", form.reply(text, f"{invalid}{cut}. {form.in_words(task.schema)}")
-            text = value[form.CHOICE] if task.choices else text
-        if task.held and text and not task.forced:
-            task.said = text
-            yield TextDelta(text)
-        yield from self._ending(task, answer)
-        return None
-
-    def _calls(self, task: _Task, text: str, calls: tuple[ToolCall, ...]) -> Iterator[ModelEvent]:
-        if task.held and text:
-            task.said = text
-            yield TextDelta(text)
-        for call in calls:
-            yield ToolCallProposed(call)
-        yield Completion(task.said, calls, task.usage, "tool_calls")
-
-    def _ending(self, task: _Task, answer: Answer) -> Iterator[ModelEvent]:
-        if answer.finish == "length":
-            count = answer.completion_tokens or task.sampling.max_new_tokens
-            yield Notice("truncated", f"the answer was cut after {count} tokens")
-        elif answer.finish == "content_filter":
-            yield Notice("filtered", "the server's content filter ended the answer")
-        yield Completion(task.said, (), task.usage, "length" if answer.finish == "length" else "stop")

@@ -9,6 +9,9 @@ from typing import Any
 
 from agentkit.messages import Usage
 
+_CALL_CHARS = 16
+"""What a call counts for that says nothing."""
+
 
 class BadAnswer(Exception):
     """A chunk is not what the protocol says; the message says how."""
@@ -108,6 +111,7 @@ class Answer:
         if draft is None or other_id or (name and more and draft.is_whole()):
             draft = CallDraft(id)
             self.calls.append(draft)
+            self.size += _CALL_CHARS
             if isinstance(index, int):
                 self._by_index[index] = draft
         return draft

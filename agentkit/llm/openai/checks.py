@@ -87,21 +87,29 @@ def check_schema(schema: Mapping[str, Any], owner: str) -> None:
     Raises:
         SchemaError: Names the owner and the place in its schema.
     """
+    try:
+        fault = _schema_fault(json.dumps(schema, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaError(f"{owner}: its schema is no JSON ({error})", "use plain JSON values") from error
+    if fault:
+        raise SchemaError(f"{owner}: {fault}", "write JSON schema")
+
+
+@lru_cache(maxsize=256)
+def _schema_fault(schema: str) -> str:
+    """What is wrong with a schema, and where; nothing mostly, and asked for at every call."""
     import jsonschema
 
     try:
-        json.dumps(schema, allow_nan=False)
-        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
     except jsonschema.SchemaError as error:
-        place = "#/" + "/".join(map(str, error.absolute_path))
-        raise SchemaError(f"{owner}: {place}: {_shown(error.message)}", "write JSON schema") from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SchemaError(f"{owner}: its schema is no JSON ({error})", "use plain JSON values") from error
+        return f"#/{'/'.join(map(str, error.absolute_path))}: {_shown(error.message)}"
+    return ""
 
 
 def correction(drafts: Sequence[CallDraft], checked: Checked, said: str) -> list[dict[str, Any]]:
     """The messages that answer wrong calls back to the model: its own, and a result for each call."""
-    ids = [new_id() for _ in drafts]
+    ids = [draft.id if _ID.fullmatch(draft.id) else new_id() for draft in drafts]  # some want their own form
     calls = [
         {
             "id": id,
