@@ -21,11 +21,12 @@ from agentkit.errors import ProjectError, UsageError
 from agentkit.project import Project, find_project
 from agentkit.prompts import load_prompt
 from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
-from agentkit.settings import Settings, data_dir, private_dir
+from agentkit.settings import RemoteSettings, SamplingSettings, Settings, data_dir, private_dir
 
 if TYPE_CHECKING:
     from agentkit.llm.local import LocalModel
     from agentkit.llm.protocol import ChatModel, Router
+    from agentkit.llm.remote import RemoteModel
     from agentkit.retrieval.protocol import Embedder
     from agentkit.store import SessionStore
     from agentkit.tooling.registry import ToolRegistry
@@ -215,7 +216,7 @@ class Workspace:
         return EmbeddingRouter(self.embedder, small_talk, _phrases(folder, "out_of_scope"))
 
     @cached_property
-    def model(self) -> LocalModel:
+    def model(self) -> LocalModel | RemoteModel:
         """The project's chat model."""
         return self.load(None)
 
@@ -242,7 +243,7 @@ class Workspace:
         """Where this project's fine-tuning jobs live."""
         return self.project.data_dir / "jobs"
 
-    def load(self, name: str | None) -> LocalModel:
+    def load(self, name: str | None) -> LocalModel | RemoteModel:
         """A chat model under this project's settings; the project's own by default."""
         with self._lock:
             if name is None and "model" in self.__dict__:
@@ -256,6 +257,7 @@ class Workspace:
                 compile=options.compile,
                 tool_format=options.tool_format,
                 router=self.router if options.agent.routing == "auto" else None,
+                remote=options.remote,
                 **options.sampling.model_dump(),
             )
 
@@ -271,8 +273,14 @@ class Workspace:
 
         Raises:
             TrainingError: The data cannot be trained on.
+            UsageError: The model is on a server.
         """
+        from agentkit.llm.openai.address import is_remote
         from agentkit.training import jobs
+
+        if is_remote(self.settings.model):
+            cause = "a model on a server cannot be fine-tuned from here"
+            raise UsageError(cause, "name the weights with --model: an embedded name, a hub id or a folder")
 
         return jobs.start(
             Path(data),
@@ -327,12 +335,14 @@ def load_model(
     compile: bool = False,
     tool_format: str = "auto",
     router: Router | Literal["auto"] | None = "auto",
+    remote: RemoteSettings | None = None,
     **sampling: Any,
-) -> LocalModel:
+) -> LocalModel | RemoteModel:
     """Load a chat model.
 
     Args:
-        name: An embedded name, a hub id, a folder, or a ``.gguf`` file.
+        name: An embedded name, a hub id, a folder, a ``.gguf`` file, or a server with an OpenAI-compatible API:
+            ``openai+http://HOST:PORT/v1``, the model's name behind ``#``.
         adapter: ``auto`` (the one in use), ``none``, a name, or a path.
         device: ``auto``, ``cpu`` or ``cuda``.
         quantize: ``auto``, ``none``, ``int8``, ``int4`` or ``nf4``.
@@ -340,20 +350,27 @@ def load_model(
         tool_format: How tool calls are written; ``auto`` chooses by the model's chat template.
         router: Decides under ``tool_choice="auto"``; ``None`` leaves it to the model; ``auto`` takes one over the
             embedded sentence embedder for the embedded model, which is too small to decide, and none for others.
+        remote: Timeout and retries of a server.
         **sampling: Fields of `agentkit.settings.SamplingSettings`, the defaults for every call.
 
     Raises:
         NotFoundError: There is no such model or adapter.
         UsageError: There is no such tool-call format.
         ModelError: It cannot be loaded.
+        UsageError: An option is wrong, or makes no sense for a model on a server.
     """
-    from agentkit.engine.weights import load_weights
-    from agentkit.llm.local import LocalModel
+    from agentkit.llm.openai.address import is_remote
     from agentkit.llm.options import read_sampling
-    from agentkit.settings import SamplingSettings
-    from agentkit.training.adapters import resolve_adapter
 
     settings = read_sampling(SamplingSettings(), sampling)
+    if is_remote(name):
+        given = {"adapter": adapter, "device": device, "quantize": quantize, "compile": compile}
+        chosen_router = None if router == "auto" else router
+        return _remote_model(name, given, settings, chosen_router, remote or RemoteSettings())
+    from agentkit.engine.weights import load_weights
+    from agentkit.llm.local import LocalModel
+    from agentkit.training.adapters import resolve_adapter
+
     source = _source(name)
     adapter_path = resolve_adapter(data_dir() / "adapters", adapter, name)
     loaded = load_weights(
@@ -364,6 +381,25 @@ def load_model(
 
         router = EmbeddingRouter(load_embedder()) if name == DEFAULT_MODEL else None
     return LocalModel(loaded, sampling=settings, router=router, tool_format=tool_format)
+
+
+def _remote_model(
+    name: str,
+    given: Mapping[str, Any],
+    sampling: SamplingSettings,
+    router: Router | None,
+    options: RemoteSettings,
+) -> RemoteModel:
+    """A model on a server, for which the options of weights in this process make no sense."""
+    from agentkit.llm.remote import RemoteModel
+
+    for option, value in given.items():
+        if value not in ("auto", False) and not (option in ("adapter", "quantize") and value == "none"):
+            cause = f"{option} {value!r} cannot be applied to a model on a server"
+            raise UsageError(cause, f"leave {option} out and set it there")
+    return RemoteModel(
+        name, sampling=sampling, router=router, timeout_s=options.timeout_s, retries=options.retries
+    )
 
 
 def load_embedder(name: str = EMBEDDER_ASSET) -> Embedder:
@@ -400,7 +436,11 @@ def _check_tools(model: Any, registry: ToolRegistry) -> None:
 
 
 def _is_small(model: Any) -> bool:
-    """Too small to be trusted with its own words about passages and results."""
+    """Too small to be trusted with its own words about passages and results; never one on a server."""
+    from agentkit.llm.remote import RemoteModel
+
+    if isinstance(model, RemoteModel):
+        return False
     return hasattr(model, "info") and model.info()["parameters"] < SMALL
 
 

@@ -21,8 +21,8 @@ from agentkit.errors import SettingsError
 Device = Literal["auto", "cpu", "cuda"]
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
 
-RESERVED_VARIABLES = ("AGENTKIT_PROJECT", "AGENTKIT_DATA_DIR", "AGENTKIT_CACHE_DIR")
-"""``AGENTKIT_*`` names that say where things are; they are no settings."""
+RESERVED_VARIABLES = ("AGENTKIT_PROJECT", "AGENTKIT_DATA_DIR", "AGENTKIT_CACHE_DIR", "AGENTKIT_API_KEY")
+"""``AGENTKIT_*`` names that say where things are, or hold a secret; they are no settings."""
 
 
 class _Section(BaseModel):
@@ -94,11 +94,20 @@ class ToolSettings(_Section):
     """``[tools.options.NAME]``: free settings a tool reads with `agentkit.tool_options`."""
 
 
+class RemoteSettings(_Section):
+    """How a model on a server is asked. Its key comes from ``AGENTKIT_API_KEY`` or ``OPENAI_API_KEY`` only."""
+
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds between two pieces of an answer at most."""
+    retries: int = Field(default=3, ge=0, le=20)
+    """How often a request is repeated when the server cannot be reached or has no time."""
+
+
 class Settings(_Section):
     """All settings of one project."""
 
     model: str = "smollm2-135m"
-    """Embedded name, hub id, folder or ``.gguf`` file."""
+    """Embedded name, hub id, folder, ``.gguf`` file, or a server: ``openai+http://HOST:PORT/v1#MODEL``."""
     adapter: str = "auto"
     """``auto`` (the one in use), ``none``, a name or a path."""
     device: Device = "auto"
@@ -114,6 +123,7 @@ class Settings(_Section):
     agent: AgentSettings = AgentSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     tools: ToolSettings = ToolSettings()
+    remote: RemoteSettings = RemoteSettings()
 
 
 def load_settings(
@@ -182,7 +192,7 @@ def _from_text(text: str, free: bool) -> Any:
 
 def _validate(values: dict[str, Any], source: str) -> Settings:
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -192,6 +202,12 @@ def _validate(values: dict[str, Any], source: str) -> Settings:
         raise SettingsError(
             f"{source}: {key}: {first['msg']}", f"got {reprlib.repr(first['input'])}"
         ) from error
+    if (
+        "://" in settings.model and "@" in settings.model.partition("#")[0]
+    ):  # it would be shown in many places
+        cause = f"{source}: model: an address must hold no user name or password"
+        raise SettingsError(cause, "put the key into AGENTKIT_API_KEY")
+    return settings
 
 
 def _known(location: tuple[int | str, ...]) -> str:

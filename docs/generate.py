@@ -62,10 +62,11 @@ keys are keyword arguments, with two underscores too: `Agent.from_project(sampli
 SETTINGS_ENDING = """\
 ## Other variables
 
-They say where things are; they are no settings.
+They say where things are, or hold a secret; they are no settings.
 
 | variable | meaning |
 |---|---|
+| `AGENTKIT_API_KEY` | The key of the server that a remote model is on; without it `OPENAI_API_KEY` is used. |
 | `AGENTKIT_PROJECT` | The project's folder, where `--project` is not given. |
 | `AGENTKIT_DATA_DIR` | User data: sessions, indexes, jobs, adapters. Otherwise the platform's user data folder. |
 | `AGENTKIT_CACHE_DIR` | Embedded models. Otherwise the platform's user cache folder. |

@@ -172,10 +172,16 @@ def _play(player: Player, options: Mapping[str, Any]) -> None:
 
 def _open(options: Mapping[str, Any]) -> Workspace:
     from agentkit.build import Workspace
+    from agentkit.errors import UsageError
+    from agentkit.llm.openai.address import is_remote
     from agentkit.project import Project, starter_root
 
     project = Project(starter_root(), is_starter=True)
     settings = project.settings(options)
+    if is_remote(settings.model):  # it trains the model, and measures its own engine
+        raise UsageError(
+            "the demonstration needs a model in this process", "leave --model and AGENTKIT_MODEL out"
+        )
     hush(settings.model)
     return Workspace(project, settings, options)
 

@@ -65,6 +65,7 @@ def checks(options: Common) -> Iterator[Check]:
     yield from _assets()
     yield _apertium()
     yield _guarded("project", lambda: _project(options))
+    yield from _server(options)
     yield _guarded("knowledge", lambda: _knowledge(options))
     yield _guarded("sessions", lambda: _sessions(options))
     yield _guarded("disk", _disk)
@@ -128,6 +129,26 @@ def _project(options: Common) -> Check:
     with options.workspace() as workspace:
         kind = "the starter" if workspace.project.is_starter else str(workspace.project.root)
         return Check("project", True, f"{kind}, {len(workspace.registry)} tools")
+
+
+def _server(options: Common) -> Iterator[Check]:
+    """Only where the project's model is on one."""
+    from agentkit.errors import AgentkitError
+    from agentkit.llm.openai.address import is_remote
+
+    try:
+        with options.workspace() as workspace:
+            name = workspace.settings.model
+    except AgentkitError:
+        return  # told by the check of the project
+    if is_remote(name):
+        yield _guarded("server", lambda: _asked(options))
+
+
+def _asked(options: Common) -> Check:
+    with options.workspace(**{"agent.routing": "model"}) as workspace:
+        body = workspace.model.info()
+        return Check("server", True, f"{body['base_url']}, model {body['name']}")
 
 
 def _knowledge(options: Common) -> Check:

@@ -61,16 +61,22 @@ def info(
     options: Common,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Embedded name, hub id, folder or .gguf; else the project's."),
+        typer.Argument(
+            metavar="NAME", help="Embedded name, hub id, folder, .gguf or server; else the project's."
+        ),
     ] = None,
 ) -> None:
-    """Show a model's parameters, device, quantization, bytes and context length."""
+    """Show a model's parameters, device, quantization, bytes and context, or a server's models."""
     from agentkit.assets import ASSETS, CHAT_MODEL
+    from agentkit.llm.openai.address import Address, is_remote
+
+    if name is not None and is_remote(name):
+        Address.parse(name)  # before it is shown: a password in it is refused
 
     if name in ASSETS and ASSETS[name].use != CHAT_MODEL:
         body = {**_describe(ASSETS[name]), "path": str(ASSETS[name].folder)}
     else:
-        with options.workspace() as workspace:
+        with options.workspace(**{"agent.routing": "model"}) as workspace:  # nothing is routed here
             status(f"loading {name or workspace.settings.model}")
             body = workspace.load(name).info()
             status("")
