@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agentkit.answers import Knowledge, checked, plainly, quoted
@@ -27,6 +27,7 @@ from agentkit.events import (
     TurnFailed,
 )
 from agentkit.llm.formats import GENERIC
+from agentkit.llm.missing import ask_for, words_for
 from agentkit.llm.protocol import ChatModel, Route, Router
 from agentkit.messages import (
     Citation,
@@ -79,7 +80,11 @@ class _Turn:
     question: str
     cancel: threading.Event | None
     approve: Approve | None
+    words: str
+    """What arguments are taken from: the question, and what it goes on from."""
     route: Route | None = None
+    lacks: tuple[ToolSpec, Sequence[str]] | None = None
+    """A tool, and its required arguments that have to be asked for."""
     passages: tuple[Passage, ...] = ()
     text: str = ""
     usage: Usage = field(default_factory=Usage)
@@ -172,7 +177,7 @@ class AgentLoop:
             UsageError: The message is empty or longer than the model's context; nothing has been stored.
         """
         question = self._accept(text, image)
-        turn = _Turn(question, cancel, approve)
+        turn = _Turn(question, cancel, approve, question)
         for event in self._guarded(turn, tool_choice):
             if isinstance(event, Notice):
                 turn.notices.append(event.text)
@@ -181,8 +186,10 @@ class AgentLoop:
     def _guarded(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
         try:
             yield from self._run(turn, tool_choice)
-            meta = {"citations": turn.citations, "usage": turn.usage, "notices": turn.notices}
-            self.session.append(Message("assistant", turn.text, meta=_plain(meta)))
+            meta = _plain({"citations": turn.citations, "usage": turn.usage, "notices": turn.notices})
+            if turn.lacks is not None:
+                meta["asked_for"] = {"tool": turn.lacks[0].name, "words": turn.words}
+            self.session.append(Message("assistant", turn.text, meta=meta))
         except AgentkitError as error:
             yield TurnFailed(str(error))
             return
@@ -205,6 +212,9 @@ class AgentLoop:
         choice = self._route(turn, tool_choice)
         if turn.route is not None and turn.route.kind == "decline":
             yield from self._decline(turn)
+            return
+        if turn.lacks is not None:
+            yield from self._ask_for(turn, *turn.lacks)
             return
         self._give_context(turn)
         for step in range(1, self._max_steps + 1):
@@ -246,7 +256,31 @@ class AgentLoop:
             return tool_choice
         answerable = self.knowledge.answerable(turn.question, turn.passages) if self.knowledge else None
         turn.route = self._router.route(turn.question, self.tools.specs(), answerable)
+        self._complete(turn, turn.route)
         return {"name": turn.route.tool} if turn.route.tool else "none"
+
+    def _complete(self, turn: _Turn, route: Route) -> None:
+        """Gather what the routed tool's arguments can be taken from; the answer to a question goes on from there."""
+        stored = [
+            message for message in self.session.messages()[:-1] if message.meta.get("kind") != "context"
+        ]
+        asked = stored[-1].meta.get("asked_for") if stored else None
+        if asked and route.kind in ("chat", "decline"):
+            turn.route = route = replace(route, kind="tool", tool=asked["tool"])
+        if asked and route.tool == asked["tool"]:
+            turn.words = f"{asked['words']}\n{turn.question}"
+        if route.tool:
+            spec = self.tools.get(route.tool).spec
+            turn.words, missing = words_for(spec, turn.words, stored)
+            turn.lacks = (spec, missing) if missing else None
+
+    def _ask_for(self, turn: _Turn, tool: ToolSpec, missing: Sequence[str]) -> Iterator[Event]:
+        """Ask for the arguments that nothing in the conversation supports."""
+        for event in ask_for(tool, missing):
+            if isinstance(event, Completion):
+                turn.text, turn.passages = event.text, ()
+            else:
+                yield event
 
     def _decline(self, turn: _Turn) -> Iterator[Event]:
         turn.text, turn.passages = self._prompts.decline, ()
@@ -279,7 +313,7 @@ class AgentLoop:
                 description=spec.description,
                 parameters=json.dumps(spec.schema, ensure_ascii=False),
                 examples=examples,
-                question=turn.question,
+                question=turn.words,
             )
         )
 
@@ -306,7 +340,7 @@ class AgentLoop:
             tool_choice=choice,
             parallel_tool_calls=self._parallel,
             describe_tools=describe,
-            turn=turn.question,
+            turn=turn.words,
             choices=choices,
             stop=("\n\n",) if self._quote and not choices else (),
             cancel=turn.cancel,

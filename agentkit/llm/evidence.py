@@ -95,8 +95,8 @@ class Parameter:
 
 
 @dataclass(slots=True)
-class _Slot:
-    """A parameter while spans are being assigned."""
+class Slot:
+    """A parameter, and the spans that could be its value."""
 
     name: str
     schema: Mapping[str, Any]
@@ -138,7 +138,7 @@ def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[P
     """
     found = spans(turn)
     required = set(schema.get("required", ()))
-    slots = [_slot(name, child, name in required) for name, child in schema.get("properties", {}).items()]
+    slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
     known = {word for slot in slots for word in slot.words}
     for slot in slots:
         fits = ((n, _fit(slot, span, turn, known)) for n, span in enumerate(found))
@@ -160,17 +160,17 @@ def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[P
     return calls
 
 
-def _parameters(slots: Sequence[_Slot], found: Sequence[Span], turn: str, call: int) -> list[Parameter]:
+def _parameters(slots: Sequence[Slot], found: Sequence[Span], turn: str, call: int) -> list[Parameter]:
     chosen = {slot.chosen for slot in slots if slot.chosen is not None}
     return [_parameter(slot, found, turn, chosen - {slot.chosen}, call) for slot in slots]
 
 
-def _is_listed(slot: _Slot) -> bool:
+def _is_listed(slot: Slot) -> bool:
     return slot.type == "array" or "enum" in slot.schema
 
 
 def _assign_like(
-    slots: Sequence[_Slot], found: Sequence[Span], firsts: Mapping[str, int | None], used: set[int]
+    slots: Sequence[Slot], found: Sequence[Span], firsts: Mapping[str, int | None], used: set[int]
 ) -> None:
     """For a further call: spans not used yet that are like those of the first; else what the call before had."""
     taken = [found[n] for n in used]
@@ -189,16 +189,18 @@ def _assign_like(
                 break
 
 
-def _slot(name: str, schema: Mapping[str, Any], required: bool) -> _Slot:
+def slot_of(name: str, schema: Mapping[str, Any], required: bool) -> Slot:
+    """A parameter as its name and description present it."""
     options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
     if len(options) == 1:
         schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
     description = str(schema.get("description", ""))
-    own = frozenset(_stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or [name.lower()])
-    return _Slot(name, schema, required, own, frozenset(_stems(description)) - own, description)
+    own = frozenset(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or [name.lower()])
+    return Slot(name, schema, required, own, frozenset(stems(description)) - own, description)
 
 
-def _stems(text: str) -> list[str]:
+def stems(text: str) -> list[str]:
+    """The words of a text that mean something, without their endings."""
     words = re.findall(r"[^\W\d_]+\d?", text.lower())
     return [_stem(_SYNONYMS.get(word, word)) for word in words if word not in _EMPTY]
 
@@ -210,7 +212,7 @@ def _stem(word: str) -> str:
     return word
 
 
-def _fit(slot: _Slot, span: Span, turn: str, known: set[str]) -> float | None:
+def _fit(slot: Slot, span: Span, turn: str, known: set[str]) -> float | None:
     """How well a span fits a parameter; none where it cannot be its value."""
     if slot.type in ("number", "integer"):
         base = _number_fit(slot, span, turn)
@@ -221,7 +223,7 @@ def _fit(slot: _Slot, span: Span, turn: str, known: set[str]) -> float | None:
     return None if base is None else base + _cues(slot, span, turn, known)
 
 
-def _number_fit(slot: _Slot, span: Span, turn: str) -> float | None:
+def _number_fit(slot: Slot, span: Span, turn: str) -> float | None:
     if span.kind != "number" or turn[: span.start].endswith("per "):
         return None
     value = _converted(slot, span)
@@ -248,7 +250,7 @@ def _number_fit(slot: _Slot, span: Span, turn: str) -> float | None:
     return fit
 
 
-def _converted(slot: _Slot, span: Span) -> int | float:
+def _converted(slot: Slot, span: Span) -> int | float:
     """The number in the unit that the parameter asks for."""
     value: int | float = span.value
     about = slot.about_text
@@ -269,19 +271,17 @@ def _rounded(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _text_fit(slot: _Slot, span: Span) -> float | None:
+def _text_fit(slot: Slot, span: Span) -> float | None:
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
     if re.search(r"\bunits?\b", name):
         return 2.0 if unit(span.text) and span.kind == "phrase" else None
     if _ABBREVIATED.search(about) and re.fullmatch(r"[A-Z]{2,5}", span.text):
         return 4.0
+    strict = text_kind(slot)
+    if strict in ("email", "date", "time") and span.kind != strict:
+        return None
     wants = [kind for kind, pattern in _WANTS if re.search(pattern, about)]
     by_name = [kind for kind, pattern in _WANTS if re.search(pattern, name)]
-    asked: list[Kind] = [kind for kind in wants if kind in ("date", "time") and _FORM.search(about)]
-    asked += [kind for kind in by_name[:1] if kind in ("email", "date", "time")]
-    strict = asked[-1] if asked else None
-    if strict and span.kind != strict:
-        return None
     if span.kind == "code" and span.text.isdigit() and "code" not in wants:
         return None
     verb = 0.0 if span.start or span.kind not in ("name", "phrase") else 1.5  # a first word is mostly a verb
@@ -293,7 +293,21 @@ def _text_fit(slot: _Slot, span: Span) -> float | None:
     return None if span.kind not in fits else fits[span.kind] - verb
 
 
-def _cues(slot: _Slot, span: Span, turn: str, known: set[str]) -> float:
+def text_kind(slot: Slot) -> Kind | None:
+    """The kind of span that a text parameter takes and no other, where its name or the form it asks for tells."""
+    about, name = slot.about_text, slot.name.replace("_", " ").lower()
+    asked = [
+        k
+        for k, pattern in _WANTS
+        if k in ("date", "time") and re.search(pattern, about) and _FORM.search(about)
+    ]
+    named = [kind for kind, pattern in _WANTS if re.search(pattern, name)][:1]
+    if named and named[0] in ("email", "path", "date", "time", "code"):
+        return named[0]
+    return asked[0] if asked else None
+
+
+def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
     """Words around a span that speak of the parameter."""
     before = re.split(r"[.!?;](?:\s|$)", turn[: span.start])[-1]
     words = re.findall(r"[^\W\d_][\w'-]*\d?", before.lower())[-4:]
@@ -324,7 +338,7 @@ def _cues(slot: _Slot, span: Span, turn: str, known: set[str]) -> float:
         if stem in slot.words:
             fit += 2.5 - distance
             break
-    inside = set(_stems(span.text))
+    inside = set(stems(span.text))
     if span.kind in ("phrase", "name") and inside & slot.words and inside - slot.words - slot.about:
         fit += 2.0  # "the living room"
     if span.kind in ("phrase", "name") and inside and inside <= (slot.words | slot.about | known):
@@ -336,7 +350,7 @@ def _parts(name: str) -> list[str]:
     return re.findall(r"[a-z]+", name.lower())
 
 
-def _assign(slots: Sequence[_Slot], found: Sequence[Span]) -> None:
+def _assign(slots: Sequence[Slot], found: Sequence[Span]) -> None:
     """The best pairs first, each span and each parameter once; among equals in the order of both."""
     pairs = [(fit, slot.required, slot, n) for slot in slots for n, fit in slot.fits.items()]
     order = {id(slot): n for n, slot in enumerate(slots)}
@@ -354,7 +368,7 @@ def _assign(slots: Sequence[_Slot], found: Sequence[Span]) -> None:
         used.append(span)
 
 
-def _parameter(slot: _Slot, found: Sequence[Span], turn: str, taken: set[int], call: int) -> Parameter:
+def _parameter(slot: Slot, found: Sequence[Span], turn: str, taken: set[int], call: int) -> Parameter:
     if slot.type == "boolean":
         return _boolean(slot, turn)
     if "enum" in slot.schema:
@@ -373,7 +387,7 @@ def _parameter(slot: _Slot, found: Sequence[Span], turn: str, taken: set[int], c
     return Parameter(slot.name, _best(candidates), _wanted(slot, slot.chosen is not None))
 
 
-def _wanted(slot: _Slot, spoken_of: bool) -> float:
+def _wanted(slot: Slot, spoken_of: bool) -> float:
     return STRUCTURE if slot.required or spoken_of else -STRUCTURE
 
 
@@ -384,7 +398,7 @@ def _best(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     return tuple(Candidate(text, weight) for text, weight in best.items())
 
 
-def _json(slot: _Slot, span: Span) -> str:
+def _json(slot: Slot, span: Span) -> str:
     if slot.type in ("number", "integer"):
         value = _converted(slot, span)
         return json.dumps(int(value) if slot.type == "integer" else value)
@@ -398,7 +412,7 @@ _FORMS = (("YYYY-MM-DD", "%Y-%m-%d"), ("MM/DD/YYYY", "%m/%d/%Y"), ("DD/MM/YYYY",
           ("DD.MM.YYYY", "%d.%m.%Y"))  # fmt: skip
 
 
-def _date_text(slot: _Slot, span: Span) -> str:
+def _date_text(slot: Slot, span: Span) -> str:
     asked = slot.description.upper()
     for name, form in _FORMS:
         if name in asked:
@@ -407,7 +421,7 @@ def _date_text(slot: _Slot, span: Span) -> str:
     return str(span.value.isoformat()) if iso else span.text
 
 
-def _boolean(slot: _Slot, turn: str) -> Parameter:
+def _boolean(slot: Slot, turn: str) -> Parameter:
     """True where its words are mentioned, false where they are denied."""
     lowered = turn.lower()
     for match in re.finditer(r"[^\W\d_]+", lowered):
@@ -417,17 +431,17 @@ def _boolean(slot: _Slot, turn: str) -> Parameter:
     return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)
 
 
-def _enumerated(slot: _Slot, turn: str, call: int) -> Parameter:
-    stems = set(_stems(turn))
+def _enumerated(slot: Slot, turn: str, call: int) -> Parameter:
+    said = set(stems(turn))
     values = [value for value in slot.schema["enum"] if isinstance(value, str)]
-    named = [v for v in values if _stems(v) and set(_stems(v)) <= stems]
+    named = [v for v in values if stems(v) and set(stems(v)) <= said]
     if call and named:
         named = [named[min(call, len(named) - 1)]]
     candidates = tuple(Candidate(json.dumps(v, ensure_ascii=False), ASSIGNED) for v in named)
     return Parameter(slot.name, candidates, _wanted(slot, bool(named)))
 
 
-def _listed(slot: _Slot, found: Sequence[Span], turn: str, call: int) -> Parameter:
+def _listed(slot: Slot, found: Sequence[Span], turn: str, call: int) -> Parameter:
     kind = slot.schema.get("items", {}).get("type")
     runs: list[list[Any]] = []
     if kind in ("number", "integer"):
@@ -435,8 +449,8 @@ def _listed(slot: _Slot, found: Sequence[Span], turn: str, call: int) -> Paramet
         numbers = [s for s in numbers if re.search(r"\d", s.text)] or numbers
         runs = [[span.value for span in run] for run in _runs(numbers, turn)]
     elif isinstance(slot.schema.get("items", {}).get("enum"), list):
-        stems = set(_stems(turn))
-        named = [v for v in slot.schema["items"]["enum"] if set(_stems(str(v))) <= stems and _stems(str(v))]
+        said = set(stems(turn))
+        named = [v for v in slot.schema["items"]["enum"] if set(stems(str(v))) <= said and stems(str(v))]
         runs = [named] if named else []
     elif kind == "string":
         for kinds in (("quoted",), ("name",), ("phrase",)):

@@ -22,6 +22,7 @@ from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
 from agentkit.llm.formats.base import Markup
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
+from agentkit.llm.missing import ask_for, words_for
 from agentkit.llm.options import (
     AnyMessage,
     AnyTool,
@@ -194,11 +195,14 @@ class LocalModel:
         """
         conversation, specs = read_messages(messages), read_tools(tools)
         choice = self._choose(conversation, specs, tool_choice)
-        words = (
-            next((m.content for m in reversed(conversation) if m.role == "user"), "")
-            if turn is None
-            else turn
-        )
+        last = max((n for n, m in enumerate(conversation) if m.role == "user"), default=0)
+        words = conversation[last].content if turn is None else turn
+        may_ask = tool_choice == "auto"
+        if len(choice) == 1:
+            words, missing = words_for(choice[0], words, conversation[:last])
+            if missing and may_ask:
+                yield from ask_for(choice[0], missing)
+                return
         schema = read_response_format(response_format)
         settings = read_sampling(self._sampling, sampling)
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
@@ -220,7 +224,7 @@ class LocalModel:
             elif grammar is not None:
                 yield from self._text(run, grammar)
             elif specs and tool_choice == "auto" and self._router is None:
-                yield from self._text_or_call(run, specs, replace(calls, turn="", thought=0))
+                yield from self._text_or_call(run, specs, replace(calls, thought=0), conversation)
             else:
                 yield from self._text(run, None)
         except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
@@ -350,7 +354,9 @@ class LocalModel:
         if delta:
             yield TextDelta(delta)
 
-    def _text_or_call(self, run: _Run, specs: list[ToolSpec], options: CallOptions) -> Iterator[ModelEvent]:
+    def _text_or_call(
+        self, run: _Run, specs: list[ToolSpec], options: CallOptions, conversation: Sequence[Message]
+    ) -> Iterator[ModelEvent]:
         """Free text in which the model may begin a call; from there on the grammar rules."""
         form = self._encoder.format
         begins = [(trigger, self._encoder.segments((Markup(trigger),))) for trigger in form.triggers]
@@ -371,7 +377,7 @@ class LocalModel:
         said = self._as_written(run.ledger.ids[start:], text.text, form.before_call if text.text else "")
         run.ledger.align([*run.ledger.ids[:start], *said])
         grammar = self._grammars().tool_call(specs, options)
-        yield from self._call(run, grammar, specs, start, text.text)
+        yield from self._call(run, grammar, specs, start, text.text, conversation)
 
     def _as_written(self, ids: list[int], said: str, end: str) -> list[int]:
         """Ids for ``said`` and ``end``: the model's own, as far as they say just that."""
@@ -385,9 +391,18 @@ class LocalModel:
         return list(self._encoder.plain(said + end))
 
     def _call(
-        self, run: _Run, grammar: MaskProvider | None, choice: list[ToolSpec], start: int, said: str = ""
+        self,
+        run: _Run,
+        grammar: MaskProvider | None,
+        choice: list[ToolSpec],
+        start: int,
+        said: str = "",
+        rests_on: Sequence[Message] = (),
     ) -> Iterator[ModelEvent]:
-        """Calls under the grammar, after what was ``said`` since ``start``."""
+        """Calls under the grammar, after what was ``said`` since ``start``.
+
+        Where they must rest on something, a call with arguments that nothing there supports becomes a question.
+        """
         begin = len(run.ledger.ids)
         for _ in self._decode(run, grammar):
             pass
@@ -405,6 +420,12 @@ class LocalModel:
         if not found.calls:
             yield from self._done(run, said)
             return
+        for call in found.calls if rests_on else ():
+            spec = next(spec for spec in choice if spec.name == call.name)
+            _, missing = words_for(spec, "", rests_on)
+            if missing:
+                yield from ask_for(spec, missing, said, run.usage())
+                return
         for call in found.repeated:
             yield Notice("repeated_call", f"{call.name} was called twice with the same arguments in one turn")
         if found.said:

@@ -128,6 +128,11 @@ def spans(text: str) -> list[Span]:
     return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]
 
 
+def is_english(text: str) -> bool:
+    """Whether the text has an English function word."""
+    return any(match[0].lower() in _STOP for match in _WORD.finditer(text[:LIMIT]))
+
+
 def _unique(found: list[Span]) -> list[Span]:
     return list({(s.kind, s.start, s.end): s for s in found}.values())
 

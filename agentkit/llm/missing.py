@@ -1,0 +1,114 @@
+"""Required arguments that nothing in the conversation supports: they are asked for, not invented."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from agentkit.events import Notice, TextDelta
+from agentkit.llm.evidence import Slot, slot_of, stems, text_kind
+from agentkit.llm.grounding import mentions
+from agentkit.llm.spans import LIMIT, Span, is_english, spans
+from agentkit.messages import Completion, Message, ToolSpec, Usage
+
+_RELATIVE = re.compile(
+    r"\b(?:today|tonight|tomorrow|yesterday|now|noon|midnight|next|this|(?:mon|tues|wednes|thurs|fri|satur|sun)day)\b",
+    re.I,
+)
+"""A day or a time is given, though not as a date."""
+_NOT_ASKED = {"default", "const", "enum", "anyOf", "oneOf", "allOf", "$ref"}
+"""Where the schema itself offers a value, or leaves the type open, the model may choose."""
+_REQUESTS = frozenset(
+    stems("something anything thing someone job task request use run start begin call tool new")
+)
+
+
+def words_for(tool: ToolSpec, turn: str, earlier: Iterable[Message]) -> tuple[str, list[str]]:
+    """The words that a call's arguments are taken from, and the required parameters that nothing supports.
+
+    Args:
+        tool: To be called.
+        turn: The user's turn; enough where it says everything.
+        earlier: What was said before it; the system prompt does not count.
+    """
+    if not missing_arguments(tool, turn):
+        return turn, []
+    said = [message.content for message in earlier if message.role != "system"]
+    words = "\n".join([*said, turn])[-LIMIT:]
+    missing = missing_arguments(tool, words)
+    return (turn if missing else words), missing
+
+
+def missing_arguments(tool: ToolSpec, said: str) -> list[str]:
+    """The required parameters for which ``said`` holds nothing that could be their value.
+
+    A number needs a number; a date, a time, an address or a path needs one of its kind; any other text needs a name,
+    a quote, a code or a word that is not just the request itself ("What's the weather?" holds no city). Where no
+    English is recognised, nothing is missing.
+    """
+    if not is_english(said):
+        return []
+    found = spans(said)
+    parameters = tool.parameters
+    own = {*stems(tool.name.replace("_", " ")), *stems(tool.description), *_REQUESTS}
+    slots = [slot_of(name, child, True) for name, child in parameters.get("properties", {}).items()]
+    for slot in slots:
+        own |= slot.words | slot.about
+    return [
+        slot.name
+        for slot in slots
+        if slot.name in parameters.get("required", ()) and not _supported(slot, found, said, own)
+    ]
+
+
+def _supported(slot: Slot, found: Sequence[Span], said: str, own: set[str]) -> bool:
+    schema: Mapping[str, Any] = slot.schema
+    if "x-synonyms" in schema:
+        return bool(mentions(schema["x-synonyms"], said))
+    if _NOT_ASKED & schema.keys() or slot.type not in ("string", "number", "integer"):
+        return True
+    if slot.type != "string":
+        whole = slot.type == "integer"
+        return any(span.kind == "number" and not (whole and isinstance(span.value, float)) for span in found)
+    kind = text_kind(slot)
+    if kind is not None:
+        quoted = kind in ("path", "code")
+        given = any(span.kind == kind or (quoted and span.kind == "quoted") for span in found)
+        return given or (kind in ("date", "time") and _RELATIVE.search(said) is not None)
+    return any(span.kind != "number" and _says_something(span, own) for span in found)
+
+
+def _says_something(span: Span, own: set[str]) -> bool:
+    if span.kind not in ("phrase", "name"):
+        return True
+    words = set(stems(span.text))
+    if span.start == 0 and len(span.text.split()) == 1:
+        return span.kind == "name" and span.text.isupper()  # mostly a verb
+    return bool(words - own)
+
+
+def ask_for(
+    tool: ToolSpec, missing: Sequence[str], said: str = "", usage: Usage | None = None
+) -> Iterator[Notice | TextDelta | Completion]:
+    """The question in place of a call, as events; ``said`` is what the answer began with."""
+    text = question(tool, missing)
+    yield Notice("missing_argument", f"{tool.name} was not called: nothing says {', '.join(missing)}")
+    yield TextDelta(f"\n\n{text}" if said else text)
+    yield Completion(f"{said}\n\n{text}" if said else text, (), usage or Usage(), "stop")
+
+
+def question(tool: ToolSpec, missing: Sequence[str]) -> str:
+    """Asks for the missing arguments in the words of their descriptions."""
+    properties = tool.parameters.get("properties", {})
+    wanted = [_wanted(name, str(properties.get(name, {}).get("description", ""))) for name in missing]
+    return f"To do that I need to know: {'; '.join(wanted)}."
+
+
+def _wanted(name: str, description: str) -> str:
+    text = re.split(r"[.;](?:\s|$)|, e\.g\.| in the form | as a decimal", description.strip(), maxsplit=1)[
+        0
+    ].strip()
+    if not text:
+        return name.replace("_", " ")
+    return text if text[:2].isupper() else text[0].lower() + text[1:]
