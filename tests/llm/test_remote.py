@@ -556,7 +556,7 @@ def test_a_server_that_is_down(fake: Fake, unused_port: int) -> None:
     events, error = it.until_error(model.stream(ASK))
     assert codes(events) == ["retry"]
     assert "cannot reach http://127.0.0.1" in error.cause
-    assert "(after 2 tries)" in error.cause
+    assert error.cause.endswith(": Connection refused (after 2 tries)")
     assert error.remedy == "start the server, or check the address"
     assert model.room([Message("user", "Hi")]) is None
 
@@ -728,6 +728,22 @@ def test_an_abandoned_stream_leaves_the_server(fake: Fake) -> None:
     events.close()  # type: ignore[attr-defined]
     assert fake.left.wait(2)
     assert model.chat(ASK).text == "Fine."
+
+
+def test_conversations_at_once(fake: Fake) -> None:
+    model, texts = fake.model(), {}
+    fake.answers = [said(*"abc")] * 12
+    streams = [model.stream(ASK) for _ in range(4)]
+    heard: list[list[Any]] = [[next(stream) for stream in streams]]
+    while row := [each for stream in streams if (each := next(stream, None)) is not None]:
+        heard.append(row)
+    assert [event.text for event in heard[-1]] == ["abc"] * 4
+    threads = [threading.Thread(target=lambda n=n: texts.update({n: model.chat(ASK).text})) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == dict.fromkeys(range(8), "abc")
 
 
 # Addresses, keys, models
