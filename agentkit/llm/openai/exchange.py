@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-    import httpx
 
 _POLL_S = 0.02
 """How often a waiting caller looks whether it was cancelled."""
@@ -143,7 +143,17 @@ def _verification(url: str) -> Any:
     return url.startswith("https:")
 
 
-def failure(error: httpx.HTTPError) -> str:
-    """Why a connection failed, in words; many of httpx's errors have none."""
-    told = next((str(e) for e in (error, error.__cause__, error.__context__) if e and str(e)), "")
+def failure(error: BaseException) -> str:
+    """Why a connection failed: what the system says where it says something, for httpx's own words are general."""
+    told = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, ConnectionError) and cause.errno:
+            return os.strerror(cause.errno)
+        if isinstance(cause, OSError) and cause.errno and cause.strerror:
+            return str(cause.strerror)
+        told = told or str(cause)
+        cause = cause.__cause__ or cause.__context__
     return told or type(error).__name__
