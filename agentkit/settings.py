@@ -95,7 +95,7 @@ class ToolSettings(_Section):
 
 
 class RemoteSettings(_Section):
-    """How a model on a server is asked. Its key comes from ``AGENTKIT_API_KEY`` or ``OPENAI_API_KEY`` only."""
+    """How a model on a server is asked. Its key comes from ``AGENTKIT_API_KEY`` in the environment."""
 
     timeout_s: float = Field(default=60.0, gt=0)
     """Seconds between two pieces of an answer at most."""

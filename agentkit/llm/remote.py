@@ -34,7 +34,8 @@ class RemoteModel:
     Args:
         address: ``openai+http://host:8000/v1`` or ``openai+https://…``, the model's name behind ``#``; without a
             name, the first that the server lists.
-        key: API key; by default the environment's ``AGENTKIT_API_KEY`` or ``OPENAI_API_KEY``.
+        key: API key; by default the environment's ``AGENTKIT_API_KEY``; for OpenAI and this machine also
+            ``OPENAI_API_KEY``.
         sampling: Defaults for every call.
         router: Decides under ``tool_choice="auto"`` whether a turn needs a tool; without one the model decides.
         connect_s: Seconds until a connection must stand.
@@ -61,7 +62,7 @@ class RemoteModel:
         corrections: int = 2,
     ) -> None:
         where = Address.parse(address)
-        secret = api_key() if key is None else checked_key(key, "the API key")
+        secret = api_key(where.host) if key is None else checked_key(key, "the API key")
         self._server = Server(where, secret, connect_s, timeout_s, retries, backoff_s)
         self._catalogue = Catalogue(self._server)
         self._sampling = sampling or SamplingSettings()

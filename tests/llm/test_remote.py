@@ -15,6 +15,7 @@ from remote_helpers import ASK, EVENTS, Answer, Fake, chunk, codes, completion, 
 
 from agentkit.errors import AgentkitError, ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta
+from agentkit.llm.openai.address import api_key
 from agentkit.llm.openai.server import _retry_after
 from agentkit.llm.openai.sse import EventReader
 from agentkit.llm.protocol import Route
@@ -845,3 +846,11 @@ def test_an_error_is_one_of_ours(fake: Fake) -> None:
     for messages in ([], [{"role": "robot", "content": "x"}]):
         with pytest.raises(UsageError):
             fake.model().chat(messages)
+
+
+def test_openais_key_does_not_go_to_any_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
+    assert api_key("api.openai.com") == api_key("127.0.0.1") == "sk-other"
+    assert api_key("models.example.org") is None
+    monkeypatch.setenv("AGENTKIT_API_KEY", "sk-own")
+    assert api_key("models.example.org") == api_key("api.openai.com") == "sk-own"

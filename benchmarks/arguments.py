@@ -1,0 +1,133 @@
+"""What each part of the evidence brings to the arguments of calls, on the 220 calls of `data/calls.txt`.
+
+    python benchmarks/arguments.py              # prints a table, writes docs/benchmarks/arguments.json
+    python benchmarks/arguments.py --wrong      # also the wrong arguments of the tuning half
+
+The first line is the grammar alone; the last has everything. In between, everything but one part. The calls over odd
+tools were looked at while the parts were made (tuning), those over even ones were not (reporting). Beside it, how
+often turns that lack a required argument are asked about (`data/missing.txt`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from call_set import Case, load
+from machine import write
+
+from agentkit import load_model
+from agentkit.llm import evidence as module
+from agentkit.llm import guide
+from agentkit.llm.missing import missing_arguments
+from agentkit.llm.spans import Span
+
+MISSING = Path(__file__).parent / "data" / "missing.txt"
+LIMIT = 160
+"""Tokens a call may have."""
+
+
+@contextmanager
+def changed(names: dict[str, Any]) -> Iterator[None]:
+    """Names of the two modules, replaced for a while."""
+    owners = {name: guide if name == "STRUCTURE" else module for name in names}
+    before = {name: getattr(owner, name) for name, owner in owners.items()}
+    for name, value in names.items():
+        setattr(owners[name], name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owners[name], name, value)
+
+
+def without(*kinds: str) -> Callable[[str], list[Span]]:
+    """The spans of a text but for some kinds."""
+    spans = module.spans
+    return lambda text: [span for span in spans(text) if span.kind not in kinds]
+
+
+def plain_number(slot: Any, span: Span) -> int | float:
+    """A number as it stands, whatever its unit."""
+    value: int | float = span.value
+    return value
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "without numbers": {"spans": without("number")},
+    "without dates and times": {"spans": without("date", "time")},
+    "without names, quotes and phrases": {"spans": without("name", "quoted", "phrase", "formula")},
+    "without codes, paths and addresses": {"spans": without("code", "path", "email")},
+    "without units and percentages": {"_converted": plain_number},
+    "without the words around a span": {"_cues": lambda *_: 0.0},
+    "without one span for one parameter": {"_assign": lambda *_: None},
+    "without leaving out and putting in": {"STRUCTURE": 0.0},
+}
+
+
+def run(model: Any, cases: list[Case], *, evidence: bool, wrong: bool = False) -> dict[str, float]:
+    """Share of right calls by half, and forward passes per call."""
+    right = {True: 0, False: 0}
+    passes = 0
+    for case in cases:
+        completion = model.chat(
+            [{"role": "user", "content": case.text}],
+            tools=[case.tool],
+            tool_choice="required",
+            max_new_tokens=LIMIT,
+            turn=None if evidence else "",
+        )
+        passes += completion.usage.forward_passes
+        arguments = completion.tool_calls[0].arguments if completion.tool_calls else {}
+        right[case.tuning] += case.correct(arguments)
+        if wrong and case.tuning and not case.correct(arguments):
+            print(f"  {case.tool.name}: {case.text} {case.wrong(arguments)}")
+    total = {half: sum(case.tuning is half for case in cases) for half in right}
+    return {
+        "tuning": round(right[True] / total[True], 4),
+        "reporting": round(right[False] / total[False], 4),
+        "all": round(sum(right.values()) / len(cases), 4),
+        "forward_passes": round(passes / len(cases), 1),
+    }
+
+
+def questions(cases: list[Case]) -> dict[str, int]:
+    """How often a missing argument is noticed, and how often one is missed that is there."""
+    tools = {case.tool.name: case.tool for case in cases}
+    lines = [
+        [part.strip() for part in line.split("|")]
+        for line in MISSING.read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    asked = [(missing_arguments(tools[name], turn), wanted.split()) for name, turn, wanted in lines]
+    return {
+        "lacking": len(lines),
+        "asked": sum(bool(found) for found, _ in asked),
+        "asked_for_exactly_those": sum(found == wanted for found, wanted in asked),
+        "complete": len(cases),
+        "asked_without_cause": sum(bool(missing_arguments(case.tool, case.text)) for case in cases),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--wrong", action="store_true", help="print the wrong arguments of the tuning half")
+    options = parser.parse_args()
+    cases, model = load(), load_model(adapter="none")
+    rows = {"grammar alone": run(model, cases, evidence=False)}
+    for name, names in PARTS.items():
+        with changed(names):
+            rows[name] = run(model, cases, evidence=True, wrong=options.wrong and not names)
+    for name, row in rows.items():
+        print(f"{name:<36} {row}")
+    write("arguments.json", {"calls": len(cases), "parts": rows, "questions": questions(cases)})
+
+
+if __name__ == "__main__":
+    main()
