@@ -66,7 +66,7 @@ They say where things are, or hold a secret; they are no settings.
 
 | variable | meaning |
 |---|---|
-| `AGENTKIT_API_KEY` | The key of the server that a remote model is on; without it `OPENAI_API_KEY` is sent to api.openai.com and to this machine. |
+| `AGENTKIT_API_KEY` | Key of a remote model; `OPENAI_API_KEY` goes to OpenAI and this machine only. |
 | `AGENTKIT_PROJECT` | The project's folder, where `--project` is not given. |
 | `AGENTKIT_DATA_DIR` | User data: sessions, indexes, jobs, adapters. Otherwise the platform's user data folder. |
 | `AGENTKIT_CACHE_DIR` | Embedded models. Otherwise the platform's user cache folder. |
