@@ -150,8 +150,47 @@ def routing() -> str:
     )
 
 
+def drafts() -> str:
+    body = load("drafts.json")
+    rows: list[tuple[object, ...]] = [
+        (kind, name, row["tokens_per_second"], row["tokens_per_pass"])
+        for kind, engines in body["answers"].items()
+        for name, row in engines.items()
+    ]
+    r = body["ratios"]
+    return (
+        "## Drafts from the conversation's own tokens\n\n"
+        f"{machine(body)}; {body['prompts']} requests to repeat a passage of the help centre and as many open "
+        f"questions, {body['tokens']} tokens each, greedy; only decoding is timed. The engines take turns, medians of "
+        "the rounds; a draft changes no token, which the run checks. Reproduce: `python benchmarks/drafts.py`.\n\n"
+        + table(("answers", "engine", "tok/s", "tokens per pass"), rows)
+        + f"\n\nOn quotes drafts make agentkit {r['quote, drafts to plain']} times as fast as without and "
+        f"{r['quote, drafts to prompt lookup']} times as fast as transformers with prompt lookup; free chat runs at "
+        f"{r['chat, drafts to plain']} times the speed without."
+    )
+
+
+def sessions() -> str:
+    body = load("sessions.json")
+    rows: list[tuple[object, ...]] = [
+        (name, f"{row['seconds']} s", row["tokens_per_second"]) for name, row in body["engines"].items()
+    ]
+    r = body["ratios"]
+    return (
+        f"## {body['sessions']} sessions of {body['turns']} turns\n\n"
+        f"{machine(body)}; the same system prompt, {body['tokens']} tokens for each answer, which is part of the next "
+        "turn's prompt; greedy; transformers in bf16. Reproduce: `python benchmarks/sessions.py`.\n\n"
+        + table(("engine", "time", "tok/s"), rows)
+        + f"\n\nAt once they take {r['together to agentkit, one after the other']} times less than one after the "
+        f"other, {r['together to transformers generate']} times less than with `generate` and "
+        f"{r['together to transformers generate_batch']} times less than with `generate_batch`; "
+        f"{body['sessions_per_pass']} of them share a forward pass."
+    )
+
+
 def main() -> None:
-    text = "\n\n".join((HEAD.strip(), speed(), quality(), tool_loop(), bfcl(), routing())) + "\n"
+    parts = (speed(), drafts(), sessions(), quality(), tool_loop(), bfcl(), routing())
+    text = "\n\n".join((HEAD.strip(), *parts)) + "\n"
     (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
 
 

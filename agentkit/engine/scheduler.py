@@ -12,8 +12,8 @@ import math
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -54,11 +54,11 @@ class Scheduler:
     """Computes for many conversations at once. Its thread ends when nobody holds it any more."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        worker = _Worker(loaded)
-        self._inbox = worker.inbox
-        self.counters = worker.counters
-        threading.Thread(target=worker.run, name=f"agentkit-{loaded.name}", daemon=True).start()
-        weakref.finalize(self, self._inbox.put, None)
+        self._worker = _Worker(loaded)
+        self._inbox = self._worker.inbox
+        self.counters = self._worker.counters
+        # Whichever thread asks, one computes: torch keeps a team of workers for each.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"agentkit-{loaded.name}")
 
     def run(
         self, loop: Decoding, cancel: threading.Event | None = None
@@ -84,15 +84,22 @@ class Scheduler:
     def call(self, function: Callable[[], T]) -> T:
         """Run a function in the model's thread, between two passes: no cache changes meanwhile."""
         job: _Job[T] = _Job(function)
-        self._inbox.put(job)
+        self._send(job)
         return _outcome(job.answer)
 
     def _ask(self, request: _Request, step: Step) -> torch.Tensor | None:
         request.ledger, request.draft = step.ledger, step.draft
         request.asked = time.monotonic()
-        self._inbox.put(request)
+        self._send(request)
         rows: torch.Tensor | None = _outcome(request.answer)
         return rows
+
+    def _send(self, message: _Request | _Job[Any]) -> None:
+        self._inbox.put(message)
+        with self._worker.lock:
+            if self._worker.idle:
+                self._worker.idle = False
+                self._thread.submit(self._worker.run)
 
 
 def _outcome(answer: queue.SimpleQueue[T | Exception]) -> T:
@@ -146,24 +153,24 @@ class _Job(Generic[T]):
 
 
 class _Worker:
-    """What the thread does; it knows nobody who holds the `Scheduler`."""
+    """What the thread does."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
-        self.inbox: queue.SimpleQueue[_Request | _Left | _Job[Any] | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[_Request | _Left | _Job[Any]] = queue.SimpleQueue()
         self.counters = Counters()
+        self.lock = threading.Lock()
+        self.idle = True
         self._waiting: list[_Request] = []
         self._live: set[_Request] = set()
         self._quick: set[_Request] = set()
         """Conversations that asked again as soon as they could: the next pass waits for them."""
-        self._over = False
 
     def run(self) -> None:
-        """Until nobody is left."""
-        while not self._over:
-            self._take(self.inbox.get())
-            while self._waiting and not self._over:
-                self._gather()
+        """Until nobody waits for anything."""
+        while True:
+            self._gather()
+            if self._waiting:
                 started = time.perf_counter()
                 try:
                     self._pass()
@@ -171,8 +178,13 @@ class _Worker:
                     for request in list(self._waiting):
                         self._answer(request, error)
                 self.counters.seconds += time.perf_counter() - started
+                continue
+            with self.lock:
+                if self.inbox.empty():
+                    self.idle = True
+                    return
 
-    def _take(self, message: _Request | _Left | _Job[Any] | None) -> None:
+    def _take(self, message: _Request | _Left | _Job[Any]) -> None:
         match message:
             case _Request():
                 self._waiting.append(message)
@@ -187,14 +199,12 @@ class _Worker:
                 self._waiting = [request for request in self._waiting if request is not message.request]
             case _Job():
                 message.run()
-            case None:
-                self._over = True
 
     def _gather(self) -> None:
-        """Take what has come, and wait a little for those who usually come."""
+        """Take what has come; where somebody waits, wait a little for those who usually come."""
         deadline = time.monotonic() + PATIENCE_S
-        while not self._over:
-            missing = self._quick.difference(self._waiting)
+        while True:
+            missing = self._quick.difference(self._waiting) if self._waiting else set()
             try:
                 wait = max(0.0, deadline - time.monotonic()) if missing else 0.0
                 self._take(self.inbox.get(timeout=wait) if wait else self.inbox.get_nowait())
