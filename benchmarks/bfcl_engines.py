@@ -17,8 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from agentkit.assets import asset_path
-from agentkit.llm.formats import hermes
+from agentkit.llm.formats.generic import FORMAT
 from agentkit.llm.grammar import Grammar
+from agentkit.llm.guide import Guided
 
 MODEL = "smollm2-135m"
 Call = tuple[str, dict[str, Any]]
@@ -61,13 +62,20 @@ class Watch:
     def __init__(self) -> None:
         self.starts: list[float] = []
         self.seconds: list[float] = []
+        self._inside = False
 
     def around(self, mask: Callable[..., Any]) -> Callable[..., Any]:
         """``mask``, timed."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:  # of another mask, which counts it
+                return mask(*args, **kwargs)
             started = time.perf_counter()
-            made = mask(*args, **kwargs)
+            self._inside = True
+            try:
+                made = mask(*args, **kwargs)
+            finally:
+                self._inside = False
             self.starts.append(started)
             self.seconds.append(time.perf_counter() - started)
             return made
@@ -84,8 +92,12 @@ class Watch:
 
 def agentkit_grammar(model: Any, prompts: list[Prompt], batch: int) -> Iterator[Outcome]:
     """agentkit's engine, one call of `chat` a case."""
-    watch, mask = Watch(), Grammar.mask
-    Grammar.mask = watch.around(mask)  # type: ignore[method-assign]
+    watch = Watch()
+    timed = [
+        (owner, name, getattr(owner, name)) for owner in (Guided, Grammar) for name in ("mask", "permits")
+    ]
+    for owner, name, method in timed:
+        setattr(owner, name, watch.around(method))
     try:
         for prompt in prompts:
             several = {"parallel_tool_calls": True} if prompt.parallel else {}
@@ -102,7 +114,8 @@ def agentkit_grammar(model: Any, prompts: list[Prompt], batch: int) -> Iterator[
                 prompt.id, calls, reply.usage.forward_passes, reply.usage.seconds, cut, **watch.take()
             )
     finally:
-        Grammar.mask = mask  # type: ignore[method-assign]
+        for owner, name, method in timed:
+            setattr(owner, name, method)
 
 
 class Transformers:
@@ -182,7 +195,7 @@ class XGrammar(Transformers):
 
 
 def structural_tag(prompt: Prompt) -> dict[str, Any]:
-    """The call syntax of `agentkit.llm.formats.hermes` for xgrammar, with the separators of ``json.dumps``."""
+    """The call syntax of `agentkit.llm.formats.generic` for xgrammar, with the separators of ``json.dumps``."""
     import xgrammar
 
     tags = []
@@ -191,9 +204,9 @@ def structural_tag(prompt: Prompt) -> dict[str, Any]:
         tags.append(
             {
                 "type": "tag",
-                "begin": f'{hermes.OPEN}{{"name": {json.dumps(tool["name"])}, "arguments": ',
+                "begin": "".join(FORMAT.head(tool["name"])),
                 "content": {"type": "grammar", "grammar": str(grammar)},
-                "end": f"}}{hermes.CLOSE}",
+                "end": "".join(FORMAT.tail("")),
             }
         )
     calls = {
