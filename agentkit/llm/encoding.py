@@ -81,7 +81,8 @@ class ChatEncoder:
         self._added_pattern = re.compile(f"({'|'.join(longest_first)})") if added else None
         self._system_role = self._supports("system") is not None
         self._result_role, self._result_quoted = self._find_result_role()
-        self._encode_plain = lru_cache(maxsize=512)(self.plain)
+        self.encode_plain = lru_cache(maxsize=2048)(self.plain)
+        """`plain`, remembered."""
         self._spoken: OrderedDict[Segments, tuple[int, ...]] = OrderedDict()
 
     def encode(
@@ -197,7 +198,7 @@ class ChatEncoder:
 
     def _ids(self, segments: Segments) -> Iterator[int]:
         for segment in segments:
-            yield from (segment,) if isinstance(segment, int) else self._encode_plain(segment)
+            yield from (segment,) if isinstance(segment, int) else self.encode_plain(segment)
 
     @cached_property
     def thinking(self) -> tuple[Segments, Segments] | None:

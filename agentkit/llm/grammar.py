@@ -121,7 +121,7 @@ class GrammarCompiler:
             self._plain_start(self.format.between),
             self._eos_ids,
         )
-        return Guided(grammar, known, around, self._encoder.plain, self._encoder.decode)
+        return Guided(grammar, known, around, self._encoder.encode_plain, self._encoder.decode)
 
     def _plain_start(self, parts: Sequence[str]) -> str:
         """The beginning of parts, up to the first control token."""

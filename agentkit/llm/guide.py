@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from agentkit.llm.evidence import STRUCTURE, Candidate, Parameter
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from agentkit.engine.decode import MaskProvider
 
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"(: ?)?')
-_AHEAD = 48
+_CONTEXT = 4
+"""Tokens before the new ones that decide how they are decoded: some tokenizers drop a space at the beginning."""
+_AHEAD = 24
 """Characters of a continuation that decide about its first token."""
 
 
@@ -58,8 +59,9 @@ class Guided:
     ) -> None:
         self._grammar, self._known, self._around = grammar, known, around
         self._decode = decode
-        self._encode = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
+        self._encode = encode
         self._ids: list[int] = []
+        self._text, self._read = "", 0
         self._weights: dict[int, float] | None = None
 
     @property
@@ -96,12 +98,21 @@ class Guided:
         """Nats for the tokens with which the likely continuations begin."""
         if self._weights is None:
             self._weights = {}
-            for text, weight in self.continuations(self._decode(self._ids)):
+            for text, weight in self.continuations(self._written()):
                 ids = self._encode(text[:_AHEAD])[:1] if text else self._around.ends
                 for token in ids:
                     if not abs(self._weights.get(token, 0.0)) > abs(weight):
                         self._weights[token] = weight
         return self._weights
+
+    def _written(self) -> str:
+        """The text so far; only its end is decoded anew."""
+        start = max(0, self._read - _CONTEXT)
+        before, now = self._decode(self._ids[start : self._read]), self._decode(self._ids[start:])
+        if now.endswith("\ufffd"):  # half a character
+            return self._text + now[len(before) :]
+        self._text, self._read = self._text + now[len(before) :], len(self._ids)
+        return self._text
 
     def continuations(self, written: str) -> list[tuple[str, float]]:
         """What the evidence would have come next, with its weight; the empty text is the end."""
@@ -111,7 +122,7 @@ class Guided:
         number, calls = written.count(head) - 1, self._known[head]
         parameters = calls[min(number, len(calls) - 1)]
         used, tail = _members(written[at + len(head) :])
-        after = _closed(tail)
+        after = _closed(tail) if "}" in tail else None
         if after is not None:
             return self._after(after, head if number + 1 < len(calls) else None)
         key = _KEY.match(tail.lstrip(", "))
