@@ -4,16 +4,18 @@
 
 The quoting prompts ask for a passage of the shop's help centre (`knowledge/`) again, word by word; the others are open
 questions. Every engine has the same weights (transformers in bf16, agentkit as it is served), prompts, threads and
-number of tokens; the engines take turns, prompt by prompt, and the medians over the rounds count. Only decoding is
-timed: what comes after the first token.
+number of tokens; the engines take turns, prompt by prompt, each in a process of its own, and the medians over the
+rounds count. Only decoding is timed: what comes after the first token.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ def generate(**options: Any) -> Engine:
     return answer
 
 
-def prompts() -> dict[str, list[list[int]]]:
+def prompts(count: int) -> dict[str, list[list[int]]]:
     """Token ids by kind of answer."""
     from transformers import AutoTokenizer
 
@@ -132,10 +134,10 @@ def prompts() -> dict[str, list[list[int]]]:
         message = [{"role": "user", "content": text}]
         return list(tokenizer.apply_chat_template(message, add_generation_prompt=True)["input_ids"])
 
-    passages = [passage(ROOT / "knowledge" / name) for name in DOCUMENTS]
+    passages = [passage(ROOT / "knowledge" / name) for name in DOCUMENTS[:count]]
     return {
         "quote": [encode(f"Repeat this text word by word, and nothing else:\n\n{text}") for text in passages],
-        "chat": [encode(text) for text in QUESTIONS],
+        "chat": [encode(text) for text in QUESTIONS[:count]],
     }
 
 
@@ -147,10 +149,10 @@ def passage(file: Path) -> str:
     return " ".join(" ".join(lines).split()[:PASSAGE_WORDS])
 
 
-def measure(engines: dict[str, Engine], rounds: int) -> dict[str, dict[str, Any]]:
+def measure(engines: dict[str, Engine], count: int, rounds: int) -> dict[str, dict[str, Any]]:
     """By kind of answer and engine: tokens a second, and tokens for each forward pass."""
     results: dict[str, dict[str, Any]] = {}
-    for kind, asked in prompts().items():
+    for kind, asked in prompts(count).items():
         seconds: dict[str, list[float]] = {name: [] for name in engines}
         said: dict[str, list[Answer]] = {}
         for turn in range(rounds + 1):
@@ -196,21 +198,45 @@ PLAIN, OURS = "agentkit", "agentkit, drafts"
 GENERATE, LOOKED_UP = "transformers generate", "transformers generate, prompt lookup"
 
 
+def engine(name: str) -> Engine:
+    if name in (PLAIN, OURS):
+        return ours(drafts=name == OURS)
+    return generate(**({"prompt_lookup_num_tokens": LOOKUP} if name == LOOKED_UP else {}))
+
+
+def serve(name: str, calls: Connection) -> None:
+    """One engine in a process of its own: torch's teams of threads in one process hinder each other."""
+    answer = engine(name)
+    while prompt := calls.recv():
+        calls.send(answer(prompt))
+
+
+def remote(calls: Connection) -> Engine:
+    def answer(prompt: list[int]) -> Answer:
+        calls.send(prompt)
+        result: Answer = calls.recv()
+        return result
+
+    return answer
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=len(QUESTIONS), help="of each kind")
     options = parser.parse_args()
-    engines = {
-        PLAIN: ours(drafts=False),
-        OURS: ours(drafts=True),
-        GENERATE: generate(),
-        LOOKED_UP: generate(prompt_lookup_num_tokens=LOOKUP),
-    }
-    results = measure(engines, options.rounds)
+    context, calls = multiprocessing.get_context("spawn"), {}
+    for name in (PLAIN, OURS, GENERATE, LOOKED_UP):
+        calls[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(name, theirs), daemon=True).start()
+    engines = {name: remote(call) for name, call in calls.items()}
+    results = measure(engines, options.prompts, options.rounds)
+    for call in calls.values():
+        call.send(None)
     found = ratios(results)
-    write("drafts.json", {"tokens": TOKENS, "prompts": len(DOCUMENTS), "answers": results, "ratios": found})
+    write("drafts.json", {"tokens": TOKENS, "prompts": options.prompts, "answers": results, "ratios": found})
     for kind, rows in results.items():
         print(f"\n| {kind} | tok/s | tokens per pass |\n|---|---|---|")
         for name, row in rows.items():
