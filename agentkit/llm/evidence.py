@@ -121,7 +121,9 @@ class Slot:
 
     @property
     def type(self) -> str:
-        return str(self.schema.get("type", "string" if "enum" in self.schema else "any"))
+        named = self.schema.get("type", "string" if "enum" in self.schema else "any")
+        several = [each for each in named if each != "null"] if isinstance(named, list) else [named]
+        return str(several[0]) if len(several) == 1 else "any"
 
 
 def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[Parameter]]:
@@ -189,10 +191,11 @@ def _assign_like(
                 break
 
 
-def slot_of(name: str, schema: Mapping[str, Any], required: bool) -> Slot:
-    """A parameter as its name and description present it."""
-    options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
-    if len(options) == 1:
+def slot_of(name: str, schema: Mapping[str, Any] | bool, required: bool) -> Slot:
+    """A parameter as its name and description present it; the schema `true` says nothing about it."""
+    schema = schema if isinstance(schema, Mapping) else {}
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) == 1 and isinstance(options[0], Mapping):
         schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
     description = str(schema.get("description", ""))
     own = frozenset(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or [name.lower()])
@@ -442,15 +445,17 @@ def _enumerated(slot: Slot, turn: str, call: int) -> Parameter:
 
 
 def _listed(slot: Slot, found: Sequence[Span], turn: str, call: int) -> Parameter:
-    kind = slot.schema.get("items", {}).get("type")
+    items = slot.schema.get("items")
+    items = items if isinstance(items, Mapping) else {}
+    kind = items.get("type")
     runs: list[list[Any]] = []
     if kind in ("number", "integer"):
         numbers = [s for s in found if s.kind == "number" and (kind == "number" or isinstance(s.value, int))]
         numbers = [s for s in numbers if re.search(r"\d", s.text)] or numbers
         runs = [[span.value for span in run] for run in _runs(numbers, turn)]
-    elif isinstance(slot.schema.get("items", {}).get("enum"), list):
+    elif isinstance(items.get("enum"), list):
         said = set(stems(turn))
-        named = [v for v in slot.schema["items"]["enum"] if set(stems(str(v))) <= said and stems(str(v))]
+        named = [v for v in items["enum"] if set(stems(str(v))) <= said and stems(str(v))]
         runs = [named] if named else []
     elif kind == "string":
         for kinds in (("quoted",), ("name",), ("phrase",)):
