@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentkit.events import Notice, TextDelta
-from agentkit.llm.evidence import Slot, slot_of, stems, text_kind
+from agentkit.llm.fits import Slot, slot_of, stems, text_kind
 from agentkit.llm.grounding import mentions
 from agentkit.llm.spans import LIMIT, Span, is_english, spans
 from agentkit.messages import Completion, Message, ToolSpec, Usage
