@@ -27,7 +27,7 @@ from agentkit.events import (
     TurnFailed,
 )
 from agentkit.llm.formats import GENERIC
-from agentkit.llm.missing import ask_for, words_for
+from agentkit.llm.missing import ask_for, is_withdrawn, words_for
 from agentkit.llm.protocol import ChatModel, Route, Router
 from agentkit.messages import (
     Citation,
@@ -265,6 +265,9 @@ class AgentLoop:
             message for message in self.session.messages()[:-1] if message.meta.get("kind") != "context"
         ]
         asked = stored[-1].meta.get("asked_for") if stored else None
+        known = {spec.name for spec in self.tools.specs()}
+        if asked and (asked["tool"] not in known or is_withdrawn(turn.question)):
+            asked = None
         if asked and route.kind in ("chat", "decline"):
             turn.route = route = replace(route, kind="tool", tool=asked["tool"])
         if asked and route.tool == asked["tool"]:

@@ -555,3 +555,77 @@ def test_a_killed_turn_is_resumed(tmp_path: Path) -> None:
     assert roles(session) == ["system", "user", "assistant", "tool", "user", "assistant"]
     assert not any(isinstance(event, ToolStarted) for event in events)  # nothing runs twice by itself
     store.close()
+
+
+WEATHER = ToolSpec("weather", "Get the weather.", {"type": "object", "required": ["city"], "properties": {
+                   "city": {"type": "string", "description": "Name of the city."}}})  # fmt: skip
+ASKED = "To do that I need to know: name of the city."
+
+
+class WeatherTool(FakeTools):
+    def specs(self) -> list[ToolSpec]:
+        return [WEATHER]
+
+    def get(self, name: str) -> FakeTool:
+        assert name == "weather"
+        return FakeTool(WEATHER)
+
+
+class WeatherRouter:
+    """Only what names the weather is routed to it."""
+
+    def route(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> Route:
+        return Route("tool", "weather", {}) if "weather" in text else Route("chat", None, {})
+
+
+def test_a_missing_argument_is_asked_for_and_the_answer_goes_on(tmp_path: Path, smollm: LocalModel) -> None:
+    path, tools = tmp_path / "sessions.sqlite", WeatherTool()
+    options: dict[str, Any] = {"model": smollm, "tools": tools, "router": WeatherRouter(), "quote": True}
+    store = SessionStore(path)
+    session = store.create()
+    events = list(loop(session, **options).stream("What's the weather like?"))
+    assert types(events) == ["notice", "text_delta", "turn_done"]
+    assert notices(events) == ["missing_argument"]
+    assert (reply_of(events).text, tools.ran) == (ASKED, [])
+    assert roles(session) == ["system", "user", "assistant"]
+    store.close()
+
+    store = SessionStore(path)  # the next turn comes in another process
+    session = store.open(session.id)
+    reply = loop(session, **options).ask("Oslo")
+    store.close()
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("weather", {"city": "Oslo"})]
+    assert tools.ran == list(reply.tool_calls)
+
+
+@pytest.mark.parametrize("text", ["Never mind.", "No, forget it", "thanks"])
+def test_a_request_can_be_taken_back(session: Session, text: str) -> None:
+    tools = WeatherTool()
+    agent = loop(session, "All right.", tools=tools, router=WeatherRouter())
+    assert agent.ask("What's the weather like?").text == ASKED
+    assert agent.ask(text).text == "All right."
+    assert tools.ran == []
+
+
+def test_another_topic_ends_the_question(session: Session) -> None:
+    class Topics(WeatherRouter):
+        def route(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> Route:
+            return (
+                Route("knowledge", None, {}) if "return" in text else super().route(text, tools, answerable)
+            )
+
+    tools = WeatherTool()
+    said = "You can return items within 30 days."
+    agent = loop(session, said, "Hello.", tools=tools, router=Topics(), knowledge=FakeKnowledge())
+    assert agent.ask("What's the weather like?").text == ASKED
+    assert said[:-1] in agent.ask("How long can I return items?").text
+    assert agent.ask("Hi").text  # nothing is open any more
+    assert tools.ran == []
+
+
+def test_a_tool_that_is_gone_is_not_gone_on_with(session: Session) -> None:
+    assert (
+        loop(session, tools=WeatherTool(), router=WeatherRouter()).ask("What's the weather like?").text
+        == ASKED
+    )
+    assert loop(session, "Hi.", tools=NoTools(), router=WeatherRouter()).ask("Oslo").text == "Hi."

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from agentkit.llm.spans import Kind, Span, spans, words
-from agentkit.llm.units import Unit, unit, units_in
+from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of, stems
+from agentkit.llm.spans import Span, spans
 
 ASSIGNED = 8.0
 """Weight of the span that fits a parameter best."""
@@ -28,50 +28,9 @@ WEAK = 1.5
 CUE = 2.5
 """Fit from which on an optional parameter counts as spoken of."""
 
-_PREPOSITIONS = {
-    "from": "from source origin start departure sender input base begin",
-    "to": "to target destination end goal arrival recipient output into",
-    "into": "to target destination output into",
-    "in": "city location place country state region language currency court unit year folder room color colour",
-    "at": "location place address time rate restaurant venue",
-    "on": "date day",
-    "by": "author artist director by creator",
-    "for": "restaurant person customer city place",
-    "under": "max maximum limit price", "below": "max maximum", "over": "min minimum", "above": "min minimum",
-    "since": "from start year", "until": "end to return", "till": "end to return", "named": "name title",
-    "called": "name title label", "labelled": "label title", "with": "percent reference subject",
-}  # fmt: skip
-_SYNONYMS = {"tall": "height", "high": "height", "wide": "width", "long": "length", "deep": "depth", "old": "age",
-             "aged": "age", "weighs": "weight", "weighing": "weight", "mass": "weight", "moves": "velocity",
-             "speed": "velocity", "cost": "price", "costs": "price", "text": "body", "message": "body",
-             "number": "phone", "arriving": "arrival", "people": "guest"}  # fmt: skip
-_EMPTY = words(
-    "the a an of in on to for and or is be it by with from as at e g default optional form name number "
-    "value string what how which where when that this if given used use between known one its not list"
-)
 _NEGATIVE = re.compile(
     r"\b(?:no|not|without|don't|doesn't|never|exclude|excluding|except|off|isn't)\b(?: \w+){0,2} ?$"
 )
-_WANTS: tuple[tuple[Kind, str], ...] = (
-    ("email", r"e-?mail|\brecipient"),
-    ("path", r"\bpath|\bfile|folder|directory|\bimage|picture|photo|\burl|\blink|website|document"),
-    ("date", r"\bdate|\bday\b|birthday|yyyy|deadline|check.?in\b|check.?out\b"),
-    ("time", r"\btime\b|hh:mm|o'clock|\bhour\b"),
-    ("formula", r"function|equation|expression|polynomial|formula|integrand"),
-    ("code", r"\bids?\b|sequence|tracking|serial|phone|\bzip\b|postal|account|iban|isbn|\bsku\b|\bvin\b"),
-    (
-        "quoted",
-        r"\btitle|subject|\blabel|\btext|message|\bbody|\bnote|question|pattern|phrase|reference|sentence",
-    ),
-    (
-        "name",
-        r"\bname|\btitle|song|album|movie|\bbook|city|country|person|author|artist|company|place|location|state|team|player|street|address",
-    ),
-)
-_SHARES = re.compile(r"rate|percent|fraction|probab|ratio|interest|discount|chance|share|0 to 1")
-_FORM = re.compile(r"yyyy|hh:mm")
-_ABBREVIATED = re.compile(r"\biso\b|currency|\bsymbol|ticker|abbreviat|language code|country code")
-_PER = re.compile(r"\b(?:per|a|an|each)[ _](\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,36 +53,6 @@ class Parameter:
     """Nats in favour of giving it; negative where it is optional and not spoken of."""
 
 
-@dataclass(slots=True)
-class Slot:
-    """A parameter, and the spans that could be its value."""
-
-    name: str
-    schema: Mapping[str, Any]
-    required: bool
-    words: frozenset[str]
-    """Stems of its name."""
-    about: frozenset[str]
-    """Stems of its description."""
-    description: str
-    fits: dict[int, float] = field(default_factory=dict)
-    """Span number to fit."""
-    chosen: int | None = None
-
-    @property
-    def about_text(self) -> str:
-        """Name and description in small letters."""
-        return f"{self.name.replace('_', ' ')} {self.description}".lower()
-
-    def units(self) -> list[Unit]:
-        """What it is measured in; the unit that a rate is per does not count."""
-        return units_in(re.sub(r"(\w+) per \w+", r"\1", f"{self.description} {self.name.replace('_', ' ')}"))
-
-    @property
-    def type(self) -> str:
-        return str(self.schema.get("type", "string" if "enum" in self.schema else "any"))
-
-
 def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[Parameter]]:
     """What ``turn`` says about the parameters of an object schema, in the schema's order.
 
@@ -141,7 +70,7 @@ def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[P
     slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
     known = {word for slot in slots for word in slot.words}
     for slot in slots:
-        fits = ((n, _fit(slot, span, turn, known)) for n, span in enumerate(found))
+        fits = ((n, fit_of(slot, span, turn, known)) for n, span in enumerate(found))
         slot.fits = {n: fit for n, fit in fits if fit is not None}
     _assign(slots, found)
     calls = [_parameters(slots, found, turn, 0)]
@@ -187,167 +116,6 @@ def _assign_like(
                 slot.chosen = n
                 taken.append(span)
                 break
-
-
-def slot_of(name: str, schema: Mapping[str, Any], required: bool) -> Slot:
-    """A parameter as its name and description present it."""
-    options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
-    if len(options) == 1:
-        schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
-    description = str(schema.get("description", ""))
-    own = frozenset(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or [name.lower()])
-    return Slot(name, schema, required, own, frozenset(stems(description)) - own, description)
-
-
-def stems(text: str) -> list[str]:
-    """The words of a text that mean something, without their endings."""
-    words = re.findall(r"[^\W\d_]+\d?", text.lower())
-    return [_stem(_SYNONYMS.get(word, word)) for word in words if word not in _EMPTY]
-
-
-def _stem(word: str) -> str:
-    for ending in ("ies", "ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) > 2:
-            return word[: -len(ending)] + ("y" if ending == "ies" else "")
-    return word
-
-
-def _fit(slot: Slot, span: Span, turn: str, known: set[str]) -> float | None:
-    """How well a span fits a parameter; none where it cannot be its value."""
-    if slot.type in ("number", "integer"):
-        base = _number_fit(slot, span, turn)
-    elif slot.type == "string" and "enum" not in slot.schema:
-        base = _text_fit(slot, span)
-    else:
-        return None
-    return None if base is None else base + _cues(slot, span, turn, known)
-
-
-def _number_fit(slot: Slot, span: Span, turn: str) -> float | None:
-    if span.kind != "number" or turn[: span.start].endswith("per "):
-        return None
-    value = _converted(slot, span)
-    if slot.type == "integer" and not float(value).is_integer():
-        return None
-    # "two numbers, 4 and 5": what is written out mostly counts
-    fit = 0.0 if re.search(r"\d", span.text) else -0.75
-    rate = _PER.match(turn[span.end :].lstrip())
-    if rate and re.search(rf"per {re.escape(_stem(rate[1].lower()))}", slot.about_text):
-        fit += 3.0
-    if span.unit and not rate:
-        measured = unit(span.unit)
-        wanted = slot.units()
-        if measured and measured[0] in {each[0] for each in wanted}:
-            fit += 2.5
-        elif measured and wanted:
-            fit -= 2.0
-        stem = _stem(_SYNONYMS.get(span.unit.lower(), span.unit.lower()))
-        fit += 3.0 if stem in slot.words else 1.5 if stem in slot.about else 0.0
-        if span.unit == "%" and _SHARES.search(slot.about_text):
-            fit += 2.0
-    elif re.search(r"year", slot.name) and isinstance(value, int) and 1000 <= value <= 2200:
-        fit += 2.5
-    return fit
-
-
-def _converted(slot: Slot, span: Span) -> int | float:
-    """The number in the unit that the parameter asks for."""
-    value: int | float = span.value
-    about = slot.about_text
-    if span.unit == "%":
-        fraction = slot.type == "number" and (
-            re.search(r"fraction|decimal|0\.\d|0 to 1|probab", about) or not re.search(r"percent|%", about)
-        )
-        return _rounded(value / 100) if fraction else value
-    measured = unit(span.unit) if span.unit else None
-    if measured is None:
-        return value
-    same = [factor for what, factor in slot.units() if what == measured[0]]
-    return value if not same or measured[1] in same else _rounded(value * measured[1] / same[0])
-
-
-def _rounded(value: float) -> int | float:
-    value = float(f"{value:.12g}")
-    return int(value) if value.is_integer() else value
-
-
-def _text_fit(slot: Slot, span: Span) -> float | None:
-    about, name = slot.about_text, slot.name.replace("_", " ").lower()
-    if re.search(r"\bunits?\b", name):
-        return 2.0 if unit(span.text) and span.kind == "phrase" else None
-    if _ABBREVIATED.search(about) and re.fullmatch(r"[A-Z]{2,5}", span.text):
-        return 4.0
-    strict = text_kind(slot)
-    if strict in ("email", "date", "time") and span.kind != strict:
-        return None
-    wants = [kind for kind, pattern in _WANTS if re.search(pattern, about)]
-    by_name = [kind for kind, pattern in _WANTS if re.search(pattern, name)]
-    if span.kind == "code" and span.text.isdigit() and "code" not in wants:
-        return None
-    verb = 0.0 if span.start or span.kind not in ("name", "phrase") else 1.5  # a first word is mostly a verb
-    if span.kind in by_name:
-        return 3.0 - verb
-    if span.kind in wants:
-        return 2.0 - verb
-    fits = {"quoted": 1.5, "name": 1.0, "phrase": 0.5, "code": 0.0, "path": -1.0, "email": -1.0}
-    return None if span.kind not in fits else fits[span.kind] - verb
-
-
-def text_kind(slot: Slot) -> Kind | None:
-    """The kind of span that a text parameter takes and no other, where its name or the form it asks for tells."""
-    about, name = slot.about_text, slot.name.replace("_", " ").lower()
-    asked = [
-        k
-        for k, pattern in _WANTS
-        if k in ("date", "time") and re.search(pattern, about) and _FORM.search(about)
-    ]
-    named = [kind for kind, pattern in _WANTS if re.search(pattern, name)][:1]
-    if named and named[0] in ("email", "path", "date", "time", "code"):
-        return named[0]
-    return asked[0] if asked else None
-
-
-def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
-    """Words around a span that speak of the parameter."""
-    before = re.split(r"[.!?;](?:\s|$)", turn[: span.start])[-1]
-    words = re.findall(r"[^\W\d_][\w'-]*\d?", before.lower())[-4:]
-    fit = 0.0
-    for distance, word in enumerate(reversed(words)):
-        stem = _stem(_SYNONYMS.get(word, word))
-        near = max(0.0, 1 - distance * 0.2)
-        if stem in slot.words or word in slot.words:
-            fit += 4.0 * near
-            break
-        if stem in slot.about:
-            fit += 1.0 * near
-        if stem in known:
-            break  # it speaks of another parameter
-    if "unit" in slot.words and re.search(r"\d[\d.,]* ?$", turn[: span.start]):
-        fit += -2.0 if slot.words & {"to", "target"} else 2.0
-    if words:
-        roles = _PREPOSITIONS.get(words[-1] if words[-1] != "the" else (words[-2:-1] or [""])[0], "").split()
-        parts = _parts(slot.name)
-        away = bool({"from", "source", "origin"} & set(parts)) and "from" not in roles
-        if not away and any(role in slot.words or role in parts for role in roles):
-            fit += 3.0
-    after = re.findall(r"[^\W\d_][\w'-]*", re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0].lower())[
-        :2
-    ]
-    for distance, word in enumerate(after):
-        stem = _stem(_SYNONYMS.get(word, word))
-        if stem in slot.words:
-            fit += 2.5 - distance
-            break
-    inside = set(stems(span.text))
-    if span.kind in ("phrase", "name") and inside & slot.words and inside - slot.words - slot.about:
-        fit += 2.0  # "the living room"
-    if span.kind in ("phrase", "name") and inside and inside <= (slot.words | slot.about | known):
-        fit -= 4.0  # the parameter's own name is not its value
-    return fit
-
-
-def _parts(name: str) -> list[str]:
-    return re.findall(r"[a-z]+", name.lower())
 
 
 def _assign(slots: Sequence[Slot], found: Sequence[Span]) -> None:
@@ -400,7 +168,7 @@ def _best(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 def _json(slot: Slot, span: Span) -> str:
     if slot.type in ("number", "integer"):
-        value = _converted(slot, span)
+        value = converted(slot, span)
         return json.dumps(int(value) if slot.type == "integer" else value)
     if span.kind == "date":
         return json.dumps(_date_text(slot, span))
@@ -425,7 +193,7 @@ def _boolean(slot: Slot, turn: str) -> Parameter:
     """True where its words are mentioned, false where they are denied."""
     lowered = turn.lower()
     for match in re.finditer(r"[^\W\d_]+", lowered):
-        if _stem(match[0]) in slot.words - {"is", "ha", "includ", "only", "show", "get", "return", "allow"}:
+        if stem_of(match[0]) in slot.words - {"is", "ha", "includ", "only", "show", "get", "return", "allow"}:
             value = "false" if _NEGATIVE.search(lowered[: match.start()]) else "true"
             return Parameter(slot.name, (Candidate(value, ASSIGNED),), STRUCTURE)
     return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)
@@ -442,15 +210,17 @@ def _enumerated(slot: Slot, turn: str, call: int) -> Parameter:
 
 
 def _listed(slot: Slot, found: Sequence[Span], turn: str, call: int) -> Parameter:
-    kind = slot.schema.get("items", {}).get("type")
+    items = slot.schema.get("items")
+    items = items if isinstance(items, Mapping) else {}
+    kind = items.get("type")
     runs: list[list[Any]] = []
     if kind in ("number", "integer"):
         numbers = [s for s in found if s.kind == "number" and (kind == "number" or isinstance(s.value, int))]
         numbers = [s for s in numbers if re.search(r"\d", s.text)] or numbers
         runs = [[span.value for span in run] for run in _runs(numbers, turn)]
-    elif isinstance(slot.schema.get("items", {}).get("enum"), list):
+    elif isinstance(items.get("enum"), list):
         said = set(stems(turn))
-        named = [v for v in slot.schema["items"]["enum"] if set(stems(str(v))) <= said and stems(str(v))]
+        named = [v for v in items["enum"] if set(stems(str(v))) <= said and stems(str(v))]
         runs = [named] if named else []
     elif kind == "string":
         for kinds in (("quoted",), ("name",), ("phrase",)):

@@ -6,6 +6,7 @@ come next are put into tokens, and their first tokens get the evidence's weight 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,7 +117,9 @@ class Guided:
 
     def continuations(self, written: str) -> list[tuple[str, float]]:
         """What the evidence would have come next, with its weight; the empty text is the end."""
-        at, head = max(((written.rfind(head), head) for head in self._known), default=(-1, ""))
+        found = ((written.rfind(head), head) for head in self._known)
+        # of heads that end alike the longest is the one written
+        at, head = max(found, key=lambda pair: (pair[0] >= 0, pair[0] + len(pair[1]), len(pair[1])))
         if at < 0:
             return []
         number, calls = written.count(head) - 1, self._known[head]
@@ -127,15 +130,14 @@ class Guided:
             return self._after(after, head if number + 1 < len(calls) else None)
         key = _KEY.match(tail.lstrip(", "))
         names = [parameter.name for parameter in parameters]
-        if key is None or not key[2] or key[1] not in names:
+        name = _name(key)
+        if key is None or not key[2] or name not in names:
             follow = self._follow(parameters, next(reversed(used), None))
             return [(follow[len(tail) :], STRUCTURE)] if follow.startswith(tail) else []
         value = tail.lstrip(", ")[key.end() :]
-        offered = parameters[names.index(key[1])].candidates
+        offered = parameters[names.index(name)].candidates
         own = [candidate for candidate in offered if candidate.json not in used.values()] or offered
-        return self._value(
-            value, own, self._follow(parameters, key[1]), "" if key[2] == ": " or value else " "
-        )
+        return self._value(value, own, self._follow(parameters, name), "" if key[2] == ": " or value else " ")
 
     def _value(
         self, value: str, candidates: Sequence[Candidate], follow: str, gap: str
@@ -172,7 +174,17 @@ class Guided:
         following = next((p.name for p in parameters[start:] if p.weight > 0), None)
         if following is None:
             return "}" + self._around.closing
-        return (", " if last is not None else "") + f'"{following}": '
+        return (", " if last is not None else "") + f"{json.dumps(following, ensure_ascii=False)}: "
+
+
+def _name(key: re.Match[str] | None) -> str:
+    """A member's key as the schema has it, without escapes."""
+    if key is None:
+        return ""
+    try:
+        return str(json.loads(f'"{key[1]}"', strict=False))
+    except ValueError:  # not the arguments: a text that looks like a call
+        return key[1]
 
 
 def _members(body: str) -> tuple[dict[str, str], str]:
@@ -192,7 +204,7 @@ def _members(body: str) -> tuple[dict[str, str], str]:
         elif letter == "," and depth == 0:
             member = body[start:n].lstrip(", ")
             if key := _KEY.match(member):
-                members[key[1]] = member[key.end() :]
+                members[_name(key)] = member[key.end() :]
             start = n
     return members, body[start:]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentkit.events import Notice, TextDelta
-from agentkit.llm.evidence import Slot, slot_of, stems, text_kind
+from agentkit.llm.fits import Slot, slot_of, stems, text_kind
 from agentkit.llm.grounding import mentions
 from agentkit.llm.spans import LIMIT, Span, is_english, spans
 from agentkit.messages import Completion, Message, ToolSpec, Usage
@@ -17,6 +17,12 @@ _RELATIVE = re.compile(
     re.I,
 )
 """A day or a time is given, though not as a date."""
+_WITHDRAWN = re.compile(
+    r"\W*(?:(?:no|ok|okay|oh|sorry|please|thanks|thank you|actually)\b\W*)*"
+    r"(?:never ?mind|forget (?:it|that|about it)|cancel|stop|leave it|don't bother|not now|nothing|no thanks?)\b"
+    r"|\W*(?:no|nope|thanks|thank you)(?:\W*(?:thanks|thank you))?\W*$",
+    re.I,
+)
 _NOT_ASKED = {"default", "const", "enum", "anyOf", "oneOf", "allOf", "$ref"}
 """Where the schema itself offers a value, or leaves the type open, the model may choose."""
 _REQUESTS = frozenset(
@@ -55,18 +61,28 @@ def missing_arguments(tool: ToolSpec, said: str) -> list[str]:
     slots = [slot_of(name, child, True) for name, child in parameters.get("properties", {}).items()]
     for slot in slots:
         own |= slot.words | slot.about
-    return [
-        slot.name
-        for slot in slots
-        if slot.name in parameters.get("required", ()) and not _supported(slot, found, said, own)
-    ]
+    asked = [slot for slot in slots if slot.name in parameters.get("required", ())]
+    asked = [slot for slot in asked if not _may_be_chosen(parameters["properties"][slot.name])]
+    return [slot.name for slot in asked if not _supported(slot, found, said, own)]
+
+
+def _may_be_chosen(schema: Any) -> bool:
+    """Whether a parameter has a default, or a choice, or may be null."""
+    if not isinstance(schema, Mapping) or "x-synonyms" in schema:
+        return not isinstance(schema, Mapping)
+    return bool(_NOT_ASKED & schema.keys()) or isinstance(schema.get("type"), list)
+
+
+def is_withdrawn(answer: str) -> bool:
+    """Whether the answer to a question takes the request back: "Never mind."."""
+    return _WITHDRAWN.match(answer) is not None
 
 
 def _supported(slot: Slot, found: Sequence[Span], said: str, own: set[str]) -> bool:
     schema: Mapping[str, Any] = slot.schema
     if "x-synonyms" in schema:
         return bool(mentions(schema["x-synonyms"], said))
-    if _NOT_ASKED & schema.keys() or slot.type not in ("string", "number", "integer"):
+    if slot.type not in ("string", "number", "integer"):
         return True
     if slot.type != "string":
         whole = slot.type == "integer"

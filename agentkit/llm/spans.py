@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
+from agentkit.llm.units import unit
+
 
 def words(text: str) -> frozenset[str]:
     """The words of a list."""
@@ -34,7 +36,7 @@ _DATES = (
     (re.compile(r"(?<![\w/])(\d{4})/(\d{1,2})/(\d{1,2})(?![\w/])"), "ymd"),
     (re.compile(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\w)"), "dmy"),
     (re.compile(r"(?<![\w/])(\d{1,2})[/-](\d{1,2})[/-](\d{4})(?![\w/])"), "mdy"),
-    (re.compile(rf"(?<!\w){_DAY}(?: of)? ({_MONTH})\.?,? (\d{{4}})(?!\w)", re.I), "dmy"),
+    (re.compile(rf"(?<!\w){_DAY}\.?(?: of)? ({_MONTH})\.?,? (\d{{4}})(?!\w)", re.I), "dmy"),
     (re.compile(rf"(?<!\w)({_MONTH})[. ] ?{_DAY},? (\d{{4}})(?!\w)", re.I), "mdy"),
 )
 _TIME = re.compile(
@@ -46,19 +48,38 @@ _URL = re.compile(r"\bhttps?://[^\s\"'<>]*[\w/]")
 _PATH = re.compile(
     r"(?<![\w./\\~-])(?:~?/[\w.-]+(?:/[\w.-]*\w)*|(?:[\w-]+/)+[\w.-]*\w|[\w./\\~-]*\w\.[A-Za-z]\w{1,4}\b)"
 )
+_ADDRESSES: tuple[tuple[Kind, re.Pattern[str]], ...] = (("email", _EMAIL), ("path", _URL), ("path", _PATH))
 _QUOTED = re.compile(
     r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)|`([^`]+)`", re.DOTALL
 )
-_WORDS = {"zero": 0, "one": 1, "once": 1, "two": 2, "twice": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
-          "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30,
-          "forty": 40, "fifty": 50, "sixty": 60, "ninety": 90, "hundred": 100}  # fmt: skip
+_ONES = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
+_TENS = {
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
+    "ninety": 90,
+}
+_WORDS = {**_ONES, **_TENS, "zero": 0, "once": 1, "twice": 2, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13,
+          "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
+          "hundred": 100}  # fmt: skip
 _SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+_TO_99 = (
+    rf"(?:(?:{'|'.join(_TENS)})[- ](?:{'|'.join(_ONES)})|{'|'.join(w for w in _WORDS if w != 'hundred')})"
+)
 _NUMBER = re.compile(
-    r"(?<![\w.])(?:(?<=[\s(\[,=:])|(?<!.))[-−]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
-    r"|(?<![\w.])[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-    rf"|(?<!\w)(?:{'|'.join(_WORDS)})(?!\w)",
+    rf"(?<![\w.])(?:(?<=[\s(\[,=:])|(?<!.))[-−]?[$€£]?[-−]?{_DIGITS}(?:[eE][-+]?\d+)?"
+    rf"|(?<![\w.])[$€£]?{_DIGITS}"
+    rf"|(?<!\w)(?:(?:(?:{'|'.join(_ONES)}) )?hundred(?:(?: and)? {_TO_99})?|{_TO_99})(?!\w)",
     re.I,
 )
+_MINUS = re.compile(r"(?<![\w-])(?<!\d )(?:minus|negative) $", re.I)
+_LARGEST = 1e100
+"""A number beyond it is no argument, and its arithmetic would overflow."""
 _AFTER_NUMBER = re.compile(
     r"(?: (thousand|million|billion|trillion)\b|(k)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*))?",
     re.I,
@@ -69,6 +90,7 @@ _CODE = re.compile(
     r"|(?<!\w)[ACGTU]{4,}(?!\w)",
     re.A,
 )
+_MEASURED = re.compile(r"\d+(?:[eE][-+]?\d+|([A-Za-z]+))")
 _PHONE = re.compile(r"(?<![\w.])(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d(?!\w)")
 _CONNECTORS = r"(?:v|vs|versus|of|the|de|da|del|di|van|von|&|la|le|el)"
 _CAPITAL = r"[A-ZÄÖÜÀ-Þ][\w'’&.-]*"
@@ -83,6 +105,11 @@ _STOP = words(
     "find get need want like look let make some any all each every if so as than then there here out up "
     "over under into about per it's what's i'm i'd i've us not no yes just also whether between using use "
     "given whose during let's calculate compute determine identify retrieve search provide help know"
+)
+_FOREIGN = words(
+    "der die das den dem und ist ein eine einen einem ich wir mir mich bitte wie nicht von zu zum zur mit für auf im "
+    "le les des un une et est je pour avec dans ce que qui quel quelle du au sur el los las y es en por con qué como "
+    "cuál para il lo gli che di è sono della o os um uma não em de het een ik van voor op och att det som på jag"
 )
 _TERM = (
     r"(?:\d+(?:\.\d+)?[a-z]?|[a-z]|sin|cos|tan|exp|log|ln|sqrt)(?:\([^()\s]*\))?(?:\s?(?:\^|\*\*)\s?-?\d+)?"
@@ -122,15 +149,22 @@ def spans(text: str) -> list[Span]:
     quoted = [(s.start, s.end) for s in found if s.kind == "quoted"]
     for finder in (_formulas, _codes, _names, _phrases):
         found += [span for span in finder(text) if free(span.start, span.end)]
-    taken += [(s.start, s.end) for s in found if s.kind == "code" and not s.text.isdigit()]
+    taken += [(s.start, s.end) for s in found if s.kind == "code" and not _is_number(s.text)]
     found += [span for span in _numbers(text) if free(span.start, span.end)]
     outside = [s for s in found if s.kind == "quoted" or all(s.end <= a or s.start >= b for a, b in quoted)]
     return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]
 
 
 def is_english(text: str) -> bool:
-    """Whether the text has an English function word."""
-    return any(match[0].lower() in _STOP for match in _WORD.finditer(text[:LIMIT]))
+    """Whether the text has English function words, and more of them than of other languages."""
+    found = [match[0].lower() for match in _WORD.finditer(text[:LIMIT])]
+    return sum(word in _STOP for word in found) > sum(word in _FOREIGN for word in found)
+
+
+def _is_number(code: str) -> bool:
+    """Whether a code may as well be a number: ``40``, ``1e-4``, ``220V``."""
+    match = _MEASURED.fullmatch(code)
+    return code.isdigit() or (match is not None and (not match[1] or unit(match[1]) is not None))
 
 
 def _unique(found: list[Span]) -> list[Span]:
@@ -174,35 +208,47 @@ def _times(text: str) -> Iterator[Span]:
 
 
 def _addresses(text: str) -> Iterator[Span]:
-    for kind, pattern in (("email", _EMAIL), ("path", _URL), ("path", _PATH)):
-        for match in pattern.finditer(text):
-            yield Span(kind, match[0], match.start(), match.end(), match[0])  # type: ignore[arg-type]
+    end = 0
+    found = [(m, kind) for kind, pattern in _ADDRESSES for m in pattern.finditer(text)]
+    for match, kind in sorted(found, key=lambda pair: (pair[0].start(), -pair[0].end())):
+        if match.start() >= end:  # the host of an address is no path
+            yield Span(kind, match[0], match.start(), match.end(), match[0])
+            end = match.end()
 
 
 def _numbers(text: str) -> Iterator[Span]:
     for match in _NUMBER.finditer(text):
-        if text[match.end() : match.end() + 1].isalpha() and not match[0][-1].isdigit():
+        is_version = re.match(r"\.\d", text[match.end() : match.end() + 2])
+        if is_version or (text[match.end() : match.end() + 1].isalpha() and not match[0][-1].isdigit()):
             continue
-        literal = match[0].lower().translate(_PLAIN)
-        value: int | float = _WORDS[literal] if literal in _WORDS else _plain_number(literal)
+        minus = _MINUS.search(text, max(0, match.start() - 11), match.start())
+        start, end = minus.start() if minus else match.start(), match.end()
+        value, unit = _number(match[0].lower()), ""
         after = _AFTER_NUMBER.match(text, match.end())
-        end, unit = match.end(), ""
         if after is not None:
             scale = (after[1] or after[2] or "").lower()
-            if scale:
+            if scale and abs(value) < _LARGEST:
                 value, end = _exact(value * _SCALES[scale]), after.end(1 if after[1] else 2)
             if after[3]:
                 unit, end = "%", after.end(3)
             elif after[4]:
                 unit = after[4]
-        yield Span("number", text[match.start() : end], match.start(), end, value, unit)
+        if abs(value) < _LARGEST:
+            yield Span("number", text[start:end], start, end, -value if minus else value, unit)
 
 
 _PLAIN = str.maketrans({"−": "-", ",": None, "$": None, "€": None, "£": None})
 
 
-def _plain_number(literal: str) -> int | float:
-    return int(literal) if re.fullmatch(r"-?\d+", literal) else float(literal)
+def _number(literal: str) -> int | float:
+    parts = [_WORDS.get(word) for word in re.split(r"[- ]", literal) if word != "and"]
+    if None in parts:
+        plain = literal.translate(_PLAIN)
+        return int(plain) if re.fullmatch(r"-?\d+", plain) else float(plain)
+    total = 0
+    for part in parts:
+        total = (total or 1) * 100 if part == 100 else total + (part or 0)
+    return total
 
 
 def _exact(value: float) -> int | float:

@@ -1,0 +1,191 @@
+"""What a turn says about the arguments of a call."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from agentkit.llm.evidence import ASSIGNED, Parameter, evidence
+from agentkit.llm.missing import missing_arguments
+from agentkit.messages import ToolSpec
+
+STRING, NUMBER, INTEGER, BOOLEAN = ({"type": name} for name in ("string", "number", "integer", "boolean"))
+
+
+def schema(required: str = "", **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required.split()}
+
+
+def best(parameters: list[Parameter]) -> dict[str, Any]:
+    """The arguments that the evidence alone would give."""
+    given = [p for p in parameters if p.weight > 0 and p.candidates]
+    return {p.name: json.loads(max(p.candidates, key=lambda c: c.weight).json) for p in given}
+
+
+def about(description: str, **body: Any) -> dict[str, Any]:
+    return {**body, "description": description}
+
+
+@pytest.mark.parametrize(
+    ("turn", "found"),
+    [
+        ("a triangle with base 14 and height 9", {"base": 14, "height": 9}),
+        ("a triangle with height 9 and base 14", {"base": 14, "height": 9}),
+        ("one that is 9 tall, base 14", {"base": 14, "height": 9}),
+        ("a triangle of 14 by 9", {"base": 14, "height": 9}),
+    ],
+)
+def test_words_beside_a_number_and_else_the_order(turn: str, found: dict[str, Any]) -> None:
+    assert best(evidence(schema("base height", base=NUMBER, height=NUMBER), turn)[0]) == found
+
+
+def test_units_assign_and_convert() -> None:
+    tool = schema(
+        "mass distance hours",
+        mass=about("Mass in kg.", **NUMBER),
+        distance=about("Distance in metres.", **NUMBER),
+        hours=about("Time in hours.", **NUMBER),
+    )
+    turn = "It takes 90 minutes to carry 500 g over 2 km"
+    assert best(evidence(tool, turn)[0]) == {"mass": 0.5, "distance": 2000, "hours": 1.5}
+
+
+def test_percentages_are_fractions_unless_the_schema_says_percent() -> None:
+    rate, percent = about("Rate as a decimal.", **NUMBER), about("Rate in percent.", **NUMBER)
+    assert best(evidence(schema("rate", rate=rate), "at 40 %")[0]) == {"rate": 0.4}
+    assert best(evidence(schema("rate", rate=percent), "at 40 %")[0]) == {"rate": 40}
+
+
+@pytest.mark.parametrize("turn", ["Fly from Oslo to Rome", "Fly to Rome from Oslo"])
+def test_prepositions(turn: str) -> None:
+    tool = schema("origin destination", origin=about("City.", **STRING), destination=about("City.", **STRING))
+    assert best(evidence(tool, turn)[0]) == {"origin": "Oslo", "destination": "Rome"}
+
+
+def test_each_span_is_used_once() -> None:
+    tool = schema("a b", a=NUMBER, b=NUMBER)
+    parameters = evidence(tool, "Take 5")[0]
+    given = [c for p in parameters for c in p.candidates if c.weight == ASSIGNED]
+    assert [c.json for c in given] == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "given"), [("Oslo for 5 days", True), ("What about Oslo?", False), ("Oslo 5", False)]
+)
+def test_an_optional_parameter_needs_a_cue(turn: str, given: bool) -> None:
+    tool = schema("city", city=STRING, days=about("Days to forecast.", **INTEGER))
+    assert ("days" in best(evidence(tool, turn)[0])) is given
+
+
+def test_integers_take_no_fractions() -> None:
+    assert best(evidence(schema("n", n=INTEGER), "between 2.5 and 3")[0]) == {"n": 3}
+
+
+@pytest.mark.parametrize(
+    ("turn", "found"),
+    [
+        ("A table outside", {"outside": True}),
+        ("A table, not outside", {"outside": False}),
+        ("A table but without outside seats", {"outside": False}),
+        ("A table", {}),
+    ],
+)
+def test_booleans(turn: str, found: dict[str, Any]) -> None:
+    assert best(evidence(schema(outside=BOOLEAN), turn)[0]) == found
+
+
+def test_enums() -> None:
+    carriers = {"type": "string", "enum": ["dhl", "royal_mail"]}
+    assert best(evidence(schema(carrier=carriers), "sent with Royal Mail")[0]) == {"carrier": "royal_mail"}
+    assert best(evidence(schema(carrier=carriers), "sent by mail")[0]) == {}
+
+
+def test_lists() -> None:
+    numbers = schema("numbers", numbers={"type": "array", "items": INTEGER})
+    assert best(evidence(numbers, "the median of 3, 1 and 2")[0]) == {"numbers": [3, 1, 2]}
+    names = schema("names", names={"type": "array", "items": STRING})
+    assert best(evidence(names, 'sort "b", "a" and "c d"')[0]) == {"names": ["b", "a", "c d"]}
+    chosen = schema(
+        "days", days={"type": "array", "items": {"type": "string", "enum": ["mon", "tue", "wed"]}}
+    )
+    assert best(evidence(chosen, "every mon and wed")[0]) == {"days": ["mon", "wed"]}
+
+
+def test_several_calls() -> None:
+    tool = schema("city", city=STRING)
+    calls = evidence(tool, "The weather in Oslo and in Rome and in Paris?", most=8)
+    assert [best(call) for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}, {"city": "Paris"}]
+    assert len(evidence(tool, "The weather in Oslo and in Rome and in Paris?", most=2)) == 2
+    assert len(evidence(tool, "The weather in Oslo?", most=8)) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("YYYY-MM-DD", "2027-05-03"),
+        ("MM/DD/YYYY", "05/03/2027"),
+        ("DD.MM.YYYY", "03.05.2027"),
+        ("as said", "3 May 2027"),
+    ],
+)
+def test_dates_in_the_form_that_is_asked_for(form: str, text: str) -> None:
+    tool = schema("date", date=about(f"Date, {form}.", **STRING))
+    assert best(evidence(tool, "Come on 3 May 2027")[0]) == {"date": text}
+
+
+@pytest.mark.parametrize(
+    "nullable",
+    [
+        {"anyOf": [INTEGER, {"type": "null"}]},
+        {"anyOf": [{"type": "null"}, INTEGER]},
+        {"type": ["integer", "null"]},
+    ],
+)
+def test_null_may_be_an_alternative(nullable: dict[str, Any]) -> None:
+    assert best(evidence(schema("n", n=nullable), "Take 5")[0]) == {"n": 5}
+    assert missing_arguments(ToolSpec("t", "", schema("n", n=nullable)), "Take it") == []
+
+
+ODD = [
+    {},
+    {"properties": {}},
+    schema("zz", a=STRING),
+    *(
+        schema("a", a=child)
+        for child in (
+            True, {}, {"type": []}, {"type": ["integer", "string"]}, {"enum": [1, None, True, {"x": 1}, ""]},
+            {"type": "integer", "description": 5}, {"type": "string", "description": ["x"]}, {"type": "array"},
+            {"type": "array", "items": True}, {"type": "array", "items": [STRING]}, {"type": "object"},
+            {"type": "array", "items": {"enum": [1, None, "Oslo"]}}, {"anyOf": [True, {"type": "null"}]},
+            {"anyOf": []}, {"const": 3}, {"type": "array", "items": {"type": ["integer", "null"]}},
+        )
+    ),
+]  # fmt: skip
+TURNS = [
+    'Please book 4 rooms "for us" in Oslo on 3 May 2027 at 20% or 1e-4, a@b.org',
+    "9" * 400 + " thousand % and 1e999 km",
+    "",
+    "\x00\ud800 a" * 2000,
+]
+
+
+@pytest.mark.parametrize(
+    "turn", TURNS, ids=lambda turn: turn[:12].encode("ascii", "backslashreplace").decode()
+)
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_odd_schemas_and_turns(odd: dict[str, Any], turn: str) -> None:
+    for call in evidence(odd, turn, most=4):
+        assert [p.name for p in call] == list(odd.get("properties", {}))
+        for candidate in (c for p in call for c in p.candidates):
+            json.loads(candidate.json, parse_constant=lambda name: pytest.fail(name))
+    missing_arguments(ToolSpec("t", "", odd), turn)
+
+
+@pytest.mark.parametrize("name", ["", "größe", 'si"ze', "a\nb", "a\\b", "[", "(?P<", "𝒳"])
+def test_odd_names(name: str) -> None:
+    for child in (STRING, INTEGER, BOOLEAN, {"type": "array", "items": STRING}):
+        (call, *_) = evidence({"properties": {name: child}, "required": [name]}, "Take 5 apples to Oslo", 3)
+        assert call[0].name == name
+    assert best(evidence({"properties": {name: INTEGER}, "required": [name]}, "Take 5")[0]) == {name: 5}

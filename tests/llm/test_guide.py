@@ -1,0 +1,216 @@
+"""Evidence on top of a grammar: what it would have come next, and what the embedded model makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+
+from agentkit.llm.evidence import Candidate, Parameter, evidence
+from agentkit.llm.grammar import CallOptions, GrammarCompiler
+from agentkit.llm.guide import CallText, Guided
+from agentkit.llm.local import LocalModel
+from agentkit.messages import Completion, ToolSpec
+from benchmarks.call_set import load
+from tests.llm.families import as_family
+
+HEAD = "call f {"
+CASES = load()
+NAME = Parameter("name", (Candidate('"a, \\"b\\""', 8.0), Candidate('"c"', 2.0)), 6.0)
+COUNT = Parameter("n", (Candidate("5", 8.0), Candidate("50", 2.0)), 6.0)
+LEFT_OUT = Parameter("x", (), -6.0)
+BOTH = [NAME, LEFT_OUT, COUNT]
+
+
+class AnyByte:
+    """A grammar that allows every byte; a token is a byte."""
+
+    complete = False
+
+    def __init__(self, allowed: Sequence[int] = range(256)) -> None:
+        self.allowed = set(allowed)
+
+    def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
+        for token in set(range(len(logits))) - self.allowed:
+            logits[token] = float("-inf")
+        return logits
+
+    def permits(self, token: int, remaining: int) -> bool:
+        return token in self.allowed
+
+    def accept(self, token: int) -> None: ...
+
+    def forced(self) -> list[int]:
+        return []
+
+    def allows(self, draft: Sequence[int]) -> int:
+        return len(draft)
+
+
+def guided(known: dict[str, list[list[Parameter]]] | None = None, grammar: Any = None) -> Guided:
+    around = CallText(")\n", "then ", frozenset({0}))
+    return Guided(
+        grammar or AnyByte(),
+        {HEAD: [BOTH]} if known is None else known,
+        around,
+        lambda text: list(text.encode()),
+        lambda ids: bytes(ids).decode("utf-8", "replace"),
+    )
+
+
+def likeliest(written: str, known: dict[str, list[list[Parameter]]] | None = None) -> str | None:
+    found = guided(known).continuations(written)
+    return max(found, key=lambda pair: pair[1])[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("written", "follows"),
+    [
+        ("some words", None),
+        (HEAD, '"name": '),
+        (HEAD + '"na', 'me": '),
+        (HEAD + '"name": ', '"a, \\"b\\"", "n": '),
+        (HEAD + '"name":', ' "a, \\"b\\"", "n": '),
+        (HEAD + '"name": "a, ', '\\"b\\"", "n": '),
+        (HEAD + '"name": "a, \\"', 'b\\"", "n": '),
+        (HEAD + '"name": "other"', ', "n": '),
+        (HEAD + '"name": "} , \\\\"', ', "n": '),
+        (HEAD + '"name": "c", "n": ', "5})\n"),
+        (HEAD + '"name": "c", "n": 5', "})\n"),
+        (HEAD + '"name": "c", "x": {"n": 1, "y": [2, "}"]}, ', '"n": '),
+        (HEAD + '"q": 1', None),
+    ],
+)
+def test_continuations(written: str, follows: str | None) -> None:
+    assert likeliest(written) == follows
+
+
+def test_behind_the_arguments_comes_another_call_or_the_end() -> None:
+    written = HEAD + '"n": 5})\n'
+    assert likeliest(written, {HEAD: [BOTH, BOTH]}) == "then " + HEAD
+    assert likeliest(written + "then ", {HEAD: [BOTH, BOTH]}) == HEAD
+    assert likeliest(written) == ""
+    assert likeliest(HEAD + '"n": 5}') is None  # the grammar leaves no choice
+
+
+def test_of_a_number_that_another_begins_with_the_end_is_not_taken_for_granted() -> None:
+    other = Parameter("n", (Candidate("50", 8.0), Candidate("51", 8.0)), 6.0)
+    assert sorted(guided({HEAD: [[other]]}).continuations(HEAD + '"n": 5'), key=lambda pair: pair[1]) == [
+        ("})\n", -3.0), ("0})\n", 8.0), ("1})\n", 8.0)]  # fmt: skip
+
+
+def test_a_second_call_takes_the_second_values() -> None:
+    second = [Parameter("n", (Candidate("7", 8.0),), 6.0)]
+    known = {HEAD: [[COUNT], second]}
+    assert likeliest(HEAD + '"n": 5})\nthen ' + HEAD + '"n": ', known) == "7})\n"
+
+
+def test_a_tool_whose_head_ends_like_anothers() -> None:
+    known = {"f[A]{": [[COUNT]], "get_f[A]{": [[NAME]]}
+    assert likeliest("get_f[A]{", known) == '"name": '
+    assert likeliest("f[A]{", known) == '"n": '
+
+
+@pytest.mark.parametrize("name", ['si"ze', "größe", "a\\b", ""])
+def test_names_are_written_as_json(name: str) -> None:
+    known = {HEAD: [[Parameter(name, (Candidate("5", 8.0),), 6.0)]]}
+    key = json.dumps(name, ensure_ascii=False) + ": "
+    assert likeliest(HEAD, known) == key
+    assert likeliest(HEAD + key, known) == "5})\n"
+    assert likeliest(HEAD + json.dumps(name) + ": ", known) == "5})\n"
+
+
+def test_a_text_that_looks_like_a_call_is_no_error() -> None:
+    assert guided().continuations(HEAD + '"\\u12": 1, "\\q": "') == []
+
+
+def test_what_is_permitted_is_the_best_of_the_mask() -> None:
+    torch.manual_seed(0)
+    for written in (HEAD, HEAD + '"name": ', HEAD + '"name": "a', HEAD + '"n": 5', "words"):
+        guide = guided(grammar=AnyByte(range(32, 120)))
+        for byte in written.encode():
+            guide.accept(byte)
+        for _ in range(50):
+            logits = torch.randn(256) * 6
+            token = int(logits.argmax())
+            if guide.permits(token, 100):
+                assert int(guide.mask(logits.clone(), 100).argmax()) == token
+
+
+def call(model: LocalModel, case: Any, **options: Any) -> dict[str, Any]:
+    done = model.chat(
+        [{"role": "user", "content": case.text}], tools=[case.tool], tool_choice={"name": case.tool.name},
+        max_new_tokens=160, **options,
+    )  # fmt: skip
+    assert isinstance(done, Completion)
+    (made,) = done.tool_calls
+    jsonschema.validate(made.arguments, case.tool.schema)
+    return made.arguments
+
+
+def plain(model: LocalModel) -> LocalModel:
+    """The same model whose calls are not weighed."""
+
+    class Plain(GrammarCompiler):
+        def _guided(self, grammar: Any, tools: Sequence[ToolSpec], options: CallOptions) -> Any:
+            return grammar
+
+    other, loaded = LocalModel(model._loaded), model._loaded
+    other._compiler = Plain(other.encoder, loaded.vocab_size, loaded.eos_ids)
+    return other
+
+
+def test_every_tenth_call_is_valid(smollm: LocalModel) -> None:
+    for case in CASES[::10]:
+        call(smollm, case)
+
+
+def test_evidence_makes_more_calls_right(smollm: LocalModel) -> None:
+    sample = [case for case in CASES if case.tuning][::5][:24]
+    with_it = sum(case.correct(call(smollm, case)) for case in sample) / len(sample)
+    bare = plain(smollm)
+    without = sum(case.correct(call(bare, case)) for case in sample) / len(sample)
+    print(f"with {with_it:.2f}, without {without:.2f}")
+    assert without < 0.6 < 0.8 < with_it
+
+
+def test_hot_sampling_stays_valid(smollm: LocalModel) -> None:
+    for seed, case in enumerate(CASES[3::40]):
+        call(smollm, case, temperature=1.5, seed=seed)
+
+
+CITY = ToolSpec("get_weather", "Weather of a city.", {"type": "object", "required": ["city"],
+                "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}})  # fmt: skip
+OTHER = ToolSpec("weather", "Weather on a day.", {"type": "object", "required": ["day"],
+                 "properties": {"day": {"type": "string", "maxLength": 20}}})  # fmt: skip
+
+
+def test_parallel_calls(smollm: LocalModel) -> None:
+    turn = "What is the weather in Oslo and in Rome and in Paris?"
+    done = smollm.chat(
+        [{"role": "user", "content": turn}], tools=[CITY], tool_choice="required", parallel_tool_calls=True
+    )
+    assert [made.arguments for made in done.tool_calls] == [{"city": c} for c in ("Oslo", "Rome", "Paris")]
+
+
+@pytest.mark.parametrize("name", ["hermes", "llama3", "mistral", "mistral-args"])
+def test_other_formats(smollm: LocalModel, name: str) -> None:
+    model = as_family(smollm, name)
+    message = {"role": "user", "content": "What is the weather in Oslo for the next 3 days?"}
+    for tools in ([CITY], [CITY, OTHER]):
+        done = model.chat([message], tools=tools, tool_choice={"name": CITY.name}, max_new_tokens=80)
+        assert [made.arguments for made in done.tool_calls] == [{"city": "Oslo", "days": 3}]
+    done = model.chat([message], tools=[OTHER, CITY], tool_choice="required", max_new_tokens=80)
+    spec = {tool.name: tool for tool in (CITY, OTHER)}[done.tool_calls[0].name]
+    jsonschema.validate(done.tool_calls[0].arguments, spec.schema)
+
+
+def test_where_there_is_nothing_to_weigh_the_grammar_is_bare(compiler: GrammarCompiler) -> None:
+    assert isinstance(compiler.tool_call([CITY], CallOptions("Oslo")), Guided)
+    assert not isinstance(compiler.tool_call([CITY], CallOptions("")), Guided)
+    assert not isinstance(compiler.tool_call([CITY], CallOptions("Oslo", evidence=False)), Guided)
+    assert evidence(CITY.schema, "")[0][0].candidates == ()

@@ -1,0 +1,133 @@
+"""Required arguments that nothing supports."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from agentkit.events import Notice, TextDelta
+from agentkit.llm.local import LocalModel
+from agentkit.llm.missing import ask_for, is_withdrawn, missing_arguments, question, words_for
+from agentkit.messages import Completion, Message, ToolSpec
+from benchmarks.call_set import DATA, load
+
+MISSING = DATA.with_name("missing.txt")
+CASES = load()
+TOOLS = {case.tool.name: case.tool for case in CASES}
+KNOWN_WRONG = {
+    "Please reserve a table for tomorrow evening.",  # "evening" is a time, "tomorrow" a date
+    'Send an email saying "I am late".',
+    'Write an email to Maria with the subject "Lunch".',
+    "Wake me up early every Monday.",
+    "My dishwasher is broken, send someone.",
+    "What's the distance between two points?",
+    "Translate it into French.",
+}
+
+
+def turns() -> list[tuple[ToolSpec, str, list[str]]]:
+    rows = [line.split(" | ") for line in MISSING.read_text(encoding="utf-8").splitlines() if " | " in line]
+    return [(TOOLS[tool.strip()], text.strip(), names.split()) for tool, text, names in rows]
+
+
+def tool(name: str = "weather", required: tuple[str, ...] = ("city",), **properties: Any) -> ToolSpec:
+    properties = properties or {"city": {"type": "string", "description": "Name of the city."}}
+    return ToolSpec(name, "Get the weather.", {"properties": properties, "required": [*required]})
+
+
+def test_what_a_turn_leaves_out() -> None:
+    wrong = {text for tool, text, names in turns() if missing_arguments(tool, text) != names}
+    assert len(turns()) == 44
+    assert wrong <= KNOWN_WRONG
+
+
+def test_nothing_is_asked_where_all_is_said() -> None:
+    assert len(CASES) == 220
+    assert [case.text for case in CASES if missing_arguments(case.tool, case.text)] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["Wie ist das Wetter?", "Quel temps fait-il ?", "¿Qué tiempo hace?", "天気は", ""]
+)
+def test_where_there_is_no_english_nothing_is_asked(text: str) -> None:
+    assert missing_arguments(tool(), text) == []
+    assert missing_arguments(tool(), "What's the weather like?") == ["city"]
+
+
+@pytest.mark.parametrize("day", ["today", "tomorrow", "next Friday", "on Monday", "on 3 May 2027"])
+def test_relative_days_are_dates(day: str) -> None:
+    dated = tool(required=("date",), date={"type": "string", "description": "Date, YYYY-MM-DD."})
+    assert missing_arguments(dated, f"Is it going to rain {day}?") == []
+    assert missing_arguments(dated, "Is it going to rain?") == ["date"]
+
+
+@pytest.mark.parametrize(
+    "free",
+    [{"type": "integer", "default": 3}, {"const": 3}, {"enum": [1, 2]},
+     {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+     {"type": ["integer", "null"]}, {"type": "boolean"}, {"type": "array"}, {}, True],
+)  # fmt: skip
+def test_what_the_model_may_choose_is_not_asked_for(free: Any) -> None:
+    assert missing_arguments(tool(required=("n",), n=free), "What's the weather like?") == []
+
+
+def test_synonyms_are_asked_for() -> None:
+    language = {"type": "string", "x-synonyms": {"fr": ["french"]}}
+    assert missing_arguments(tool(required=("to",), to=language), "Translate it for me") == ["to"]
+    assert missing_arguments(tool(required=("to",), to=language), "Put it into French") == []
+
+
+def test_words_come_from_the_conversation_where_the_turn_lacks_them() -> None:
+    earlier = [
+        Message("system", "You are in Rome."),
+        Message("user", "I live in Oslo."),
+        Message("assistant", "Fine."),
+    ]
+    turn = "What's the weather like?"
+    assert words_for(tool(), turn, earlier) == (f"I live in Oslo.\nFine.\n{turn}", [])
+    assert words_for(tool(), turn, earlier[:1]) == (turn, ["city"])
+    assert words_for(tool(), "The weather in Paris?", earlier) == ("The weather in Paris?", [])
+
+
+def test_a_long_conversation_is_read_from_its_end() -> None:
+    earlier = [Message("user", "so it is " * 50_000), Message("user", "I live in Oslo.")]
+    started = time.perf_counter()
+    words, missing = words_for(tool(), "What's the weather like?", earlier)
+    assert time.perf_counter() - started < 2
+    assert (missing, len(words)) == ([], 4000)
+
+
+def test_the_question() -> None:
+    spec = tool(required=("city", "n", "id"), city={"description": "Name of the city. Not a country."},
+                n={"type": "integer"}, id={"description": "ISO code"})  # fmt: skip
+    assert question(spec, ["city", "n", "id"]) == "To do that I need to know: name of the city; n; ISO code."
+    events = list(ask_for(spec, ["city"], "Sure."))
+    assert [type(event) for event in events] == [Notice, TextDelta, Completion]
+    assert events[-1].text == "Sure." + events[1].text == f"Sure.\n\n{question(spec, ['city'])}"  # type: ignore[union-attr]
+
+
+def test_requests_that_are_taken_back() -> None:
+    for text in ("Never mind.", "no, forget it", "Cancel that", "OK, stop", "No thanks!", "nothing", "No."):
+        assert is_withdrawn(text), text
+    for text in ("Oslo", "no idea, Oslo maybe", "Notting Hill", "Norway", "5", "Stopford Road"):
+        assert not is_withdrawn(text), text
+
+
+def test_the_local_model_asks_by_itself(smollm: LocalModel) -> None:
+    class Weather:
+        def route(self, text: str, tools: Any, answerable: float | None) -> Any:
+            from agentkit.llm.protocol import Route
+
+            return Route("tool", "weather", {})
+
+    model = LocalModel(smollm._loaded, router=Weather())
+    asked = [{"role": "user", "content": "What's the weather like?"}]
+    done = model.chat(asked, tools=[tool()])
+    assert (done.tool_calls, done.text) == ((), "To do that I need to know: name of the city.")
+    answered = [*asked, {"role": "assistant", "content": done.text}, {"role": "user", "content": "In Oslo"}]
+    (made,) = model.chat(answered, tools=[tool()]).tool_calls
+    assert made.arguments == {"city": "Oslo"}
+    forced = model.chat(asked, tools=[tool()], tool_choice={"name": "weather"}, max_new_tokens=60)
+    assert forced.tool_calls or forced.finish_reason == "length"  # who forces a call gets one
