@@ -21,7 +21,7 @@ from machine import write
 
 from agentkit import load_model
 from agentkit.llm import evidence as module
-from agentkit.llm import guide
+from agentkit.llm import fits, guide
 from agentkit.llm.missing import missing_arguments
 from agentkit.llm.spans import Span
 
@@ -32,16 +32,21 @@ LIMIT = 160
 
 @contextmanager
 def changed(names: dict[str, Any]) -> Iterator[None]:
-    """Names of the two modules, replaced for a while."""
-    owners = {name: guide if name == "STRUCTURE" else module for name in names}
-    before = {name: getattr(owner, name) for name, owner in owners.items()}
-    for name, value in names.items():
-        setattr(owners[name], name, value)
+    """Names of the modules, replaced for a while; ``STRUCTURE`` only where it weighs what is written."""
+    owners = [
+        (owner, name)
+        for name in names
+        for owner in ((guide,) if name == "STRUCTURE" else (fits, module))
+        if name in vars(owner)
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name in owners]
+    for owner, name in owners:
+        setattr(owner, name, names[name])
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(owners[name], name, value)
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 def without(*kinds: str) -> Callable[[str], list[Span]]:
@@ -62,7 +67,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "without dates and times": {"spans": without("date", "time")},
     "without names, quotes and phrases": {"spans": without("name", "quoted", "phrase", "formula")},
     "without codes, paths and addresses": {"spans": without("code", "path", "email")},
-    "without units and percentages": {"_converted": plain_number},
+    "without units and percentages": {"converted": plain_number},
     "without the words around a span": {"_cues": lambda *_: 0.0},
     "without one span for one parameter": {"_assign": lambda *_: None},
     "without leaving out and putting in": {"STRUCTURE": 0.0},
