@@ -31,6 +31,8 @@ CUE = 2.5
 _NEGATIVE = re.compile(
     r"\b(?:no|not|without|don't|doesn't|never|exclude|excluding|except|off|isn't)\b(?: \w+){0,2} ?$"
 )
+MOST = 200
+"""Parameters of a tool for which spans are weighed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[P
     required = set(schema.get("required", ()))
     slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
     known = {word for slot in slots for word in slot.words}
-    for slot in slots:
+    for slot in slots[:MOST]:
         fits = ((n, fit_of(slot, span, turn, known)) for n, span in enumerate(found))
         slot.fits = {n: fit for n, fit in fits if fit is not None}
     _assign(slots, found)

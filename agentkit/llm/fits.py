@@ -53,6 +53,10 @@ _ABBREVIATED = re.compile(r"\biso\b|currency|\bsymbol|ticker|abbreviat|language 
 _PER = re.compile(r"\b(?:per|a|an|each)[ _](\w+)")
 
 
+_DESCRIPTION = 1_000
+"""Characters of a description that are read."""
+
+
 @dataclass(slots=True)
 class Slot:
     """A parameter, and the spans that could be its value."""
@@ -91,7 +95,7 @@ def slot_of(name: str, schema: Mapping[str, Any] | bool, required: bool) -> Slot
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) == 1 and isinstance(options[0], Mapping):
         schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
-    description = str(schema.get("description", ""))
+    description = str(schema.get("description", ""))[:_DESCRIPTION]
     own = frozenset(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or [name.lower()])
     return Slot(name, schema, required, own, frozenset(stems(description)) - own, description)
 

@@ -66,4 +66,6 @@ def test_a_token_is_permitted_where_the_mask_leaves_it(
 
 def call(compiler: GrammarCompiler, schema: dict[str, object]) -> Grammar:
     properties = {"type": "object", "properties": {"value": schema}, "required": ["value"]}
-    return compiler.tool_call([ToolSpec("f", "", properties)], "<tool_call>", "</tool_call>")
+    grammar = compiler.tool_call([ToolSpec("f", "", properties)])
+    assert isinstance(grammar, Grammar)
+    return grammar
