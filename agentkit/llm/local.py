@@ -22,7 +22,7 @@ from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
 from agentkit.llm.formats.base import Markup
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
-from agentkit.llm.missing import ask_for, words_for
+from agentkit.llm.missing import ask_for, going_on, words_for
 from agentkit.llm.options import (
     AnyMessage,
     AnyTool,
@@ -196,7 +196,7 @@ class LocalModel:
         conversation, specs = read_messages(messages), read_tools(tools)
         choice = self._choose(conversation, specs, tool_choice)
         last = max((n for n, m in enumerate(conversation) if m.role == "user"), default=0)
-        words = conversation[last].content if turn is None else turn
+        words = going_on(conversation) if turn is None else turn
         may_ask = tool_choice == "auto"
         if len(choice) == 1:
             words, missing = words_for(choice[0], words, conversation[:last])
@@ -270,7 +270,7 @@ class LocalModel:
         if choice == "required":
             return specs
         if choice == "auto" and specs and self._router and messages and messages[-1].role == "user":
-            route = self._router.route(messages[-1].content, specs, None)
+            route = self._router.route(going_on(messages), specs, None)
             return [spec for spec in specs if spec.name == route.tool]
         return []
 

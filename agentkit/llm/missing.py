@@ -30,6 +30,9 @@ _REQUESTS = frozenset(
 )
 
 
+_QUESTION = "To do that I need to know: "
+
+
 def words_for(tool: ToolSpec, turn: str, earlier: Iterable[Message]) -> tuple[str, list[str]]:
     """The words that a call's arguments are taken from, and the required parameters that nothing supports.
 
@@ -118,7 +121,18 @@ def question(tool: ToolSpec, missing: Sequence[str]) -> str:
     """Asks for the missing arguments in the words of their descriptions."""
     properties = tool.parameters.get("properties", {})
     wanted = [_wanted(name, str(properties.get(name, {}).get("description", ""))) for name in missing]
-    return f"To do that I need to know: {'; '.join(wanted)}."
+    return f"{_QUESTION}{'; '.join(wanted)}."
+
+
+def going_on(messages: Sequence[Message]) -> str:
+    """The last user's turn; after a question of `ask_for`, with the turn that led to it."""
+    turns = [n for n, message in enumerate(messages) if message.role == "user"]
+    if not turns:
+        return ""
+    reply, asked = messages[turns[-1]].content, messages[turns[-1] - 1]
+    if len(turns) < 2 or asked.role != "assistant" or _QUESTION not in asked.content or is_withdrawn(reply):
+        return reply
+    return f"{going_on(messages[: turns[-1]])}\n{reply}"
 
 
 def _wanted(name: str, description: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.local import LocalModel
-from agentkit.llm.missing import ask_for, is_withdrawn, missing_arguments, question, words_for
+from agentkit.llm.missing import ask_for, going_on, is_withdrawn, missing_arguments, question, words_for
 from agentkit.messages import Completion, Message, ToolSpec
 from benchmarks.call_set import DATA, load
 
@@ -131,3 +131,16 @@ def test_the_local_model_asks_by_itself(smollm: LocalModel) -> None:
     assert made.arguments == {"city": "Oslo"}
     forced = model.chat(asked, tools=[tool()], tool_choice={"name": "weather"}, max_new_tokens=60)
     assert forced.tool_calls or forced.finish_reason == "length"  # who forces a call gets one
+
+
+def test_a_reply_goes_on_from_the_question() -> None:
+    tool = ToolSpec(
+        "weather", "Get the weather.", {"type": "object", "properties": {"city": {"type": "string"}}}
+    )
+    asked = Message("assistant", question(tool, ["city"]))
+    said = [Message("system", "Be kind."), Message("user", "What's the weather?"), asked]
+    assert going_on([*said, Message("user", "Porto")]) == "What's the weather?\nPorto"
+    assert going_on([*said, Message("user", "Hm"), asked, Message("user", "Porto")]).endswith("?\nHm\nPorto")
+    assert going_on([*said, Message("user", "never mind")]) == "never mind"
+    assert going_on([*said[:2], Message("assistant", "Fine."), Message("user", "Porto")]) == "Porto"
+    assert going_on(said[:1]) == ""
