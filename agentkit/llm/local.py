@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from agentkit.engine.drafts import Drafts
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
-from agentkit.errors import AgentkitError, ModelError, UsageError
+from agentkit.errors import AgentkitError, ModelError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.calls import read_message
 from agentkit.llm.detokenize import TextStream
@@ -29,9 +29,10 @@ from agentkit.llm.options import (
     read_messages,
     read_response_format,
     read_sampling,
+    read_tool_choice,
     read_tools,
 )
-from agentkit.llm.protocol import ModelEvent, Router
+from agentkit.llm.protocol import ModelEvent, Router, drained
 from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
 
@@ -151,10 +152,7 @@ class LocalModel:
 
     def chat(self, messages: Sequence[AnyMessage], **options: Any) -> Completion:
         """`stream`, drained: the final `Completion`. Takes the same options."""
-        last = list(self.stream(messages, **options))[-1]
-        if not isinstance(last, Completion):
-            raise ModelError("the model ended without a completion", "report this conversation")
-        return last
+        return drained(self.stream(messages, **options))
 
     def stream(
         self,
@@ -197,10 +195,9 @@ class LocalModel:
         choice = self._choose(conversation, specs, tool_choice)
         last = max((n for n, m in enumerate(conversation) if m.role == "user"), default=0)
         words = going_on(conversation) if turn is None else turn
-        may_ask = tool_choice == "auto"
         if len(choice) == 1:
             words, missing = words_for(choice[0], words, conversation[:last])
-            if missing and may_ask:
+            if missing and tool_choice == "auto":
                 yield from ask_for(choice[0], missing)
                 return
         schema = read_response_format(response_format)
@@ -218,7 +215,7 @@ class LocalModel:
             raise ModelError(cause, "shorten the message or start a new session")
         yield from self._template_notice()
         run = self._start(prompt, settings, cancel)
-        try:
+        with self._held(run.ledger):
             if choice:
                 yield from self._call(run, grammar, choice, len(run.ledger.ids))
             elif grammar is not None:
@@ -227,22 +224,31 @@ class LocalModel:
                 yield from self._text_or_call(run, specs, replace(calls, thought=0), conversation)
             else:
                 yield from self._text(run, None)
+
+    @contextmanager
+    def _held(self, ledger: Ledger) -> Iterator[None]:
+        """Give the ledger back in the end, or drop it where its state cannot be trusted.
+
+        Raises:
+            ModelError: Whatever the decoding died of ends this turn, and no other.
+        """
+        try:
+            yield
         except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
-            self._pool.release(run.ledger)
+            self._pool.release(ledger)
             raise
         except AgentkitError:
-            self._pool.discard(run.ledger)
+            self._pool.discard(ledger)
             raise
-        except Exception as error:  # whatever the model's thread died of ends this turn, and no other
-            self._pool.discard(run.ledger)
+        except Exception as error:
+            self._pool.discard(ledger)
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(
-                f"the model failed while decoding: {reason}", "try again, or a smaller model"
-            ) from error
+            cause = f"the model failed while decoding: {reason}"
+            raise ModelError(cause, "try again, or a smaller model") from error
         except BaseException:
-            self._pool.discard(run.ledger)
+            self._pool.discard(ledger)
             raise
-        self._pool.release(run.ledger)
+        self._pool.release(ledger)
 
     def _template_notice(self) -> Iterator[Notice]:
         """Once per model: why its turns take longer than they need to."""
@@ -253,26 +259,11 @@ class LocalModel:
 
     def _choose(self, messages: list[Message], specs: list[ToolSpec], choice: ToolChoice) -> list[ToolSpec]:
         """The tools of which one must be called now; empty for free text."""
-        if isinstance(choice, Mapping):
-            function: Any = choice.get("function")
-            wanted = choice.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
-            chosen = [spec for spec in specs if spec.name == wanted]
-            if not chosen:
-                known = ", ".join(spec.name for spec in specs) or "none"
-                raise UsageError(
-                    f"tool_choice names {wanted!r}, which is no tool of this call", f"tools: {known}"
-                )
-            return chosen
-        if choice not in ("auto", "none", "required"):
-            raise UsageError(f"unknown tool_choice {choice!r}", "use auto, none, required or {'name': ...}")
-        if choice == "required" and not specs:
-            raise UsageError("tool_choice is required, but there are no tools", "pass tools")
-        if choice == "required":
-            return specs
+        forced = read_tool_choice(choice, specs)
         if choice == "auto" and specs and self._router and messages and messages[-1].role == "user":
             route = self._router.route(going_on(messages), specs, None)
             return [spec for spec in specs if spec.name == route.tool]
-        return []
+        return forced
 
     def _grammars(self) -> GrammarCompiler:
         if self._compiler is None:

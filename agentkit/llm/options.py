@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentkit.errors import SchemaError, UsageError
-from agentkit.messages import Message, ToolSpec
+from agentkit.messages import Message, ToolChoice, ToolSpec
 from agentkit.settings import SamplingSettings
 
 AnyTool = ToolSpec | Mapping[str, Any] | Callable[..., Any]
@@ -38,6 +38,29 @@ def read_tools(tools: Sequence[AnyTool]) -> list[ToolSpec]:
     return specs
 
 
+def read_tool_choice(choice: ToolChoice, specs: Sequence[ToolSpec]) -> list[ToolSpec]:
+    """The tools of which one must be called; empty where none must.
+
+    Raises:
+        UsageError: The choice is unknown, or names no tool of this call.
+    """
+    if isinstance(choice, Mapping):
+        function: Any = choice.get("function")
+        wanted = choice.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
+        found = [spec for spec in specs if spec.name == wanted]
+        if not found:
+            known = ", ".join(spec.name for spec in specs) or "none"
+            raise UsageError(
+                f"tool_choice names {wanted!r}, which is no tool of this call", f"tools: {known}"
+            )
+        return found
+    if choice not in ("auto", "none", "required"):
+        raise UsageError(f"unknown tool_choice {choice!r}", "use auto, none, required or {'name': ...}")
+    if choice == "required" and not specs:
+        raise UsageError("tool_choice is required, but there are no tools", "pass tools")
+    return list(specs) if choice == "required" else []
+
+
 def read_sampling(defaults: SamplingSettings, overrides: Mapping[str, Any]) -> SamplingSettings:
     """The defaults with a call's own options laid over them; unknown options are refused."""
     from pydantic import ValidationError
@@ -65,8 +88,8 @@ def read_response_format(value: Any) -> dict[str, Any] | None:
     kind = value.get("type")
     if kind == "text":
         return None
-    if kind == "json_object":
-        return {"type": "object"}
+    if kind == "json_object":  # llama.cpp's servers take a schema beside it
+        return dict(value.get("schema") or {"type": "object"})
     if kind != "json_schema" and "json_schema" not in value:
         if not value:
             raise UsageError("response_format is empty", remedy)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from agentkit.errors import ModelError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.messages import Completion, Message, ToolChoice, ToolExample, ToolSpec
 
 ModelEvent = TextDelta | ToolCallProposed | Notice | Completion
 """What `ChatModel.stream` yields; a `Completion` comes last, exactly once."""
+
+
+def drained(events: Iterable[ModelEvent]) -> Completion:
+    """The completion that ends the events of a model.
+
+    Raises:
+        ModelError: They end without one.
+    """
+    last = deque(events, maxlen=1).pop()
+    if not isinstance(last, Completion):
+        raise ModelError("the model ended without a completion", "report this conversation")
+    return last
 
 
 class ChatModel(Protocol):

@@ -18,8 +18,16 @@ from agentkit.llm.openai.exchange import Cancelled
 from agentkit.llm.openai.server import Refused, Server
 from agentkit.llm.openai.stream import Reader, Silent
 from agentkit.llm.openai.task import Task, settle
-from agentkit.llm.options import AnyMessage, AnyTool, read_messages, read_sampling, read_tools
-from agentkit.llm.protocol import ModelEvent, Router
+from agentkit.llm.options import (
+    AnyMessage,
+    AnyTool,
+    read_messages,
+    read_response_format,
+    read_sampling,
+    read_tool_choice,
+    read_tools,
+)
+from agentkit.llm.protocol import ModelEvent, Router, drained
 from agentkit.messages import Completion, Message, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
 
@@ -105,10 +113,7 @@ class RemoteModel:
 
     def chat(self, messages: Sequence[AnyMessage], **options: Any) -> Completion:
         """`stream`, drained: the final `Completion`. Takes the same options."""
-        last = list(self.stream(messages, **options))[-1]
-        if not isinstance(last, Completion):
-            raise ModelError("the model ended without a completion", "report this conversation")
-        return last
+        return drained(self.stream(messages, **options))
 
     def stream(
         self,
@@ -147,9 +152,9 @@ class RemoteModel:
             ModelError: The server failed, or its model could not be brought to a call or answer that fits.
         """
         conversation, specs = read_messages(messages), read_tools(tools)
-        form.chosen(specs, tool_choice)
+        read_tool_choice(tool_choice, specs)
         settings = read_sampling(self._sampling, sampling)
-        schema = form.answer_schema(response_format)
+        schema = read_response_format(response_format)
         for spec in specs:
             self.check_tool(spec)
         if schema is not None:

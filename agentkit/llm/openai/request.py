@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentkit.errors import UsageError
+from agentkit.llm.options import read_tool_choice
 from agentkit.messages import Message, ToolChoice, ToolSpec
 from agentkit.settings import SamplingSettings
 
@@ -34,29 +34,6 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {"role": first["role"], "content": content, **({"tool_calls": calls} if calls else {})}
 
 
-def chosen(specs: Sequence[ToolSpec], choice: ToolChoice) -> list[ToolSpec]:
-    """The tools of which one must be called; empty where none must.
-
-    Raises:
-        UsageError: The choice is unknown, or names no tool of this call.
-    """
-    if isinstance(choice, Mapping):
-        function: Any = choice.get("function")
-        wanted = choice.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
-        found = [spec for spec in specs if spec.name == wanted]
-        if not found:
-            known = ", ".join(spec.name for spec in specs) or "none"
-            raise UsageError(
-                f"tool_choice names {wanted!r}, which is no tool of this call", f"tools: {known}"
-            )
-        return found
-    if choice not in ("auto", "none", "required"):
-        raise UsageError(f"unknown tool_choice {choice!r}", "use auto, none, required or {'name': ...}")
-    if choice == "required" and not specs:
-        raise UsageError("tool_choice is required, but there are no tools", "pass tools")
-    return list(specs) if choice == "required" else []
-
-
 def tool_fields(specs: Sequence[ToolSpec], choice: ToolChoice, parallel: bool) -> dict[str, Any]:
     """``tools``, ``tool_choice`` and ``parallel_tool_calls``; nothing without tools.
 
@@ -64,7 +41,7 @@ def tool_fields(specs: Sequence[ToolSpec], choice: ToolChoice, parallel: bool) -
     """
     if not specs:
         return {}
-    forced = chosen(specs, choice)
+    forced = read_tool_choice(choice, specs)
     named = forced if len(forced) == 1 else []
     return {
         "tools": [spec.to_openai() for spec in specs],
@@ -89,26 +66,6 @@ def sampling_fields(sampling: SamplingSettings) -> dict[str, Any]:
         if getattr(sampling, name) != getattr(default, name):
             fields[name] = getattr(sampling, name)
     return fields
-
-
-def answer_schema(response_format: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The JSON schema in any of the forms that callers use; None for free text.
-
-    Raises:
-        UsageError: It is no JSON.
-    """
-    if response_format is None or response_format.get("type") == "text":
-        return None
-    if response_format.get("type") == "json_object":
-        return dict(response_format.get("schema") or {"type": "object"})
-    wrapper = response_format.get("json_schema")
-    schema = wrapper.get("schema", wrapper) if isinstance(wrapper, Mapping) else response_format
-    try:
-        text = json.dumps(dict(schema), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"response_format is no JSON schema ({error})", "pass plain JSON values") from error
-    plain: dict[str, Any] = json.loads(text)
-    return plain
 
 
 def format_fields(schema: Mapping[str, Any] | None, form: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.openai import request as form
 from agentkit.llm.openai.answer import Answer, CallDraft
 from agentkit.llm.openai.checks import Invalid, check_answer, check_calls, correction
+from agentkit.llm.options import read_tool_choice
 from agentkit.llm.protocol import ModelEvent
 from agentkit.messages import Completion, ToolCall, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
@@ -38,7 +39,7 @@ class Task:
     @property
     def forced(self) -> list[ToolSpec]:
         """The tools of which one must be called."""
-        return form.chosen(self.specs, self.choice)
+        return read_tool_choice(self.choice, self.specs)
 
     @property
     def allowed(self) -> list[ToolSpec]:
