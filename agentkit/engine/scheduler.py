@@ -148,7 +148,7 @@ class _Job(Generic[T]):
     def run(self) -> None:
         try:
             self.answer.put(self.function())
-        except Exception as error:
+        except Exception as error:  # raised where the answer is awaited
             self.answer.put(error)
 
 
@@ -262,7 +262,7 @@ class _Worker:
     def _portion(self, request: _Request, most: int, draft: int) -> Portion | None:
         try:
             return request.ledger.portion(most, request.draft[:draft])
-        except Exception as error:
+        except Exception as error:  # this conversation's own: too long, or no memory for its cache
             self._answer(request, error)
             return None
 
@@ -270,7 +270,7 @@ class _Worker:
         draft = max(0, portion.last - 1)
         try:
             rows = request.ledger.step(len(portion.ids) - draft, request.draft[:draft])
-        except Exception as error:
+        except Exception as error:  # whatever a forward pass dies of ends the conversation that asked for it
             self._answer(request, error)
             return
         self._count(len(portion.ids))

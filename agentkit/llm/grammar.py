@@ -107,8 +107,15 @@ class GrammarCompiler:
         return self._guided(self._grammar("\n".join(lines), self._call_closers), tools, options)
 
     def _guided(self, grammar: Grammar, tools: Sequence[ToolSpec], options: CallOptions) -> Grammar | Guided:
-        """Weighed by what the turn says, where the arguments are JSON and no examples say what they are made of."""
-        own = [tool for tool in tools if not tool.examples and is_plain_object(tool.schema)]
+        """Weighed by what the turn says, where the arguments are JSON and examples do not settle what they are."""
+        own = [
+            tool
+            for tool in tools
+            if is_plain_object(tool.schema)
+            and (
+                not tool.examples or set(tool.schema.get("required", ())) - sources(tool, options.turn).keys()
+            )
+        ]
         if not own or not options.turn or not options.evidence or self.format.escape is not None:
             return grammar
         most = MAX_CALLS if options.parallel else 1

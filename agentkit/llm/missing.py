@@ -39,12 +39,12 @@ def words_for(tool: ToolSpec, turn: str, earlier: Iterable[Message]) -> tuple[st
     Args:
         tool: To be called.
         turn: The user's turn; enough where it says everything.
-        earlier: What was said before it; the system prompt does not count.
+        earlier: What was said before it; of that, users' turns and tools' results count.
     """
     if not missing_arguments(tool, turn):
         return turn, []
-    said = [message.content for message in earlier if message.role != "system"]
-    words = "\n".join([*said, turn])[-LIMIT:]
+    said = [message.content for message in earlier if message.role in ("user", "tool")]
+    words = "\n".join([turn, *reversed(said)])[:LIMIT]  # of several values that fit, the latest is meant
     missing = missing_arguments(tool, words)
     return (turn if missing else words), missing
 
@@ -112,7 +112,9 @@ def ask_for(
 ) -> Iterator[Notice | TextDelta | Completion]:
     """The question in place of a call, as events; ``said`` is what the answer began with."""
     text = question(tool, missing)
-    yield Notice("missing_argument", f"{tool.name} was not called: nothing says {', '.join(missing)}")
+    yield Notice(
+        "missing_argument", f"{tool.name} waits for {', '.join(missing)}: nothing said so far gives it"
+    )
     yield TextDelta(f"\n\n{text}" if said else text)
     yield Completion(f"{said}\n\n{text}" if said else text, (), usage or Usage(), "stop")
 

@@ -14,7 +14,7 @@ from agentkit.llm.evidence import Candidate, Parameter, evidence
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
 from agentkit.llm.guide import CallText, Guided
 from agentkit.llm.local import LocalModel
-from agentkit.messages import Completion, ToolSpec
+from agentkit.messages import Completion, ToolExample, ToolSpec
 from benchmarks.call_set import load
 from tests.llm.families import as_family
 
@@ -214,3 +214,18 @@ def test_where_there_is_nothing_to_weigh_the_grammar_is_bare(compiler: GrammarCo
     assert not isinstance(compiler.tool_call([CITY], CallOptions("")), Guided)
     assert not isinstance(compiler.tool_call([CITY], CallOptions("Oslo", evidence=False)), Guided)
     assert evidence(CITY.schema, "")[0][0].candidates == ()
+
+
+def test_what_examples_do_not_settle_is_weighed(smollm: LocalModel) -> None:
+    """No cue of the examples stands before the number: without evidence the model would make one up."""
+    examples = (
+        ToolExample("Where is order 2001?", {"order_id": "2001"}),
+        ToolExample("Has my parcel 3317 left yet?", {"order_id": "3317"}),
+    )
+    schema = {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]}
+    tool = ToolSpec("order_status", "Look up where an order is.", schema, examples)
+    for turn in ("Where is my order?\n1042", "It is 1042."):
+        (call,) = smollm.chat(
+            [{"role": "user", "content": turn}], tools=[tool], tool_choice="required"
+        ).tool_calls
+        assert call.arguments == {"order_id": "1042"}

@@ -86,7 +86,7 @@ def test_words_come_from_the_conversation_where_the_turn_lacks_them() -> None:
         Message("assistant", "Fine."),
     ]
     turn = "What's the weather like?"
-    assert words_for(tool(), turn, earlier) == (f"I live in Oslo.\nFine.\n{turn}", [])
+    assert words_for(tool(), turn, earlier) == (f"{turn}\nI live in Oslo.", [])
     assert words_for(tool(), turn, earlier[:1]) == (turn, ["city"])
     assert words_for(tool(), "The weather in Paris?", earlier) == ("The weather in Paris?", [])
 
@@ -144,3 +144,17 @@ def test_a_reply_goes_on_from_the_question() -> None:
     assert going_on([*said, Message("user", "never mind")]) == "never mind"
     assert going_on([*said[:2], Message("assistant", "Fine."), Message("user", "Porto")]) == "Porto"
     assert going_on(said[:1]) == ""
+
+
+def test_of_several_values_the_latest_is_meant() -> None:
+    tool = ToolSpec(
+        "order_status",
+        "Look up where an order is.",
+        {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]},
+    )
+    asked = Message("assistant", question(tool, ["order_id"]))
+    earlier = [Message("user", "Where is order 1042?"), asked, Message("user", "And where is order 2077?")]
+    words, missing = words_for(tool, "Has my parcel left yet?", earlier)
+    assert not missing
+    assert words.index("2077") < words.index("1042")
+    assert "need to know" not in words
