@@ -39,6 +39,8 @@ def changed(names: dict[str, Any]) -> Iterator[None]:
         for owner in ((guide,) if name == "STRUCTURE" else (fits, module))
         if name in vars(owner)
     ]
+    if {name for _, name in owners} != set(names):
+        raise KeyError(f"no module of the evidence has all of {sorted(names)}")
     before = [(owner, name, getattr(owner, name)) for owner, name in owners]
     for owner, name in owners:
         setattr(owner, name, names[name])

@@ -1,5 +1,6 @@
-"""The engines of `bfcl.py`, each with the same prompts and weights, greedy: agentkit's grammar, transformers, xgrammar.
+"""The engines of `bfcl.py`, each with the same prompts, greedy: agentkit's grammar, transformers, xgrammar.
 
+The weights are those of one GGUF file of 4 bits: agentkit holds its very levels, transformers has them in bf16.
 Every engine is a function of the model, the cases, the category's limits and a batch size; it yields an `Outcome` a
 case.
 """
@@ -90,8 +91,8 @@ class Watch:
         return taken
 
 
-def agentkit_grammar(model: Any, prompts: list[Prompt], batch: int) -> Iterator[Outcome]:
-    """agentkit's engine, one call of `chat` a case."""
+def agentkit_grammar(model: Any, prompts: list[Prompt], *, evidence: bool) -> Iterator[Outcome]:
+    """agentkit's engine, one call of `chat` a case; without evidence there is no turn to take arguments from."""
     watch = Watch()
     timed = [
         (owner, name, getattr(owner, name)) for owner in (Guided, Grammar) for name in ("mask", "permits")
@@ -106,6 +107,7 @@ def agentkit_grammar(model: Any, prompts: list[Prompt], batch: int) -> Iterator[
                 tools=prompt.tools,
                 tool_choice="required",
                 max_new_tokens=prompt.max_tokens,
+                turn=None if evidence else "",
                 **several,
             )
             calls = [(call.name, call.arguments) for call in reply.tool_calls]
@@ -241,7 +243,7 @@ Engine = Callable[[list[Prompt], int], Iterator[Outcome]]
 
 
 def engine(mode: str, model: Any) -> Engine:
-    """The engine of a mode: grammar, unconstrained or xgrammar."""
-    if mode == "grammar":
-        return lambda prompts, batch: agentkit_grammar(model, prompts, batch)
+    """The engine of a mode: grammar, bare (grammar without evidence), unconstrained or xgrammar."""
+    if mode in ("grammar", "bare"):
+        return lambda prompts, batch: agentkit_grammar(model, prompts, evidence=mode == "grammar")
     return (XGrammar if mode == "xgrammar" else Transformers)(model).run

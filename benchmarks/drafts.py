@@ -3,9 +3,9 @@
     python benchmarks/drafts.py                  # prints a table, writes docs/benchmarks/drafts.json
 
 The quoting prompts ask for a passage of the shop's help centre (`knowledge/`) again, word by word; the others are open
-questions. Every engine has the same weights (transformers in bf16, agentkit as it is served), prompts, threads and
-number of tokens; the engines take turns, prompt by prompt, each in a process of its own, and the medians over the
-rounds count. Only decoding is timed: what comes after the first token.
+questions. Every engine has the same prompts, threads and number of tokens, and the weights of one GGUF file of 4 bits:
+agentkit holds its very levels, transformers has them in bf16. The engines take turns, prompt by prompt, each in a
+process of its own, and the medians over the rounds count. Only decoding is timed: what comes after the first token.
 """
 
 from __future__ import annotations

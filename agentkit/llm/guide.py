@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"(: ?)?')
 _CONTEXT = 4
 """Tokens before the new ones that decide how they are decoded: some tokenizers drop a space at the beginning."""
-_AHEAD = 24
-"""Characters of a continuation that decide about its first token."""
+_AHEAD = 64
+"""Characters of a continuation that are put into tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Guided:
         self._encode = encode
         self._ids: list[int] = []
         self._text, self._read = "", 0
-        self._weights: dict[int, float] | None = None
+        self._paths: list[tuple[Sequence[int], float]] = []
+        """What the evidence would have come next, as tokens; while the model follows one, nothing is read anew."""
+        self._stale = True
 
     @property
     def complete(self) -> bool:
@@ -71,14 +73,20 @@ class Guided:
 
     def accept(self, token: int) -> None:
         self._grammar.accept(token)
-        self._ids.append(token)
-        self._weights = None
+        self._advance([token])
 
     def forced(self) -> list[int]:
         tokens = self._grammar.forced()
-        self._ids += tokens
-        self._weights = None
+        self._advance(tokens)
         return tokens
+
+    def _advance(self, tokens: Sequence[int]) -> None:
+        self._ids += tokens
+        for token in tokens:
+            followed = [(ids[1:], w) for ids, w in self._paths if w > 0 and len(ids) > 1 and ids[0] == token]
+            # What would end a value too soon would do so until it is whole.
+            self._paths = followed + [path for path in self._paths if path[1] < 0] if followed else []
+        self._stale = not self._paths
 
     def allows(self, draft: Sequence[int]) -> int:
         return self._grammar.allows(draft)
@@ -97,14 +105,19 @@ class Guided:
 
     def weights(self) -> dict[int, float]:
         """Nats for the tokens with which the likely continuations begin."""
-        if self._weights is None:
-            self._weights = {}
+        if self._stale:
+            self._stale = False
+            self._paths = []
             for text, weight in self.continuations(self._written()):
-                ids = self._encode(text[:_AHEAD])[:1] if text else self._around.ends
-                for token in ids:
-                    if not abs(self._weights.get(token, 0.0)) > abs(weight):
-                        self._weights[token] = weight
-        return self._weights
+                if text:
+                    self._paths.append((self._encode(text[:_AHEAD]), weight))
+                else:
+                    self._paths += [((token,), weight) for token in self._around.ends]
+        weights: dict[int, float] = {}
+        for ids, weight in self._paths:
+            if ids and not abs(weights.get(ids[0], 0.0)) > abs(weight):
+                weights[ids[0]] = weight
+        return weights
 
     def _written(self) -> str:
         """The text so far; only its end is decoded anew."""
@@ -149,9 +162,11 @@ class Guided:
         if _finished(value):
             more = any(c.json != value and c.json.startswith(value) for c in candidates)
             found.append((follow, -STRUCTURE / 2 if more else STRUCTURE / 2))
-        elif value.startswith('"'):
-            other = "}" + self._around.closing if follow.startswith(",") else ", "
+        elif value.startswith('"') or any(c.json.startswith('"') for c in candidates):
+            other = "}" + self._around.closing if follow.startswith(",") else ","
             found.append(('"' + other, -STRUCTURE))
+        elif candidates and not value:
+            found.append((follow, -STRUCTURE / 2))  # no number ends before all of it has been written
         return found
 
     def _after(self, written: str, head: str | None) -> list[tuple[str, float]]:
@@ -174,7 +189,8 @@ class Guided:
         following = next((p.name for p in parameters[start:] if p.weight > 0), None)
         if following is None:
             return "}" + self._around.closing
-        return (", " if last is not None else "") + f"{json.dumps(following, ensure_ascii=False)}: "
+        # Without the space behind the colon: in most vocabularies it belongs to the value's first token.
+        return (", " if last is not None else "") + f"{json.dumps(following, ensure_ascii=False)}:"
 
 
 def _name(key: re.Match[str] | None) -> str:

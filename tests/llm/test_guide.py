@@ -71,17 +71,17 @@ def likeliest(written: str, known: dict[str, list[list[Parameter]]] | None = Non
     ("written", "follows"),
     [
         ("some words", None),
-        (HEAD, '"name": '),
-        (HEAD + '"na', 'me": '),
-        (HEAD + '"name": ', '"a, \\"b\\"", "n": '),
-        (HEAD + '"name":', ' "a, \\"b\\"", "n": '),
-        (HEAD + '"name": "a, ', '\\"b\\"", "n": '),
-        (HEAD + '"name": "a, \\"', 'b\\"", "n": '),
-        (HEAD + '"name": "other"', ', "n": '),
-        (HEAD + '"name": "} , \\\\"', ', "n": '),
+        (HEAD, '"name":'),
+        (HEAD + '"na', 'me":'),
+        (HEAD + '"name": ', '"a, \\"b\\"", "n":'),
+        (HEAD + '"name":', ' "a, \\"b\\"", "n":'),
+        (HEAD + '"name": "a, ', '\\"b\\"", "n":'),
+        (HEAD + '"name": "a, \\"', 'b\\"", "n":'),
+        (HEAD + '"name": "other"', ', "n":'),
+        (HEAD + '"name": "} , \\\\"', ', "n":'),
         (HEAD + '"name": "c", "n": ', "5})\n"),
         (HEAD + '"name": "c", "n": 5', "})\n"),
-        (HEAD + '"name": "c", "x": {"n": 1, "y": [2, "}"]}, ', '"n": '),
+        (HEAD + '"name": "c", "x": {"n": 1, "y": [2, "}"]}, ', '"n":'),
         (HEAD + '"q": 1', None),
     ],
 )
@@ -111,17 +111,37 @@ def test_a_second_call_takes_the_second_values() -> None:
 
 def test_a_tool_whose_head_ends_like_anothers() -> None:
     known = {"f[A]{": [[COUNT]], "get_f[A]{": [[NAME]]}
-    assert likeliest("get_f[A]{", known) == '"name": '
-    assert likeliest("f[A]{", known) == '"n": '
+    assert likeliest("get_f[A]{", known) == '"name":'
+    assert likeliest("f[A]{", known) == '"n":'
 
 
 @pytest.mark.parametrize("name", ['si"ze', "größe", "a\\b", ""])
 def test_names_are_written_as_json(name: str) -> None:
     known = {HEAD: [[Parameter(name, (Candidate("5", 8.0),), 6.0)]]}
-    key = json.dumps(name, ensure_ascii=False) + ": "
+    key = json.dumps(name, ensure_ascii=False) + ":"
     assert likeliest(HEAD, known) == key
-    assert likeliest(HEAD + key, known) == "5})\n"
+    assert likeliest(f"{HEAD}{key} ", known) == "5})\n"
     assert likeliest(HEAD + json.dumps(name) + ": ", known) == "5})\n"
+
+
+@pytest.mark.parametrize(
+    "written", [HEAD + '"name": "a, \\"b\\"", "n": 5})\n', HEAD + '"name": "else", "n": 51})\n']
+)
+def test_following_a_path_weighs_as_reading_anew(written: str) -> None:
+    """What is remembered from step to step is what a fresh look at the same text would find most likely."""
+    followed = guided()
+    for n, byte in enumerate(written.encode()):
+        anew = guided()
+        anew._ids = list(written.encode()[:n])
+        likeliest_anew = _best(anew.weights())
+        if likeliest_anew is not None:  # where the grammar leaves no choice nothing is looked up
+            assert _best(followed.weights()) == likeliest_anew, written.encode()[:n]
+        followed.accept(byte)
+
+
+def _best(weights: dict[int, float]) -> int | None:
+    likely = {token: weight for token, weight in weights.items() if weight > 0}
+    return max(likely, key=lambda token: likely[token], default=None)
 
 
 def test_a_text_that_looks_like_a_call_is_no_error() -> None:
