@@ -15,6 +15,7 @@ from agentkit.errors import SchemaError
 from agentkit.llm.calls import read_message
 from agentkit.llm.formats import GENERIC
 from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
+from agentkit.llm.guide import Guided
 from agentkit.llm.local import LocalModel
 from agentkit.messages import ToolExample, ToolSpec
 
@@ -70,9 +71,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-def walk(grammar: Grammar, seed: int, budget: int) -> list[int] | None:
+def walk(grammar: Grammar | Guided, seed: int, budget: int) -> list[int] | None:
     """Ids of a random output, chosen without any preference; None if the budget ended first."""
-    rng, ids, flat = random.Random(seed), [], torch.zeros(grammar._vocab_size)
+    inner = grammar._grammar if isinstance(grammar, Guided) else grammar
+    assert isinstance(inner, Grammar)
+    rng, ids, flat = random.Random(seed), [], torch.zeros(inner._vocab_size)
     forced = grammar.forced()
     while not grammar.complete:
         ids += forced
