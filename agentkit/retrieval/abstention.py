@@ -15,19 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agentkit.errors import KnowledgeError
 from agentkit.messages import Passage
-from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.protocol import Embedder, Index
 from agentkit.retrieval.records import StoredChunk, Vectors
 from agentkit.retrieval.sentences import sentences
 from agentkit.retrieval.words import content_words, stem, stems, words
-
-if TYPE_CHECKING:
-    from agentkit.retrieval.index import Index
 
 PASSAGES = 4
 """Passages that count as evidence."""

@@ -27,6 +27,10 @@ class Chunk:
     start: int
     """First character in ``Document.text``; ``Document.text[start:end] == text``."""
     end: int
+    page: int | None = None
+    """The page on which it begins, from 1."""
+    language: str = ""
+    """ISO 639-1; empty where it is not known."""
 
     def embedded_text(self) -> str:
         """What is embedded: a paragraph often names its subject in the heading only."""

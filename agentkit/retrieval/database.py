@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agentkit.errors import KnowledgeError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -20,14 +20,25 @@ CREATE TABLE documents (
     sha256 TEXT NOT NULL,
     origin TEXT NOT NULL CHECK (origin IN ('folder', 'added')),
     title TEXT NOT NULL,
+    text TEXT NOT NULL,
+    language TEXT NOT NULL,
     keywords TEXT NOT NULL, -- one phrase a line
     vectors BLOB NOT NULL -- float32 rows: title, then every keyword
 );
+CREATE TABLE metadata (
+    document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (document, key)
+) WITHOUT ROWID;
+CREATE INDEX metadata_by_value ON metadata (key, value);
 CREATE TABLE chunks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
     heading TEXT NOT NULL,
     text TEXT NOT NULL,
+    language TEXT NOT NULL,
     page INTEGER,
     start INTEGER NOT NULL,
     stop INTEGER NOT NULL,

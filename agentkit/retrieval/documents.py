@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]")
@@ -22,6 +23,8 @@ class Block:
     start: int
     """First character in ``Document.text``; ``Document.text[start:end] == text``."""
     end: int
+    page: int | None = None
+    """From 1, where the format has pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class Document:
     blocks: tuple[Block, ...]
     keywords: tuple[str, ...] = ()
     """Phrases the author expects people to search for; they are matched, and never quoted."""
+    language: str = ""
+    """ISO 639-1; empty where it is not known."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the document says of itself: author, date, what its front matter has."""
 
 
 @dataclass(slots=True)

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from agentkit.errors import KnowledgeError
-from agentkit.retrieval.chunks import Chunk
 from agentkit.retrieval.database import connect, guarded, transaction
-from agentkit.retrieval.records import IndexedDocument, Origin, StoredChunk, Vectors
+from agentkit.retrieval.protocol import Where
+from agentkit.retrieval.records import IndexedDocument, NewDocument, StoredChunk, Vectors
 from agentkit.retrieval.vectors import StaleView, VectorView
 
 _ROWS = 1024
 """Upper bound of vectors per chunk; a FAISS id is ``chunk * _ROWS + row``."""
 
 
-class Index:
-    """Safe for several threads; several processes may read while one writes.
+class SqliteIndex:
+    """`Index` in one file. Safe for several threads; several processes may read while one writes.
 
     Args:
         path: The SQLite file; the FAISS view is ``path`` with ``.faiss`` appended.
@@ -58,55 +58,33 @@ class Index:
             yield connection
             connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
 
-    def put(
-        self,
-        name: str,
-        title: str,
-        sha256: str,
-        origin: Origin,
-        chunks: Sequence[Chunk],
-        vectors: Sequence[Vectors],
-        keywords: Sequence[str],
-        phrases: Vectors,
-    ) -> None:
-        """Add or replace a document.
-
-        Args:
-            vectors: A (rows, dimension) array for each chunk: `StoredChunk.vectors`.
-            phrases: `StoredChunk.phrase_vectors`.
-        """
-        for own in (*vectors, phrases):
-            if own.ndim != 2 or own.shape[1] != self._dimension or not 1 <= len(own) < _ROWS:
-                raise ValueError(f"vectors of shape {own.shape} do not fit dimension {self._dimension}")
-        row = (name, sha256, origin, title, "\n".join(keywords), _blob(phrases))
-        with self._write() as connection:
-            connection.execute("DELETE FROM documents WHERE name = ?", (name,))
-            cursor = connection.execute(
-                "INSERT INTO documents (name, sha256, origin, title, keywords, vectors)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                row,
-            )
-            connection.executemany(
-                "INSERT INTO chunks (document, heading, text, start, stop, vectors)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (cursor.lastrowid, chunk.heading, chunk.text, chunk.start, chunk.end, _blob(own))
-                    for chunk, own in zip(chunks, vectors, strict=True)
-                ],
-            )
+    def put(self, documents: Sequence[NewDocument]) -> None:
+        """`Index.put`."""
+        for document in documents:
+            for own in (*document.vectors, document.phrases):
+                if own.ndim != 2 or own.shape[1] != self._dimension or not 1 <= len(own) < _ROWS:
+                    raise ValueError(f"vectors of shape {own.shape} do not fit dimension {self._dimension}")
+        if documents:
+            with self._write() as connection:
+                for document in documents:
+                    _insert(connection, document)
 
     def remove(self, names: Sequence[str]) -> None:
-        """Remove documents; unknown names are ignored."""
+        """`Index.remove`."""
         with self._write() as connection:
             connection.executemany("DELETE FROM documents WHERE name = ?", [(name,) for name in names])
 
     def documents(self) -> list[IndexedDocument]:
-        """Every document, by name."""
+        """`Index.documents`."""
         query = """
-            SELECT name, title, sha256, origin, (SELECT count(*) FROM chunks WHERE document = documents.id)
+            SELECT id, name, title, sha256, origin,
+                (SELECT count(*) FROM chunks WHERE document = documents.id), language
             FROM documents ORDER BY name"""
         with self._read() as connection:
-            return [IndexedDocument(*row) for row in connection.execute(query)]
+            metadata: dict[int, dict[str, str]] = {}
+            for document, key, value in connection.execute("SELECT document, key, value FROM metadata"):
+                metadata.setdefault(document, {})[key] = value
+            return [IndexedDocument(*row, metadata.get(id_, {})) for id_, *row in connection.execute(query)]
 
     def embedder(self) -> str:
         """Name of the embedder of all vectors; empty in a new index."""
@@ -126,14 +104,14 @@ class Index:
             ).fetchone()
             return int(row[0]), int(row[1])
 
-    def nearest(self, vector: Vectors, limit: int) -> list[int]:
-        """Ids of chunks with a vector near this one, shape (dimension,): at most ``limit``, best first."""
+    def nearest(self, vector: Vectors, limit: int, where: Where | None = None) -> list[int]:
+        """`Index.nearest`."""
         with self._lock:
             hits = self._current_view().search(vector, limit * 4)
         return list(dict.fromkeys(hit // _ROWS for hit, _ in hits))[:limit]
 
-    def matching(self, words: Sequence[str], limit: int) -> dict[int, float]:
-        """BM25 by chunk id over any of ``words``, higher is better; headings count double."""
+    def matching(self, words: Sequence[str], limit: int, where: Where | None = None) -> dict[int, float]:
+        """`Index.matching`: BM25."""
         if not words:
             return {}
         query = (
@@ -155,20 +133,27 @@ class Index:
     def fetch(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Chunks by id; ids that are gone by now are left out."""
         query = f"""
-            SELECT chunks.id, name, heading, text, page, start, stop, chunks.vectors, documents.vectors,
-                keywords
+            SELECT chunks.id, name, heading, chunks.text, page, start, stop, chunks.vectors,
+                documents.vectors, keywords, chunks.language, position
             FROM chunks JOIN documents ON documents.id = chunks.document
             WHERE chunks.id IN ({",".join("?" * len(ids))})"""
         with self._read() as connection:
             rows = connection.execute(query, tuple(ids)).fetchall()
         chunks = {}
-        for id_, name, heading, text, page, start, stop, vectors, phrases, keywords in rows:
+        for id_, name, heading, text, page, start, stop, vectors, phrases, *rest in rows:
             own, whole = self._matrix(vectors), self._matrix(phrases)
-            chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, whole, keywords)
+            chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, whole, *rest)
         return chunks
 
-    def save_view(self) -> None:
-        """Bring the FAISS file up to date after a round of changes."""
+    def text(self, document: str, start: int, end: int) -> str:
+        """`Index.text`."""
+        query = "SELECT substr(text, ? + 1, ? - ?) FROM documents WHERE name = ?"
+        with self._read() as connection:
+            row = connection.execute(query, (start, end, start, document)).fetchone()
+            return str(row[0]) if row else ""
+
+    def flush(self) -> None:
+        """`Index.flush`: bring the FAISS file up to date."""
         with self._lock:
             stamp = self._stamp()
             if self._view is None or self._view.stamp != stamp or not self.view_path.exists():
@@ -239,6 +224,46 @@ class Index:
             self._notice(
                 f"{self.view_path.name} cannot be written ({error.strerror}); it stays in memory only"
             )
+
+
+def _insert(connection: sqlite3.Connection, document: NewDocument) -> None:
+    connection.execute("DELETE FROM documents WHERE name = ?", (document.name,))
+    cursor = connection.execute(
+        "INSERT INTO documents (name, sha256, origin, title, text, language, keywords, vectors)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            document.name,
+            document.sha256,
+            document.origin,
+            document.title,
+            document.text,
+            document.language,
+            "\n".join(document.keywords),
+            _blob(document.phrases),
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO metadata VALUES (?, ?, ?)",
+        [(cursor.lastrowid, key, value) for key, value in document.metadata.items()],
+    )
+    connection.executemany(
+        "INSERT INTO chunks (document, position, heading, text, language, page, start, stop, vectors)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                cursor.lastrowid,
+                n,
+                chunk.heading,
+                chunk.text,
+                chunk.language,
+                chunk.page,
+                chunk.start,
+                chunk.end,
+                _blob(own),
+            )
+            for n, (chunk, own) in enumerate(zip(document.chunks, document.vectors, strict=True))
+        ],
+    )
 
 
 def _blob(vector: Vectors) -> bytes:

@@ -12,8 +12,8 @@ from agentkit.errors import KnowledgeError, NotFoundError, UsageError
 from agentkit.messages import Passage
 from agentkit.retrieval.abstention import Abstention, load_abstention
 from agentkit.retrieval.database import damaged_files
-from agentkit.retrieval.index import Index
-from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.index import SqliteIndex
+from agentkit.retrieval.protocol import Embedder, Index
 from agentkit.retrieval.records import IndexedDocument, StoredChunk, Vectors
 from agentkit.retrieval.sync import (
     Progress,
@@ -166,7 +166,7 @@ class KnowledgeBase:
             )
         (self._added / name).unlink(missing_ok=True)
         index.remove([name])
-        index.save_view()
+        index.flush()
 
     def list(self) -> list[IndexedDocument]:
         """Every document of the index, by name."""
@@ -224,7 +224,7 @@ class KnowledgeBase:
     def _index(self) -> Index:
         with self._lock:
             if self._opened is None:
-                self._opened = Index(self.index_path, self.embedder.dimension, self._notice)
+                self._opened = SqliteIndex(self.index_path, self.embedder.dimension, self._notice)
                 self._check_embedder(self._opened)
             return self._opened
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 from agentkit.errors import KnowledgeError, NotFoundError
 from agentkit.retrieval.chunks import Chunk, chunk_document
 from agentkit.retrieval.documents import Document
-from agentkit.retrieval.index import Index
 from agentkit.retrieval.loaders import parse_document, read_bytes
-from agentkit.retrieval.records import Origin, Vectors
+from agentkit.retrieval.protocol import Index
+from agentkit.retrieval.records import NewDocument, Origin, Vectors
 from agentkit.retrieval.sentences import sentences
 
 Progress = Callable[[str], None]
@@ -57,6 +57,14 @@ class _Loaded:
         """What is embedded: the rows of every chunk, then those of the document."""
         return [*map(_embedded, self.chunks), [self.document.title, *self.document.keywords]]
 
+    def prepared(self, vectors: Mapping[str, Vectors]) -> NewDocument:
+        *own, phrases = [np.array([vectors[text] for text in rows]) for rows in self.texts()]
+        source, document = self.source, self.document
+        return NewDocument(
+            source.name, document.title, document.text, self.sha256, source.origin, document.keywords,
+            self.chunks, own, phrases, document.language, document.metadata,
+        )  # fmt: skip
+
 
 def find_sources(folder: Path, origin: Origin, skipped: list[tuple[str, str]]) -> Iterator[Source]:
     """Every visible file under a folder, by name; what must not be followed goes to ``skipped``."""
@@ -85,7 +93,7 @@ def synchronize(
 ) -> SyncReport:
     """Make the index hold exactly ``sources``; only new and changed files are loaded and embedded.
 
-    Every document is stored in a transaction of its own: a stop half-way keeps what is done.
+    Documents are stored whole, a few in one transaction: a stop half-way keeps what is done.
     """
     known = {document.name: document for document in index.documents()}
     added, changed, unchanged = list[str](), list[str](), list[str]()
@@ -112,7 +120,7 @@ def synchronize(
     removed = sorted(known.keys() - {*added, *changed, *unchanged})
     if removed:
         index.remove(removed)
-    index.save_view()
+    index.flush()
     return SyncReport(tuple(added), tuple(changed), tuple(removed), tuple(unchanged), tuple(skipped))
 
 
@@ -121,21 +129,10 @@ def _store(index: Index, pending: list[_Loaded], embed: Embed, progress: Progres
         return
     texts = {text for loaded in pending for rows in loaded.texts() for text in rows}
     vectors = dict(zip(texts, embed(list(texts)), strict=True))
-    for loaded in pending:
-        *own, phrases = [np.array([vectors[text] for text in rows]) for rows in loaded.texts()]
-        source, document = loaded.source, loaded.document
-        index.put(
-            source.name,
-            document.title,
-            loaded.sha256,
-            source.origin,
-            loaded.chunks,
-            own,
-            document.keywords,
-            phrases,
-        )
-        if progress:
-            progress(source.name)
+    index.put([loaded.prepared(vectors) for loaded in pending])
+    if progress:
+        for loaded in pending:
+            progress(loaded.source.name)
 
 
 def _embedded(chunk: Chunk) -> list[str]:

@@ -11,35 +11,40 @@ import pytest
 
 from agentkit.errors import KnowledgeError
 from agentkit.retrieval.chunks import Chunk
-from agentkit.retrieval.index import Index
+from agentkit.retrieval.index import SqliteIndex
+from agentkit.retrieval.records import NewDocument, Vectors
 
 DIMENSION = 8
 
 
-def put(index: Index, name: str, axis: int) -> None:
+def a_document(name: str, chunks: list[Chunk], vectors: list[Vectors], phrases: Vectors) -> NewDocument:
+    return NewDocument(name, "Title", "text", "0" * 64, "folder", ["kw"], chunks, vectors, phrases)
+
+
+def put(index: SqliteIndex, name: str, axis: int) -> None:
     vector = np.eye(DIMENSION, dtype=np.float32)[[axis]]
     chunk = Chunk("Title", f"text of {name}", 0, 5)
-    index.put(name, "Title", "0" * 64, "folder", [chunk], [np.repeat(vector, 2, axis=0)], ["kw"], vector)
+    index.put([a_document(name, [chunk], [np.repeat(vector, 2, axis=0)], vector)])
 
 
-def nearest(index: Index, axis: int) -> str:
+def nearest(index: SqliteIndex, axis: int) -> str:
     ids = index.nearest(np.eye(DIMENSION, dtype=np.float32)[axis], 4)
     return index.fetch(ids)[ids[0]].document
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    index = Index(tmp_path / "index.db", DIMENSION)
+    index = SqliteIndex(tmp_path / "index.db", DIMENSION)
     for axis, name in enumerate(("a.md", "b.md", "c.md")):
         put(index, name, axis)
-    index.save_view()
+    index.flush()
     index.close()
     return tmp_path / "index.db"
 
 
 def test_persists(path: Path) -> None:
     notices: list[str] = []
-    index = Index(path, DIMENSION, notices.append)
+    index = SqliteIndex(path, DIMENSION, notices.append)
     assert [nearest(index, axis) for axis in range(3)] == ["a.md", "b.md", "c.md"]
     assert index.counts() == (3, 3)
     assert [document.chunks for document in index.documents()] == [1, 1, 1]
@@ -69,53 +74,50 @@ def flip(path: Path) -> None:
 def test_a_bad_view_heals(path: Path, damage: Callable[[Path], object], reason: str) -> None:
     notices: list[str] = []
     damage(path.with_name("index.db.faiss"))
-    index = Index(path, DIMENSION, notices.append)
+    index = SqliteIndex(path, DIMENSION, notices.append)
     assert [nearest(index, axis) for axis in range(3)] == ["a.md", "b.md", "c.md"]
     assert len(notices) == 1
     assert reason in notices[0]
     index.close()
     again: list[str] = []
-    assert nearest(Index(path, DIMENSION, again.append), 1) == "b.md"
+    assert nearest(SqliteIndex(path, DIMENSION, again.append), 1) == "b.md"
     assert again == []
 
 
 def test_a_stale_view_heals(path: Path) -> None:
     view = path.with_name("index.db.faiss")
     old = view.read_bytes()
-    index = Index(path, DIMENSION)
+    index = SqliteIndex(path, DIMENSION)
     index.remove(["a.md"])
     put(index, "d.md", 5)
-    index.save_view()
+    index.flush()
     index.close()
     view.write_bytes(old)
     notices: list[str] = []
-    index = Index(path, DIMENSION, notices.append)
+    index = SqliteIndex(path, DIMENSION, notices.append)
     assert nearest(index, 5) == "d.md"
     assert nearest(index, 0) != "a.md"
     assert "out of date" in notices[0]
 
 
 def test_a_view_of_another_database_is_not_used(path: Path, tmp_path: Path) -> None:
-    other = Index(tmp_path / "other.db", DIMENSION)
+    other = SqliteIndex(tmp_path / "other.db", DIMENSION)
     for axis, name in enumerate(("x.md", "y.md", "z.md")):
         put(other, name, axis + 3)
     other.close()
     path.with_name("index.db.faiss").rename(tmp_path / "other.db.faiss")
-    assert nearest(Index(tmp_path / "other.db", DIMENSION), 3) == "x.md"
+    assert nearest(SqliteIndex(tmp_path / "other.db", DIMENSION), 3) == "x.md"
 
 
 def test_replace_is_one_transaction(path: Path) -> None:
-    index = Index(path, DIMENSION)
+    index = SqliteIndex(path, DIMENSION)
     with pytest.raises(ValueError, match="zip"):
         index.put(
-            "a.md",
-            "T",
-            "1" * 64,
-            "folder",
-            [],
-            [np.ones((3, DIMENSION), np.float32)],
-            [],
-            np.ones((1, DIMENSION), np.float32),
+            [
+                a_document(
+                    "a.md", [], [np.ones((3, DIMENSION), np.float32)], np.ones((1, DIMENSION), np.float32)
+                )
+            ]
         )
     assert nearest(index, 0) == "a.md"
     index.verify()
@@ -127,7 +129,7 @@ def test_damaged_pages_are_found(path: Path) -> None:
     data[4096:] = b"\xa5" * (len(data) - 4096)
     path.write_bytes(data)
     with pytest.raises(KnowledgeError, match=r"damaged.*agentkit knowledge rebuild"):
-        Index(path, DIMENSION).verify()
+        SqliteIndex(path, DIMENSION).verify()
 
 
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
@@ -135,19 +137,12 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE mine (x)")
     connection.close()
     with pytest.raises(KnowledgeError, match="another version"):
-        Index(tmp_path / "x.db", DIMENSION)
+        SqliteIndex(tmp_path / "x.db", DIMENSION)
 
 
 def test_dimension_is_checked(path: Path) -> None:
-    index = Index(path, DIMENSION)
+    index = SqliteIndex(path, DIMENSION)
     with pytest.raises(ValueError, match="dimension"):
         index.put(
-            "e.md",
-            "T",
-            "1" * 64,
-            "folder",
-            [],
-            [np.ones((3, 4), np.float32)],
-            [],
-            np.ones((1, DIMENSION), np.float32),
+            [a_document("e.md", [], [np.ones((3, 4), np.float32)], np.ones((1, DIMENSION), np.float32))]
         )
