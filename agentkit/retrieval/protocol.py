@@ -33,6 +33,14 @@ class Embedder(Protocol):
         ...
 
 
+class Reranker(Protocol):
+    """Reads a question and a text together."""
+
+    def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """How well each text answers the question, shape (len(texts),), higher is better, on any scale."""
+        ...
+
+
 class Retriever(Protocol):
     """Finds passages for a question."""
 
