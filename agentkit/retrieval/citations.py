@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from agentkit.messages import Citation, Passage
+from agentkit.retrieval.followup import Question
 from agentkit.retrieval.numbers import contradicts, numbers
 from agentkit.retrieval.protocol import Embedder
 from agentkit.retrieval.quotes import Sentence, last_heading, passage_quotes
@@ -20,7 +21,7 @@ SUPPORT_THRESHOLD = 0.6
 """Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
 COURTESY_WORDS = 8
 RANK_WEIGHT, LEAD_WEIGHT, NUMBER_WEIGHT, WORDS_WEIGHT = 0.06, 0.1, 0.18, 0.15
-SAID_WEIGHT = 0.25
+SAID_WEIGHT = 0.1
 """Of the signals in `best_quotes`, against a cosine; chosen on the tuning questions."""
 
 _ASKS_NUMBER = re.compile(
@@ -145,38 +146,35 @@ def is_courtesy(sentence: str) -> bool:
 
 
 def best_quotes(
-    question: str,
-    passages: Sequence[Passage],
-    embedder: Embedder,
-    limit: int = 2,
-    said: Collection[str] = (),
+    question: Question, passages: Sequence[Passage], embedder: Embedder, limit: int = 2
 ) -> list[Quote]:
     """The sentences that answer a question best, best first, each complete enough to stand alone.
 
     ``passages`` are in the order of search. Beside the cosine count: the rank of the passage, whether the
-    sentence opens it, the words it shares with the question, and a number where the question asks for one.
-    What was ``said`` before counts less: who asks on wants more than that.
+    sentence opens it, the words it shares with the question, and a number where the question asks for one. What
+    the answer before has quoted counts less: who asks on mostly wants more than that.
     """
     candidates = [
         (quote.text, passage, rank, place)
         for rank, passage in enumerate(passages)
         for place, quote in enumerate(passage_quotes(passage))
     ]
-    if not candidates or not question.strip():
+    if not candidates or not question.text.strip():
         return []
     headed = [f"{last_heading(passage)}: {quote}" for quote, passage, *_ in candidates]
-    vectors = embedder.embed([question, *(quote for quote, *_ in candidates), *headed])
-    alone, below_heading = np.split(vectors[1:] @ vectors[0], 2)
+    asked = embedder.embed([question.text, question.joined]).T @ [1 - question.weight, question.weight]
+    vectors = embedder.embed([*(quote for quote, *_ in candidates), *headed])
+    alone, below_heading = np.split(vectors @ asked, 2)
     cosines = (alone + below_heading) / 2
-    asks_number = _ASKS_NUMBER.search(question) is not None
-    wanted = stems(question)
+    asks_number = _ASKS_NUMBER.search(question.text) is not None
+    wanted = stems(question.standalone)
     scores = [
         cosine
         - RANK_WEIGHT * rank
         + LEAD_WEIGHT * (place == 0)
         + NUMBER_WEIGHT * (asks_number and bool(numbers(quote)))
         + WORDS_WEIGHT * len(wanted & stems(text)) / max(len(wanted), 1)
-        - SAID_WEIGHT * (quote in said)
+        - SAID_WEIGHT * (quote in question.said)
         for cosine, (quote, _, rank, place), text in zip(cosines, candidates, headed, strict=True)
     ]
     best: dict[str, Quote] = {}

@@ -1,21 +1,26 @@
 """A question that leans on the conversation, as one that stands alone.
 
 "And how long does that take?" finds nothing by itself. What it goes on from is put before it: the last question that
-stood alone, and the follow-ups in between. No model is asked: a small one rewrites questions wrongly more often than
-not, and both searches take the joined words as they are. The forms of speech are English.
+stood alone, and the follow-ups in between. Both texts are searched for, and their scores mixed; where the question
+stands alone the joined text counts little, where it leans it counts most. No model is asked: a small one rewrites
+questions wrongly more often than not. The forms of speech are English.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from agentkit.messages import Message
 from agentkit.retrieval.words import content_words, words
 
 EARLIER = 2
 """Questions before this one that are joined to it at most."""
 CHARACTERS = 400
 """Of an earlier question: a long message would drown the new one."""
+LEANING, STANDING = 0.6, 0.2
+"""Weight of the joined text where a question leans and where it stands alone; chosen on the tuning questions."""
 FEW = 3
 """Content words that a question with a pronoun has at most if the pronoun is its subject matter."""
 
@@ -45,18 +50,53 @@ def leans(question: str) -> bool:
     return scrap or points_back(question)
 
 
-def standalone(question: str, earlier: Sequence[str]) -> str:
-    """The question, with what it goes on from before it.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question within a conversation."""
+
+    text: str
+    """As it was asked."""
+    joined: str
+    """With what it goes on from before it; the same as ``text`` where nothing came before."""
+    weight: float = 0.0
+    """Share of ``joined`` in every score, 0 to 1."""
+    documents: frozenset[str] = frozenset()
+    """Cited in the answer before."""
+    said: frozenset[str] = frozenset()
+    """Quotes of the answer before."""
+
+    @property
+    def standalone(self) -> str:
+        """The question as somebody would ask it who has said nothing before."""
+        return self.joined if self.weight >= LEANING else self.text
+
+
+def alone(text: str) -> Question:
+    """A question that nothing came before."""
+    return Question(text, text)
+
+
+def understood(text: str, history: Sequence[Message]) -> Question:
+    """A question after a conversation.
 
     Args:
-        question: What the user asks now.
-        earlier: What the user asked before, oldest first.
+        text: What the user asks now.
+        history: What was said before, oldest first; ``meta["citations"]`` of an answer says what it rests on.
     """
-    if not leans(question):
-        return question
+    earlier = [message.content for message in history if message.role == "user"]
+    if not earlier or not text.strip():
+        return alone(text)
     before: list[str] = []
-    for text in reversed(earlier):
-        before.insert(0, text.strip()[:CHARACTERS])
-        if len(before) == EARLIER or not leans(text):
+    for asked in reversed(earlier):
+        before.insert(0, asked.strip()[:CHARACTERS])
+        if len(before) == EARLIER or not leans(asked):
             break
-    return " ".join([*before, question])
+    answers = [message for message in history if message.role == "assistant"]
+    cited = answers[-1].meta.get("citations") or () if answers else ()
+    return Question(
+        text,
+        " ".join([*before, text]),
+        LEANING if leans(text) else STANDING,
+        frozenset(citation["document"] for citation in cited),
+        frozenset(citation["quote"] for citation in cited),
+    )

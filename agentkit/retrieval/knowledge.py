@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agentkit.errors import KnowledgeError, NotFoundError, UsageError
-from agentkit.messages import Passage
+from agentkit.messages import Message, Passage
 from agentkit.retrieval.abstention import Abstention, load_abstention
 from agentkit.retrieval.database import damaged_files
+from agentkit.retrieval.followup import understood
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
 from agentkit.retrieval.records import IndexedDocument
@@ -58,13 +59,21 @@ class KnowledgeBase:
         self._lock = threading.RLock()
         self._opened: Index | None = None
 
-    def search(self, query: str, limit: int = 4, *, where: Where | None = None) -> list[Passage]:
+    def search(
+        self,
+        query: str,
+        limit: int = 4,
+        *,
+        where: Where | None = None,
+        history: Sequence[Message] = (),
+    ) -> list[Passage]:
         """The best passages: order by meaning and words together, the score is the cosine.
 
         Args:
             query: The question, or what to look for.
             limit: Passages at most.
             where: Only documents with these properties: ``{"folder": "orders", "language": ["en", "de"]}``.
+            history: The conversation before, where the query may go on from it ("and how long does that take?").
 
         Raises:
             UsageError: The query is empty, ``limit`` is less than 1, or no document has a key of ``where``.
@@ -75,7 +84,8 @@ class KnowledgeBase:
             raise UsageError("the question is empty", "ask something")
         if limit < 1:
             raise UsageError(f"a limit of {limit} passages finds nothing", "use 1 or more")
-        return find(query, limit, self._index(), self.embedder, where=where, reranker=self._reranker)
+        question = understood(query, history)
+        return find(question, limit, self._index(), self.embedder, where=where, reranker=self._reranker)
 
     def answerable(self, query: str, passages: Sequence[Passage]) -> float:
         """Probability, 0 to 1, that the passages answer the question; compare with `answer_threshold`."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agentkit.messages import Passage
+from agentkit.messages import Message, Passage
 from agentkit.retrieval.records import IndexedDocument, NewDocument, StoredChunk, Vectors
 
 Where = Mapping[str, str | Sequence[str]]
@@ -44,8 +44,11 @@ class Reranker(Protocol):
 class Retriever(Protocol):
     """Finds passages for a question."""
 
-    def search(self, query: str, limit: int = 4) -> list[Passage]:
-        """The best passages, best first; empty where the knowledge base is empty."""
+    def search(self, query: str, limit: int = 4, *, history: Sequence[Message] = ()) -> list[Passage]:
+        """The best passages, best first; empty where the knowledge base is empty.
+
+        ``history`` is the conversation before: the query may go on from it.
+        """
         ...
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agentkit.messages import Passage
+from agentkit.retrieval.followup import Question
 from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
 from agentkit.retrieval.records import StoredChunk, Vectors
 from agentkit.retrieval.words import content_words
@@ -22,6 +23,7 @@ CANDIDATES = 24
 RRF_CONSTANT = 60
 """Of reciprocal rank fusion; the paper's value."""
 FUSION_WEIGHT = 2.0
+CITED_WEIGHT = 0.25
 PHRASE_WEIGHT = 0.4
 LEXICAL_WEIGHT = 0.015
 """Of one unit of BM25 (scores reach 20) against a cosine; the weights were chosen on the tuning questions. Fusion
@@ -48,7 +50,7 @@ class Hit:
 
 
 def find(
-    query: str,
+    question: Question,
     limit: int,
     index: Index,
     embedder: Embedder,
@@ -59,33 +61,49 @@ def find(
     """The best passages, best first: copies of a text once, pieces of one section together.
 
     Args:
-        query: Not empty.
+        question: Not empty.
         limit: Passages at most.
         where: Only chunks with these properties.
         reranker: Reads question and candidate together, and has the last word about their order.
     """
-    vector = embedder.embed([query])[0]
-    hits = ranked(query, vector, max(CANDIDATES, 2 * limit), index, where)
+    wanted = max(CANDIDATES, 2 * limit)
+    hits = ranked(question.text, wanted, index, embedder, where)
+    if question.weight:
+        hits = mixed(question, hits, ranked(question.joined, wanted, index, embedder, where))
     if reranker is not None and hits:
-        hits = reranked(query, hits, reranker)
+        hits = reranked(question.standalone, hits, reranker)
     return merged(distinct(hits), limit, index)
 
 
-def ranked(query: str, vector: Vectors, wanted: int, index: Index, where: Where | None = None) -> list[Hit]:
-    """Candidates of both searches, best first; ``vector`` is the question's, shape (dimension,)."""
-    lexical = index.matching(content_words(query)[:QUERY_WORDS], wanted, where)
+def ranked(text: str, wanted: int, index: Index, embedder: Embedder, where: Where | None = None) -> list[Hit]:
+    """Candidates of both searches for a text, best first."""
+    vector = embedder.embed([text])[0]
+    lexical = index.matching(content_words(text)[:QUERY_WORDS], wanted, where)
     dense = index.nearest(vector, wanted, where)
     fused = reciprocal_ranks([dense, list(lexical)])
-    chunks = index.fetch(list(fused))
     hits = [
         Hit(
             chunk,
             _relevance(chunk, vector, lexical.get(id_, 0.0)) + FUSION_WEIGHT * fused[id_],
             float(chunk.vectors[0] @ vector),
         )
-        for id_, chunk in chunks.items()
+        for id_, chunk in index.fetch(list(fused)).items()
     ]
     return sorted(hits, key=lambda hit: -hit.relevance)
+
+
+def mixed(question: Question, hits: Sequence[Hit], joined: Sequence[Hit]) -> list[Hit]:
+    """The hits of a question and of its joined text in one order; who asks on mostly stays with a document."""
+    weight, bonus = question.weight, CITED_WEIGHT * question.weight
+    floors = [min((hit.relevance for hit in found), default=0.0) for found in (hits, joined)]
+    own, whole = ({hit.chunk.id: hit for hit in found} for found in (hits, joined))
+    result = []
+    for id_, hit in {**own, **whole}.items():
+        relevance = (1 - weight) * (own[id_].relevance if id_ in own else floors[0])
+        relevance += weight * (whole[id_].relevance if id_ in whole else floors[1])
+        relevance += bonus * (hit.chunk.document in question.documents)
+        result.append(Hit(hit.chunk, relevance, hit.cosine))
+    return sorted(result, key=lambda hit: -hit.relevance)
 
 
 def reciprocal_ranks(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
