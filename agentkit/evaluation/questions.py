@@ -118,7 +118,9 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}", "name a file of questions") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not text: byte {error.start} is not UTF-8", "save it as UTF-8") from error
+        raise UsageError(
+            f"{path} is not text: byte {error.start} is not UTF-8", "save it as UTF-8"
+        ) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "name a file of questions") from error
 
