@@ -16,7 +16,7 @@ from agentkit.retrieval.words import words
 
 Form = Literal["verbatim", "list", "table", "absent"]
 """How a quote stands in its document: as it is, as a lead-in and one line of the list below it, as a row of a table
-read out with its column names, or not at all."""
+read out with its column names (the table's lead-in may come first), or not at all."""
 
 _CITED = re.compile(r"(.*?)((?:[ \t]*\[\d{1,3}\])+)|(.+)")
 _NUMBER = re.compile(r"\[(\d{1,3})\]")
@@ -92,16 +92,18 @@ def quote_form(quote: str, text: str) -> Form:
     plain, quote = " ".join(" ".join(lines).split()), " ".join(quote.split())
     if quote and quote in plain:
         return "verbatim"
-    if any(
-        _is_list_line(quote[: match.end()], quote[match.end() :], plain) for match in re.finditer(":", quote)
-    ):
-        return "list"
-    return "table" if any(_is_row(quote, line, lines) for line in lines if _CELL in line) else "absent"
+    for colon in re.finditer(":", quote):
+        lead, line = quote[: colon.end()], quote[colon.end() :].strip()
+        start = plain.find(lead)
+        if start >= 0 and line and line in plain[start + len(lead) :]:
+            return "list"
+        if start >= 0 and _is_any_row(line, lines):
+            return "table"
+    return "table" if _is_any_row(quote, lines) else "absent"
 
 
-def _is_list_line(lead: str, line: str, plain: str) -> bool:
-    start = plain.find(lead)
-    return start >= 0 and bool(line.strip()) and line.strip() in plain[start + len(lead) :]
+def _is_any_row(quote: str, lines: Sequence[str]) -> bool:
+    return any(_is_row(quote, line, lines) for line in lines if _CELL in line)
 
 
 def _is_row(quote: str, line: str, lines: Sequence[str]) -> bool:

@@ -149,7 +149,7 @@ class Evaluation:
             answerable=_probability(watched, passages),
             text=reply.text,
             claims=tuple(claims(reply.text, reply.citations, self.sources.text, self.embedder)),
-            cited=tuple(dict.fromkeys(citation.document for citation in reply.citations)),
+            citations=reply.citations,
             tools=tuple(call.name for call in reply.tool_calls),
             notices=tuple(notices),
             abstained=abstained,

@@ -13,6 +13,7 @@ from typing import Any
 from agentkit.errors import StoreError, UsageError
 from agentkit.evaluation.grounded import Claim
 from agentkit.evaluation.questions import Kind
+from agentkit.messages import Citation
 
 ROWS, RUN = "rows.jsonl", "run.json"
 
@@ -40,8 +41,8 @@ class Row:
     text: str
     """The agent's reply."""
     claims: tuple[Claim, ...]
-    cited: tuple[str, ...]
-    """Documents that the reply cites."""
+    citations: tuple[Citation, ...]
+    """The reply's."""
     tools: tuple[str, ...]
     """Tools that were called."""
     notices: tuple[str, ...]
@@ -78,6 +79,7 @@ def row_from_json(body: dict[str, Any]) -> Row:
     values["facts"] = tuple(map(tuple, body["facts"]))
     for key in ("claims", "model_claims"):
         values[key] = tuple(Claim(c["text"], c["grounded"], tuple(c["quotes"])) for c in body[key])
+    values["citations"] = tuple(Citation(**citation) for citation in body["citations"])
     return Row(**values)
 
 

@@ -12,6 +12,7 @@ import pytest
 from agentkit.assets import asset_path
 from agentkit.evaluation.grounded import Claim
 from agentkit.evaluation.rows import Row
+from agentkit.messages import Citation
 from agentkit.retrieval.embedder import MiniLMEmbedder, load_embedder
 from agentkit.retrieval.knowledge import KnowledgeBase
 
@@ -55,7 +56,7 @@ ROW = Row(
     answerable=0.9,
     text="You have 30 days. [1]",
     claims=(Claim("You have 30 days.", True, ("verbatim",)),),
-    cited=("orders/returns.md",),
+    citations=(Citation(1, "orders/returns.md", "Returns", None, "You have 30 days.", 0.9),),
     tools=(),
     notices=(),
     abstained=False,

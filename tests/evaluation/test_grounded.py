@@ -27,6 +27,8 @@ A report needs:
 - the order number,
 - one photo.
 
+It depends on the bed:
+
 Bed | Duvet cover | Fitted sheet
 Single | 140 x 200 cm | 90 x 200 cm
 King | 230 x 220 cm | 160 x 200 cm
@@ -43,6 +45,8 @@ King | 230 x 220 cm | 160 x 200 cm
         ("A report needs: - two photos.", "absent"),
         ("A claim needs: - one photo.", "absent"),
         ("King: duvet cover 230 x 220 cm, fitted sheet 160 x 200 cm", "table"),
+        ("It depends on the bed: King: duvet cover 230 x 220 cm, fitted sheet 160 x 200 cm", "table"),
+        ("It depends on you: King: duvet cover 230 x 220 cm, fitted sheet 160 x 200 cm", "absent"),
         ("King: duvet cover 140 x 200 cm, fitted sheet 160 x 200 cm", "absent"),
         ("King: duvet cover 230 x 220 cm, fitted sheet 160 x 200 cm, free", "absent"),
         ("Not King: duvet cover 230 x 220 cm, fitted sheet 160 x 200 cm", "absent"),

@@ -95,7 +95,7 @@ def test_a_turn_is_noted(make: Callable[..., Evaluation], agents: Agents) -> Non
     assert set(row.dense) == {"orders/returns.md", "care.txt"}
     assert (row.right, row.abstained) == (True, False)
     assert [(claim.grounded, claim.quotes) for claim in row.claims] == [(True, ("verbatim",))]
-    assert row.cited == ("orders/returns.md",)
+    assert [citation.quote for citation in row.citations] == [QUOTE]
     assert row.model_right
     assert [claim.text for claim in row.model_claims] == ["You have 30 days.", "We were founded in 1850."]
     assert not row.model_claims[1].grounded
