@@ -11,6 +11,7 @@ from agentkit.evaluation import plots
 from agentkit.evaluation.rows import Row
 from agentkit.evaluation.summary import misses
 
+_NAMES = {"mrr": "MRR", "ndcg@10": "nDCG@10"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #1a202c }
@@ -48,7 +49,7 @@ def render(rows: Sequence[Row], summary: dict[str, Any], identity: dict[str, str
         "<h2>Abstention, unanswerable questions being the positive class</h2>",
         _shares({"": summary["abstention"]}, {"": "agent"}),
         "<h2>By kind of question</h2>",
-        _shares(summary["kinds"], {kind: kind.replace("_", "-") for kind in summary["kinds"]}),
+        _shares(summary["kinds"], {kind: _label(kind) for kind in summary["kinds"]}),
         "<h2>Latency</h2>",
         _latency(summary["latency_s"]),
         "<p><small>Small print beside a share: its 95 % bootstrap interval.</small></p>",
@@ -78,7 +79,7 @@ def _text(value: str) -> str:
 
 
 def _label(name: str) -> str:
-    return _text(name.replace("_", "-"))
+    return _text(_NAMES.get(name, name.replace("_", " ")))
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -94,7 +95,7 @@ def _shares(groups: dict[str, dict[str, Any]], labels: dict[str, str]) -> str:
         [f"<td>{_text(labels[key])}</td>", *(_cell(group[name]) for name in names)]
         for key, group in groups.items()
     ]
-    return _table(["", *(_text(name.replace("_", " ")) for name in names)], rows)
+    return _table(["", *map(_label, names)], rows)
 
 
 def _cell(value: Any) -> str:

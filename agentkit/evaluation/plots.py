@@ -45,7 +45,6 @@ def hit_curve(rows: Sequence[Row]) -> str:
             ]
             axes.plot(ks, hits, color=colour, marker=mark, label=label)
         axes.set(xlabel="k", ylabel="hit@k", xticks=list(ks), ylim=(min(0.5, axes.get_ylim()[0]), 1.02))
-        axes.legend(loc="lower right")
 
     return _svg("hits", draw)
 
@@ -59,7 +58,7 @@ def score_histogram(rows: Sequence[Row], threshold: float) -> str:
             axes.hist(scores, bins=BINS, range=(0, 1), color=colour, alpha=0.65, label=label)
         axes.axvline(threshold, color=GREY, linestyle="--", label=f"threshold {threshold:.2f}")
         axes.set(xlabel="probability that the passages answer the question", ylabel="questions")
-        axes.legend(loc="upper center")
+        axes.yaxis.get_major_locator().set_params(integer=True)
 
     return _svg("scores", draw)
 
@@ -74,7 +73,6 @@ def abstention_curve(rows: Sequence[Row], threshold: float) -> str:
         axes.plot(thresholds, [point[2] for point in points], color=ORANGE, label="recall")
         axes.axvline(threshold, color=GREY, linestyle="--", label=f"threshold {threshold:.2f}")
         axes.set(xlabel="abstain below this score", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(loc="lower center")
 
     return _svg("abstention", draw)
 
@@ -96,7 +94,6 @@ def kind_bars(kinds: dict[str, Any]) -> str:
                     bar.set_label(label if label not in axes.get_legend_handles_labels()[1] else "_")
         labels = [f"{name.replace('_', '-')}\n({kinds[name]['questions']})" for name in names]
         axes.set(xticks=range(len(names)), xticklabels=labels, ylabel="share", ylim=(0, 1.05))
-        axes.legend(loc="lower left")
 
     return _svg("kinds", draw)
 
@@ -112,7 +109,7 @@ def latency_histogram(rows: Sequence[Row]) -> str:
         axes.hist(searches, bins=bins, color=ORANGE, alpha=0.65, label="search")
         axes.hist(turns, bins=bins, color=BLUE, alpha=0.65, label="whole turn")
         axes.set(xscale="log", xlabel="seconds", ylabel="questions")
-        axes.legend(loc="upper right")
+        axes.yaxis.get_major_locator().set_params(integer=True)
 
     return _svg("latency", draw)
 
@@ -131,6 +128,8 @@ def _svg(name: str, draw: Callable[[Any], None]) -> str:
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
         draw(axes)
+        # Above the plot: within it, a legend hides bars sooner or later.
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
