@@ -85,13 +85,8 @@ def test_a_run_is_cut_short_and_goes_on(project: Path, capsys: pytest.CaptureFix
     assert [row["id"] for row in found] == ["q1", "q2", "q3"]
     assert [row["right"] for row in found] == [True, True, True]
     assert [row["abstained"] for row in found] == [False, True, False]
-    assert found[0]["claims"] == [
-        {
-            "text": "You can return an item within 30 days of delivery.",
-            "grounded": True,
-            "quotes": ["verbatim"],
-        }
-    ]
+    claim = "You can return an item within 30 days of delivery."
+    assert found[0]["claims"][0] == {"text": claim, "grounded": True, "quotes": ["verbatim"]}
     assert all(row["model_text"] for row in found)
     assert 0 < found[0]["search_s"] < found[0]["turn_s"]
     printed = [line.split() for line in told.out.splitlines()]
@@ -116,7 +111,7 @@ def test_bad_lines_and_labels_are_named(project: Path, capsys: pytest.CaptureFix
     [
         (["--data", "none.jsonl"], "there is no file none.jsonl"),
         (["--data", "questions.jsonl", "--split", "dev"], "its splits: report"),
-        (["--data", "questions.jsonl", "--limit", "0"], "0 is not in the range"),
+        (["--data", "questions.jsonl", "--limit", "0"], "greater than or equal to 1"),
         ([], "Missing option '--data'"),
     ],
 )
