@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentkit.evaluation import plots
+from agentkit.evaluation.metrics import hit
 from agentkit.evaluation.rows import Row
 from agentkit.evaluation.summary import misses
 
@@ -155,6 +156,8 @@ def _got(row: Row) -> str:
         faults.append("a fact is missing")
     elif not row.right:
         faults.append(f"answered; called {', '.join(row.tools)}" if row.tools else "answered")
+    if row.is_answerable and not hit(row.ranking, row.documents, 3):
+        faults.append("no right document among the first three")
     found = ", ".join(row.ranking[:3])
     listed = "".join(f'<p class="bad">{_text(fault)}</p>' for fault in faults)
     return f"<p>{_text(row.text)}</p>{listed}<small>found {_text(found)}</small>"

@@ -23,6 +23,7 @@ def page(row: Callable[..., Row]) -> BeautifulSoup:
         row(id="near", kind="unanswerable", near_miss=True, right=False, answerable=0.7),
         row(id="kept", kind="unanswerable", abstained=True, right=True, answerable=0.1),
         row(id="lost", abstained=True, right=False, claims=()),
+        row(id="far", ranking=("a", "b", "c", "orders/returns.md")),
         row(id="loose", claims=(Claim("Ships are free.", False),)),
     ]
     text = render(rows, summarize(rows), {"model": "m<1>"}, 0.5)
@@ -69,7 +70,7 @@ def test_its_plots_are_drawn_and_do_not_share_ids(page: BeautifulSoup) -> None:
 
 def test_it_names_every_miss(page: BeautifulSoup) -> None:
     found = [str(tag["id"]) for tag in page.find_all(id=lambda name: name and name.startswith("miss-"))]
-    assert found == ["miss-evil", "miss-near", "miss-lost", "miss-loose"]
+    assert found == ["miss-evil", "miss-near", "miss-lost", "miss-far", "miss-loose"]
     told = {name: page.find(id=name).parent.get_text(" ") for name in found}  # type: ignore[union-attr]
     assert "<script>alert(1)</script>" in told["miss-evil"]
     assert "30 days or thirty days" in told["miss-evil"]
@@ -78,13 +79,14 @@ def test_it_names_every_miss(page: BeautifulSoup) -> None:
     assert "an abstention" in told["miss-near"]
     assert "answered" in told["miss-near"]
     assert "abstained" in told["miss-lost"]
+    assert "no right document among the first three" in told["miss-far"]
     assert "unsupported: Ships are free." in told["miss-loose"]
 
 
 def test_its_figures_are_those_of_the_summary(page: BeautifulSoup, row: Callable[..., Row]) -> None:
     cells = page.find("table").find_all("td")  # type: ignore[union-attr]
-    assert [cell.get_text().split()[0] for cell in cells[:4]] == ["search", "1.000", "1.000", "1.000"]
-    assert page.find("h1").get_text() == "Retrieval and answers: 6 questions"  # type: ignore[union-attr]
+    assert [cell.get_text().split()[0] for cell in cells[:4]] == ["search", "0.800", "0.800", "1.000"]
+    assert page.find("h1").get_text() == "Retrieval and answers: 7 questions"  # type: ignore[union-attr]
 
 
 def test_the_same_rows_give_the_same_page(row: Callable[..., Row]) -> None:
