@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,7 @@ def rag(
         rows = evaluation.run(questions, journal, status)
         status("")
         summary = summarize(rows)
+        _write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
         _write(out / "index.html", render(rows, summary, identity, knowledge.answer_threshold))
     if options.as_json:
         json_line(summary)

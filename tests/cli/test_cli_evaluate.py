@@ -71,6 +71,7 @@ def test_a_run_is_cut_short_and_goes_on(project: Path, capsys: pytest.CaptureFix
     assert run([*command, "--limit", "2", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["questions"] == 2
+    assert json.loads((project / "out" / "summary.json").read_text()) == first
     assert sessions(project) == []
     rows = project / "out" / "rows.jsonl"
     kept = rows.read_bytes().splitlines(keepends=True)
