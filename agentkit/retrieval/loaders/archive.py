@@ -66,7 +66,9 @@ def _too_much(unpacked: int, limits: Limits) -> str:
 
 
 def _too_dense(unpacked: int, packed: int, limits: Limits) -> str:
-    return f"unpacks to {unpacked // max(packed, 1):,} times its size, over the limit of {limits.ratio:,} times"
+    return (
+        f"unpacks to {unpacked // max(packed, 1):,} times its size, over the limit of {limits.ratio:,} times"
+    )
 
 
 def _bomb(cause: str) -> KnowledgeError:

@@ -163,10 +163,12 @@ def _outline_level(element: Any) -> int:
 
 def _number_formats(document: WordDocument) -> dict[tuple[str, str], str]:
     """(numId, level) to its format, e.g. ``decimal`` or ``bullet``."""
-    part = next((r.target_part for r in document.part.rels.values() if r.reltype.endswith("/numbering")), None)
+    part = next(
+        (r.target_part for r in document.part.rels.values() if r.reltype.endswith("/numbering")), None
+    )
     if part is None:
         return {}
-    root = part.element  # type: ignore[attr-defined]
+    root = part.element
     abstract = {
         (each.get(f"{_W}abstractNumId"), level.get(f"{_W}ilvl")): _value(level, "numFmt")
         for each in root.iter(f"{_W}abstractNum")

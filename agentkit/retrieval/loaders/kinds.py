@@ -35,7 +35,11 @@ _ZIPPED = (
 )
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 HEAD = 1024
-ENCRYPTED, OLD_OFFICE, ZIP = "an encrypted Office file", "an old Office file (.doc, .xls, .ppt)", "a ZIP archive"
+ENCRYPTED, OLD_OFFICE, ZIP = (
+    "an encrypted Office file",
+    "an old Office file (.doc, .xls, .ppt)",
+    "a ZIP archive",
+)
 LABELS = {"pdf": "a PDF", "docx": "a DOCX document", "html": "HTML"}
 """Kinds that have a loader here."""
 

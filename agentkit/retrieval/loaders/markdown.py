@@ -48,7 +48,9 @@ def load_markdown(text: str, name: str) -> Document:
     for key, value in _FIELD.findall(front.group()) if front else ():
         fields.setdefault(key.lower(), value)
     keywords = fields.pop("keywords", "")
-    plain_fields = {key: _unquoted(value) for key, value in fields.items() if not value.startswith(_NO_SCALAR)}
+    plain_fields = {
+        key: _unquoted(value) for key, value in fields.items() if not value.startswith(_NO_SCALAR)
+    }
     language = plain_fields.pop("language", "") or plain_fields.pop("lang", "")
     reader = _Reader().read(_COMMENT.sub("", body))
     title = plain_fields.get("title", "")

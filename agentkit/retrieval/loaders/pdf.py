@@ -100,7 +100,9 @@ def _document(document: Any, lines: list[Line], name: str, notices: list[str]) -
     builder = DocumentBuilder()
     write_blocks(lines, _levels(lines, outline), builder)
     fields = [("title", title), *((key.lower(), value) for key, value in info.items() if key in _KEPT)]
-    fields += [("date", "-".join(date.groups()))] if (date := _DATE.match(info.get("CreationDate", ""))) else []
+    fields += (
+        [("date", "-".join(date.groups()))] if (date := _DATE.match(info.get("CreationDate", ""))) else []
+    )
     return builder.build(name, title, info.get("Keywords", ""), _language(document), fields, notices)
 
 
@@ -185,5 +187,3 @@ def _run(levels: dict[int, int], index: int) -> tuple[int, int]:
     while level and levels.get(index + count) == level:
         count += 1
     return level, count
-
-

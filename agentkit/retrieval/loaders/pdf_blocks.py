@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from agentkit.retrieval.documents import DocumentBuilder, clean
@@ -13,7 +14,7 @@ from agentkit.retrieval.loaders.pdf_lines import Line
 
 _BULLET = re.compile(r"(?:[•‣◦▪●○■□–—*·-]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s")
 _SENTENCE_END = re.compile(r"[.!?:;…][\"'”’»)\]]*$")
-_HYPHEN = re.compile(r"(?<=\w)[-\u00ad\u2010\x02\ufffe]$")
+_HYPHEN = re.compile(r"(?<=\w)[-\u2010]$")
 _WORD_END = re.compile(r"[^\W\d_]+$")
 _WORD_START = re.compile(r"[^\W\d_]+")
 SAME_SIZE = 0.1
@@ -22,15 +23,28 @@ PITCH = 1.35
 SHORT = 0.75
 """A line that ends before this share of its column's width was ended on purpose."""
 NEIGHBOURS = 5
+WORD = 40
+"""Longest part of a word before a hyphen, in characters."""
 
 
 @dataclass(slots=True)
 class _Open:
     """The paragraph being read."""
 
-    text: str = ""
-    page: int = 1
+    page: int
+    parts: list[str]
+    """One for each line; joined, they are the text."""
+    length: int
     breaks: list[tuple[int, int]] = field(default_factory=list)
+
+    def last(self, text: str) -> None:
+        """Change the last line."""
+        self.length += len(text) - len(self.parts[-1])
+        self.parts[-1] = text
+
+    def add(self, text: str) -> None:
+        self.parts.append(text)
+        self.length += len(text)
 
 
 def write_blocks(
@@ -44,13 +58,13 @@ def write_blocks(
     """
     words = {word.lower() for line in lines for word in re.findall(r"[\w-]+", line.text)}
     step = _usual_step(lines)
-    open_ = _Open()
+    open_: _Open | None = None
 
     def close() -> None:
         nonlocal open_
-        if open_.text:
-            builder.paragraph(open_.text, open_.page, open_.breaks)
-        open_ = _Open()
+        if open_ is not None:
+            builder.paragraph("".join(open_.parts), open_.page, open_.breaks)
+        open_ = None
 
     index = 0
     while index < len(lines):
@@ -62,13 +76,16 @@ def write_blocks(
             builder.heading(level, title, line.page)
             index += count
             continue
-        if open_.text and _begins(lines, index, step):
+        if open_ is not None and _begins(lines, index, step):
             close()
-        if not open_.text:
-            open_ = _Open(clean(_marks(line.text)), line.page)
+        text = _marks(line.text)
+        if open_ is None:
+            open_ = _Open(line.page, [text], len(text))
         else:
-            short = _is_short(lines, index - 1) or bool(_BULLET.match(line.text))
-            _join(open_, line, words, lines[index - 1].page, short)
+            _join(open_, text, words, _keeps_break(lines, index))
+            if line.page != lines[index - 1].page:
+                open_.breaks.append((open_.length, line.page))
+            open_.add(text)
         index += 1
     close()
 
@@ -97,7 +114,7 @@ def _usual_step(lines: Sequence[Line]) -> float:
     """From a line to the next below it, in line heights of their font."""
     falls = [
         (last.bottom - line.bottom) / line.size
-        for last, line in zip(lines, lines[1:], strict=False)
+        for last, line in pairwise(lines)
         if last.page == line.page
         and line.size > 0
         and abs(last.size - line.size) <= SAME_SIZE * line.size
@@ -119,26 +136,37 @@ def _is_short(lines: Sequence[Line], index: int) -> bool:
     return line.right - line.left < SHORT * (max(rights) - line.left)
 
 
+def _keeps_break(lines: Sequence[Line], index: int) -> bool:
+    """Whether a line stands for itself, as in lists and addresses, and does not go on with the one before."""
+    last, line = lines[index - 1], lines[index]
+    if _BULLET.match(line.text):
+        return True
+    hanging = bool(_BULLET.match(last.text)) or line.page != last.page
+    return _is_short(lines, index - 1) and not (hanging and line.text[:1].islower())
+
+
 def _marks(text: str) -> str:
-    """A hyphen that the file marks as one at a line's end, as a plain one at the end, and none within."""
-    return re.sub(r"[\x02\ufffe\u00ad](?=.)", "", text)
+    """`clean`, with the file's own marks of a hyphen as one where they end the line."""
+    body, mark = (text[:-1], "-") if text[-1:] in _SOFT else (text, "")
+    return clean(body.translate(dict.fromkeys(map(ord, _SOFT)))) + mark
 
 
-def _join(open_: _Open, line: Line, words: set[str], page_before: int, short: bool) -> None:
-    text = _marks(line.text)
+_SOFT = "\x02\ufffe\u00ad"
+
+
+def _join(open_: _Open, text: str, words: set[str], keep_break: bool) -> None:
+    """Prepare the end of the paragraph for its next line: a space, a line break, or a word put together."""
+    last = open_.parts[-1]
     start = _WORD_START.match(text)
-    end = _WORD_END.search(_HYPHEN.sub("", open_.text))
-    if _HYPHEN.search(open_.text) and start and end and text[0].islower():
+    bare = _HYPHEN.sub("", last)
+    end = _WORD_END.search(bare[-WORD:])
+    if bare != last and start and end and text[0].islower():
         whole, parted = end.group() + start.group(), f"{end.group()}-{start.group()}"
+        # A compound such as self-service keeps its hyphen where the document writes it so elsewhere.
         keep = parted.lower() in words and whole.lower() not in words
-        open_.text = _HYPHEN.sub("-" if keep else "", open_.text)
+        open_.last(bare + "-" * keep)
     else:
-        open_.text += "\n" if short else " "
-    if line.page != page_before:
-        open_.breaks.append((len(open_.text), line.page))
-    # A last hyphen mark stays until the next line is known: `clean` would drop it.
-    body, mark = (text[:-1], "-") if text[-1:] in "\x02\ufffe\u00ad" else (text, "")
-    open_.text += clean(body) + mark
+        open_.last(last + ("\n" if keep_break else " "))
 
 
 def heading_sizes(lines: Sequence[Line]) -> dict[int, int]:
@@ -149,9 +177,7 @@ def heading_sizes(lines: Sequence[Line]) -> dict[int, int]:
     if not sizes:
         return {}
     body = sizes.most_common(1)[0][0]
-    large = {
-        index: _rounded(line.size) for index, line in enumerate(lines) if _is_large(line, body)
-    }
+    large = {index: _rounded(line.size) for index, line in enumerate(lines) if _is_large(line, body)}
     share = sum(len(lines[index].text) for index in large) / max(sum(sizes.values()), 1)
     if share > LARGE_SHARE:
         return {}

@@ -8,14 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 from typing import Any
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_FIRST_NUMBER, _LAST_NUMBER = re.compile(r"(\d{1,5})(?:\s|$)"), re.compile(r"(?:^|\s)(\d{1,5})$")
-_DIGITS = re.compile(r"\d+")
+_NUMBER = re.compile(r"(?<!\S)\d{1,5}(?!\S)")
 MARGIN = 0.14
 """Share of the page's height, at top and bottom, in which running lines stand."""
+OUTERMOST = 2
+"""Lines of each edge that may be running ones."""
+NUMBERS = 4
+"""Numbers of a line that may be that of the page."""
 RUNNING_SHARE, RUNNING_PAGES = 0.4, 3
 """A line is running where it stands at the same height of this share of the pages (odd and even pages may have
 two), and of so many pages."""
@@ -91,35 +95,57 @@ def _size(raw: Any, textpage: Any, char: int) -> float:
 
 
 def without_running(pages: Sequence[list[Line]]) -> list[Line]:
-    """All lines but running ones: at the same place of most pages (digits count as equal), or page numbers."""
+    """All lines but running ones: at the same place of most pages with the same text, but for the page number."""
     least = max(RUNNING_PAGES, RUNNING_SHARE * sum(1 for lines in pages if lines))
-    edges = [[line for line in lines if _at_edge(line)] for lines in pages]
+    body = _usual_size(pages)
+    edges = [_edges(lines, body) for lines in pages]
     places = Counter(place for own in edges for place in {p for line in own for p in _places(line)})
+    # The number of a chapter's first page often stands elsewhere than the others.
     offsets = Counter(offset for own in edges for offset in {o for line in own for o in _offsets(line)})
 
     def runs(line: Line) -> bool:
-        # The number of a chapter's first page often stands elsewhere than the others.
-        is_number = line.text.isdigit() and any(offsets[offset] >= least for offset in _offsets(line))
-        return _at_edge(line) and (is_number or any(places[place] >= least for place in _places(line)))
+        is_number = any(offsets[offset] >= least for offset in _offsets(line))
+        return (line.text.isdecimal() and is_number) or any(places[place] >= least for place in _places(line))
 
-    return [line for lines in pages for line in lines if not runs(line)]
+    running = {id(line) for own in edges for line in own if runs(line)}
+    return [line for lines in pages for line in lines if id(line) not in running]
 
 
-def _at_edge(line: Line) -> bool:
-    return not MARGIN * line.height < line.bottom < (1 - MARGIN) * line.height
+def _usual_size(pages: Sequence[list[Line]]) -> float:
+    sizes = Counter[float]()
+    for lines in pages:
+        for line in lines:
+            sizes[round(line.size, 1)] += len(line.text)
+    return sizes.most_common(1)[0][0] if sizes else 0.0
+
+
+def _edges(lines: list[Line], body: float) -> list[Line]:
+    """Lines that may be running ones: the outermost at top and bottom, unless large enough for a heading."""
+    heights = sorted({round(line.bottom) for line in lines})
+    outer = {*heights[:OUTERMOST], *heights[-OUTERMOST:]}
+    return [
+        line
+        for line in lines
+        if round(line.bottom) in outer
+        and not MARGIN * line.height < line.bottom < (1 - MARGIN) * line.height
+        and line.size < 1.1 * body
+    ]
 
 
 def _places(line: Line) -> set[tuple[str, int]]:
-    """What makes it a running line where many have it: text and height, or page number at one end and height."""
-    ends = {f"{end} {offset}" for end, offset in _ends(line)}
-    return {(text, round(line.bottom)) for text in (_DIGITS.sub("#", line.text.lower()), *ends)}
+    """What makes it a running line where many have it, each with its height: the text; the text with a number
+    as its distance from the page's; such a number alone at either end, beside the name of a chapter."""
+    keys = {line.text}
+    for match in islice(_NUMBER.finditer(line.text), NUMBERS):
+        offset = int(match.group()) - line.page
+        keys.add(f"{line.text[: match.start()]}<{offset}>{line.text[match.end() :]}")
+        if match.start() == 0 or match.end() == len(line.text):
+            keys.add(f"{'first' if match.start() == 0 else 'last'} <{offset}>")
+    return {(key, round(line.bottom)) for key in keys}
 
 
 def _offsets(line: Line) -> set[int]:
-    return {offset for _, offset in _ends(line)}
-
-
-def _ends(line: Line) -> list[tuple[str, int]]:
     """How far numbers at the line's ends are from the number of its page: constant where they are page numbers."""
-    found = (("first", _FIRST_NUMBER.match(line.text)), ("last", _LAST_NUMBER.search(line.text)))
-    return [(end, int(match.group(1)) - line.page) for end, match in found if match]
+    matches = [*islice(_NUMBER.finditer(line.text), NUMBERS)]
+    ends = [match for match in matches if match.start() == 0 or match.end() == len(line.text)]
+    return {int(match.group()) - line.page for match in ends}

@@ -48,4 +48,3 @@ def _add_paragraph(builder: DocumentBuilder, lines: list[str]) -> None:
             joined.append(line)
         previous = line
     builder.paragraph("\n".join(clean_line(line) for line in joined))
-

@@ -15,13 +15,12 @@ import agentkit
 from agentkit.errors import KnowledgeError
 from agentkit.retrieval.documents import Document
 from agentkit.retrieval.loaders.limits import Limits
-from agentkit.retrieval.loaders.wire import request_line, to_document
+from agentkit.retrieval.loaders.wire import TOO_LITTLE_MEMORY, request_line, to_document
 
 IDLE_S = 10.0
 """An unused process is ended after this time."""
 REPLY_PER_CHARACTER = 12
 """Bytes of JSON for one character at most, with what is said of the blocks."""
-_TOO_LITTLE_MEMORY = 3
 
 
 class _Ended(Exception):
@@ -158,7 +157,7 @@ def _explained(ended: _Ended, limits: Limits) -> KnowledgeError:
     remedy = "split it into smaller documents, or save it anew"
     if ended.timed_out:
         return KnowledgeError(f"takes more than {limits.seconds:g} s to read", remedy)
-    if ended.status == _TOO_LITTLE_MEMORY:
+    if ended.status == TOO_LITTLE_MEMORY:
         return KnowledgeError(f"needs more than {limits.memory >> 20:,} MB of memory to read", remedy)
     how = f"exit code {ended.status}" if ended.status >= 0 else f"signal {-ended.status}"
     return KnowledgeError(f"makes the parser end ({how}): it is damaged", "save or export it anew")

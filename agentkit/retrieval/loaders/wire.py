@@ -9,6 +9,9 @@ from typing import Any
 from agentkit.retrieval.documents import Block, Document
 from agentkit.retrieval.loaders.limits import Limits
 
+TOO_LITTLE_MEMORY = 3
+"""Exit code of the other process: the file needs more memory than the limit."""
+
 
 def request_line(suffix: str, name: str, size: int, limits: Limits) -> bytes:
     """The header; ``size`` bytes of the file follow it."""

@@ -13,10 +13,8 @@ from typing import Any, BinaryIO
 from agentkit.errors import KnowledgeError
 from agentkit.retrieval.loaders.formats import OWN
 from agentkit.retrieval.loaders.limits import Limits
-from agentkit.retrieval.loaders.wire import document_line, error_line
+from agentkit.retrieval.loaders.wire import TOO_LITTLE_MEMORY, document_line, error_line
 
-TOO_LITTLE_MEMORY = 3
-"""Exit code: the file needs more memory than the limit."""
 _GRACE_S = 5
 """Of CPU time beyond the limit on wall time: where that is not enforced, as after the parent was stopped."""
 
