@@ -146,12 +146,9 @@ def _keeps_break(lines: Sequence[Line], index: int) -> bool:
 
 
 def _marks(text: str) -> str:
-    """`clean`, with the file's own marks of a hyphen as one where they end the line."""
-    body, mark = (text[:-1], "-") if text[-1:] in _SOFT else (text, "")
-    return clean(body.translate(dict.fromkeys(map(ord, _SOFT)))) + mark
-
-
-_SOFT = "\x02\ufffe\u00ad"
+    """`clean`, without soft hyphens but with a hyphen for one that ends the line."""
+    ends = text.endswith("\u00ad")
+    return clean(text.replace("\u00ad", "")) + "-" * ends
 
 
 def _join(open_: _Open, text: str, words: set[str], keep_break: bool) -> None:

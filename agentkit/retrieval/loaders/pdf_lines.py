@@ -7,12 +7,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import median
 from typing import Any
 
-_LINE_END = re.compile(r"\r\n|\r|\n")
+_HYPHENS = "\x02\ufffe"
+"""What PDFium puts for a hyphen and the line end after it."""
+_LINE_END = re.compile(rf"\r\n|[\r\n{_HYPHENS}]")
 _NUMBER = re.compile(r"(?<!\S)\d{1,5}(?!\S)")
 MARGIN = 0.14
 """Share of the page's height, at top and bottom, in which running lines stand."""
@@ -57,11 +59,13 @@ def page_lines(document: Any, number: int) -> tuple[list[Line], bool]:
         text, height = textpage.get_text_range(), page.get_height()
         lines: list[Line] = []
         offset = 0
-        for part in _LINE_END.split(text):
+        for match in _LINE_END.finditer(text + "\n"):
+            part = text[offset : match.start()]
             if part.strip():
-                lines.append(_line(raw, textpage, part, offset, number, height))
-            offset = offset + len(part)
-            offset += 2 if text.startswith("\r\n", offset) else 1
+                line = _line(raw, textpage, part, offset, number, height)
+                hyphen = match.group() in _HYPHENS
+                lines.append(replace(line, text=line.text + "-") if hyphen else line)
+            offset = match.end()
         picture = not lines and any(True for _ in page.get_objects([raw.FPDF_PAGEOBJ_IMAGE], max_depth=3))
         return lines, picture
     finally:
