@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pdf_files import Text, column, encrypted, make_pdf
 
 from agentkit.errors import KnowledgeError
 from agentkit.retrieval.chunks import chunk_document
 from agentkit.retrieval.documents import Document
 from agentkit.retrieval.loaders import Limits, load_document
-from pdf_files import Text, column, encrypted, make_pdf
 
 BODY = [
     "Every order is sent within two working days, as long as all of its items are in our ware-",
@@ -38,7 +38,9 @@ def book() -> list[list[Text]]:
         running = [(72.0, 805.0, 9.0, "Lantern & Loom"), (300.0, 30.0, 9.0, f"Page {page} of 4")]
         pages.append(running)
     pages[0] += [*column(["Delivery"], 740, 11), *column(BODY, 700)]
-    pages[0] += column(["A second paragraph begins on the first page, is long, and is not at its end when"], 600)
+    pages[0] += column(
+        ["A second paragraph begins on the first page, is long, and is not at its end when"], 600
+    )
     pages[1] += column(["the page ends. Here is its end."], 740)
     pages[1] += column(["• one", "• two goes", "  on"], 680)
     pages[2] += [*column(["Returns"], 740, 11), *column(["Thirty days."], 700)]
@@ -47,7 +49,9 @@ def book() -> list[list[Text]]:
 
 
 def test_pages_paragraphs_and_bookmarks(tmp_path: Path) -> None:
-    info = "/Title (Help book) /Author (The shop) /CreationDate (D:20240102030405Z) /Keywords (parcel, refund)"
+    info = (
+        "/Title (Help book) /Author (The shop) /CreationDate (D:20240102030405Z) /Keywords (parcel, refund)"
+    )
     data = make_pdf(book(), [("Delivery", 1), ("Returns", 3)], info, "en-IE")
     document = load(tmp_path, data)
     first = (
@@ -95,7 +99,9 @@ def test_lines_that_repeat_within_the_text_stay(tmp_path: Path) -> None:
 
 
 def test_a_chunk_has_the_page_on_which_it_begins(tmp_path: Path) -> None:
-    sentences = [f"This is sentence number {n} of a paragraph that runs over several pages." for n in range(90)]
+    sentences = [
+        f"This is sentence number {n} of a paragraph that runs over several pages." for n in range(90)
+    ]
     pages = [column(sentences[n : n + 45], 780) for n in (0, 45)]
     document = load(tmp_path, make_pdf(pages))
     chunks = chunk_document(document)
@@ -147,14 +153,13 @@ def test_too_much_text(tmp_path: Path) -> None:
 
 def test_every_damage_is_one_clear_line(tmp_path: Path) -> None:
     good = make_pdf(book(), [("Delivery", 1), ("Returns", 3)])
-    read = 0
-    for place in range(0, len(good), len(good) // 60):
+    errors, places = [], range(0, len(good), len(good) // 60)
+    for place in places:
         data = bytearray(good)
         data[place : place + 9] = b"\xff(<[/ 9 R"
         try:
             load(tmp_path, bytes(data))
-            read += 1
         except KnowledgeError as error:
-            assert error.cause.startswith(str(tmp_path))
-            assert error.remedy
-    assert read  # most damage is repaired or touches one page
+            errors.append(error)
+    assert all(error.cause.startswith(str(tmp_path)) and error.remedy for error in errors)
+    assert 0 < len(errors) < len(places)  # most damage is repaired or touches what is not read

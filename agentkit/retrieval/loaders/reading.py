@@ -9,8 +9,8 @@ from agentkit.errors import KnowledgeError
 from agentkit.retrieval.documents import Document
 from agentkit.retrieval.languages import document_language
 from agentkit.retrieval.loaders import kinds, process
-from agentkit.retrieval.loaders.formats import Format, formats
 from agentkit.retrieval.loaders.limits import DEFAULT, Limits
+from agentkit.retrieval.loaders.registry import Format, formats
 
 
 def load_document(path: Path, name: str, limits: Limits = DEFAULT) -> Document:

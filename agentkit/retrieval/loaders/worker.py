@@ -11,8 +11,8 @@ import sys
 from typing import Any, BinaryIO
 
 from agentkit.errors import KnowledgeError
-from agentkit.retrieval.loaders.formats import OWN
 from agentkit.retrieval.loaders.limits import Limits
+from agentkit.retrieval.loaders.registry import OWN
 from agentkit.retrieval.loaders.wire import TOO_LITTLE_MEMORY, document_line, error_line
 
 _GRACE_S = 5
