@@ -178,6 +178,13 @@ def test_older_encodings(tmp_path: Path, encoding: str, language: str, text: str
     assert document.notices == (f"read as {encoding}: it is not UTF-8",)
 
 
+def test_the_encoding_that_a_page_names(tmp_path: Path) -> None:
+    page = '<html><meta http-equiv="Content-Type" content="text/html; charset=ISO-8859-2"><p>Łódź'
+    (tmp_path / "a.html").write_bytes(page.encode("iso-8859-2"))
+    document = load_document(tmp_path / "a.html", "a.html")
+    assert (document.text, document.metadata) == ("Łódź", {"encoding": "iso-8859-2"})
+
+
 def test_stray_bytes_in_english_are_no_older_encoding(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(
         b"We have a shop in Cork. It is open every day of the week. \xff\xfe\x9f"

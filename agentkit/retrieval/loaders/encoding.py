@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from agentkit.errors import KnowledgeError
@@ -10,6 +11,9 @@ from agentkit.retrieval.languages import certain_language
 SAMPLE = 4_000
 """Characters from which an encoding is told: lines with bytes beyond ASCII, as the rest tells nothing."""
 CERTAINTY = 0.9
+HEAD = 1024
+"""Bytes in which an HTML page names its encoding."""
+_CHARSET = re.compile(rb"""<meta[^>]{0,200}charset=["']?([\w-]{1,40})""", re.IGNORECASE)
 WESTERN = "cp1252"
 ENCODINGS = {
     WESTERN: "en de fr es pt it nl sv da no nb nn fi is ca gl ga eu lb af",
@@ -59,13 +63,15 @@ def _older(data: bytes) -> str:
     broken = replaced.count("\ufffd")
     if sum(1 for char in replaced if char > "\x7f") - broken > broken:
         return ""  # UTF-8 with a few broken bytes: another encoding would turn the rest to nonsense
+    if declared := _declared(data):
+        return declared
     found = ("", CERTAINTY)
     for encoding, languages in ENCODINGS.items():
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if any(unicodedata.category(char) in ("Cc", "Co") and char not in "\t\n\r\f\v" for char in set(text)):
+        if _has_controls(text):
             continue
         sample = "\n".join(line for line in text.splitlines() if not line.isascii())[:SAMPLE]
         language, certainty = certain_language(sample if len(sample) > SAMPLE // 20 else text[:SAMPLE])
@@ -74,6 +80,23 @@ def _older(data: bytes) -> str:
         if language in languages.split() and certainty > clearly and not _is_odd(text, encoding):
             found = (encoding, certainty)
     return found[0]
+
+
+def _declared(data: bytes) -> str:
+    """The encoding that an HTML page names, where its bytes are text under it."""
+    match = _CHARSET.search(data[:HEAD])
+    name = match.group(1).decode().lower() if match else ""
+    # Browsers take these for cp1252, and so do the pages that name them.
+    name = WESTERN if name in ("iso-8859-1", "latin1", "us-ascii", "ascii", "windows-1252") else name
+    try:
+        return name if name and not _has_controls(data.decode(name)) else ""
+    except (LookupError, UnicodeDecodeError):
+        return ""
+
+
+def _has_controls(text: str) -> bool:
+    """Whether there are characters that no text has: controls, and those that an encoding leaves unassigned."""
+    return any(unicodedata.category(char) in ("Cc", "Co") and char not in "\t\n\r\f\v" for char in set(text))
 
 
 _LETTERS = set("äöüÄÖÜßéèêëÉÈáàâãåæçÇíìîïñÑóòôõøœŒúùûÁÀÂÅÆÍÓÔØÚýÿ")

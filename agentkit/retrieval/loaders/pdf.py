@@ -45,9 +45,7 @@ def load_pdf(data: bytes, name: str, limits: Limits) -> Document:
         pages.append(lines)
         pictures += [number] if is_picture else []
         characters += sum(len(line.text) for line in lines)
-        if characters > limits.characters:
-            cause = f"holds more than {limits.characters:,} characters of text"
-            raise KnowledgeError(cause, "split it into smaller documents")
+        limits.check_characters(characters)
     if not characters:
         raise KnowledgeError(*_without_text(count, len(pictures)))
     return _document(document, without_running(pages), name, _picture_notices(pictures, count))

@@ -44,9 +44,7 @@ def parse_document(data: bytes, path: Path, name: str, limits: Limits = DEFAULT)
             document = _parse_here(data, name, format, limits)
         if not document.blocks:
             raise KnowledgeError("holds no text", "fill it or remove it")
-        if len(document.text) > limits.characters:
-            cause = f"holds more than {limits.characters:,} characters of text"
-            raise KnowledgeError(cause, "split it into smaller documents")
+        limits.check_characters(len(document.text))
     except KnowledgeError as error:
         raise KnowledgeError(f"{path} {error.cause}", error.remedy) from error
     if document.language:

@@ -41,7 +41,9 @@ def _answer(request: dict[str, Any], data: bytes) -> bytes:
     format = OWN[request["suffix"]]
     _restrict(limits)
     try:
-        return document_line(format.load(data, request["name"], limits))
+        document = format.load(data, request["name"], limits)
+        limits.check_characters(len(document.text))
+        return document_line(document)
     except KnowledgeError as error:
         return error_line(error.cause, error.remedy)
     except MemoryError:
