@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agentkit.llm.protocol import ChatModel, Router
     from agentkit.llm.remote import RemoteModel
     from agentkit.retrieval.protocol import Embedder
+    from agentkit.retrieval.sync import Progress
     from agentkit.store import SessionStore
     from agentkit.tooling.registry import ToolRegistry
     from agentkit.training.jobs import Job
@@ -192,7 +193,7 @@ class Workspace:
         index = private_dir(self.project.data_dir) / "knowledge.sqlite"
         return BaseKnowledge(folder if folder.is_dir() else None, index, self.embedder)
 
-    def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> BaseKnowledge:
+    def ready_knowledge(self, progress: Progress | None = None) -> BaseKnowledge:
         """The knowledge base in step with its folder."""
         self.knowledge.sync(progress)
         return self.knowledge

@@ -6,6 +6,7 @@ import difflib
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agentkit.errors import KnowledgeError, NotFoundError, UsageError
@@ -142,9 +143,7 @@ class KnowledgeBase:
         for source in accepted:
             copy_file(source.path, self._added / source.name)
         report = self._sync(index, progress, force=False)
-        return SyncReport(
-            report.added, report.changed, report.removed, report.unchanged, (*report.skipped, *skipped)
-        )
+        return replace(report, skipped=(*report.skipped, *skipped))
 
     def remove(self, name: str) -> None:
         """Remove a document that was added.
@@ -216,9 +215,7 @@ class KnowledgeBase:
             else:
                 sources.append(source)
         report = synchronize(index, sources, lambda texts: self.embedder.embed(texts), progress, force)
-        return SyncReport(
-            report.added, report.changed, report.removed, report.unchanged, (*skipped, *report.skipped)
-        )
+        return replace(report, skipped=(*skipped, *report.skipped))
 
     def _index(self) -> Index:
         with self._lock:
