@@ -582,6 +582,18 @@ def test_a_schema_that_nothing_can_be_checked_against_is_refused(fake: Fake, nam
     assert fake.asked == []
 
 
+def test_a_schema_without_measure_is_refused(fake: Fake) -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(700):
+        deep = {**it.an_object(a=deep), "required": ["a"]}
+    with pytest.raises(SchemaError, match="tool 'f': .* is nested too deeply; simplify it"):
+        fake.model().chat(ASK, tools=[{"name": "f", "parameters": deep}])
+    wide = it.an_object(**{f"parameter_{n}": {"type": "string"} for n in range(10_000)})
+    fake.answers = [it.called(("f", {"parameter_9999": 1})), it.called(("f", {"parameter_9999": "a"}))]
+    events = list(fake.model().stream(ASK, tools=[ToolSpec("f", "F.", wide)]))
+    assert (proposed(events), codes(events)) == ([("f", {"parameter_9999": "a"})], ["bad_call"])
+
+
 @pytest.mark.parametrize(
     "root",
     [{"type": "string"}, {"type": ["object", "null"]}, {"enum": ["a"]}, {"const": 1},

@@ -100,7 +100,9 @@ def check_schema(schema: Mapping[str, Any], owner: str, *, arguments: bool = Fal
     """
     try:
         found = _schema_fault(json.dumps(schema, allow_nan=False), arguments)
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise SchemaError(f"{owner}: the schema at # is nested too deeply", "simplify it") from error
+    except (TypeError, ValueError) as error:
         raise SchemaError(f"{owner}: its schema is no JSON ({error})", "use plain JSON values") from error
     if found:
         raise SchemaError(f"{owner}: {found}", "write JSON schema")
