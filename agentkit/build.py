@@ -356,16 +356,17 @@ def load_model(
 
     Raises:
         NotFoundError: There is no such model or adapter.
-        UsageError: There is no such tool-call format.
+        UsageError: An option is wrong, or makes no sense for a model on a server; or there is no such tool-call
+            format.
         ModelError: It cannot be loaded.
-        UsageError: An option is wrong, or makes no sense for a model on a server.
     """
     from agentkit.llm.openai.address import is_remote
     from agentkit.llm.options import read_sampling
 
     settings = read_sampling(SamplingSettings(), sampling)
     if is_remote(name):
-        given = {"adapter": adapter, "device": device, "quantize": quantize, "compile": compile}
+        given = {"adapter": adapter, "device": device, "quantize": quantize, "compile": compile,
+                 "tool_format": tool_format}  # fmt: skip
         chosen_router = None if router == "auto" else router
         return _remote_model(name, given, settings, chosen_router, remote or RemoteSettings())
     from agentkit.engine.weights import load_weights
