@@ -49,6 +49,8 @@ class Answer:
     """The model said that it will not answer; its text says why."""
     size: int = 0
     """Characters of text and calls."""
+    _has_list: bool = False
+    """Calls come as ``tool_calls``."""
     _by_index: dict[int, CallDraft] = field(default_factory=dict)
 
     def add(self, chunk: Mapping[str, Any]) -> str:
@@ -80,7 +82,9 @@ class Answer:
             raise BadAnswer("tool_calls is no list of objects")
         for call in calls:
             self._add_call(call)
-        if body.get("function_call"):  # the form before tool_calls, which has one call only
+        self._has_list = self._has_list or bool(calls)
+        if body.get("function_call") and not self._has_list:
+            # The form before tool_calls, which has one call only; llama-cpp-python sends the same call in both.
             self._add_call({"index": 0, "function": body["function_call"]})
         text, refusal = _text(body.get("content")), _text(body.get("refusal"))
         self.refused = self.refused or bool(refusal)
