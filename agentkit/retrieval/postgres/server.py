@@ -68,6 +68,10 @@ class Server:
                 "write postgresql://USER@HOST:PORT/DATABASE, with % codes for special characters",
             ) from None
         defaults = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "agentkit"}
+        if not 0 < len(schema.encode()) < 64 or schema.startswith("pg_") or "\0" in schema:
+            raise SettingsError(
+                f"a schema cannot be named {schema!r}", "set [knowledge] index_schema to 1 to 63 letters, not pg_…"
+            )
         self._conninfo = make_conninfo("", **{**defaults, **{key: str(value) for key, value in parts.items()}})
         self.schema = schema
         self.where = f"the index {schema!r} on {_shown(parts)}"
