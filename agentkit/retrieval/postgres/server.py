@@ -59,14 +59,7 @@ class Server:
     """
 
     def __init__(self, dsn: str, schema: str) -> None:
-        try:
-            parts = conninfo_to_dict(dsn)
-        except psycopg.ProgrammingError:
-            # libpq quotes what it does not understand, which may be the password.
-            raise SettingsError(
-                "the address of the knowledge index is no PostgreSQL address",
-                "write postgresql://USER@HOST:PORT/DATABASE, with % codes for special characters",
-            ) from None
+        parts = _parts(dsn)
         defaults = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "agentkit"}
         if not 0 < len(schema.encode()) < 64 or schema.startswith("pg_") or "\0" in schema:
             raise SettingsError(
@@ -194,6 +187,25 @@ def _composed(text: LiteralString, schema: str) -> Composed:
 def _fill(text: LiteralString, schema: str, parts: Mapping[str, Composable]) -> Composed:
     words = sql.SQL("{}::regconfig").format(sql.Identifier(schema, "words").as_string())
     return sql.SQL(text).format(s=sql.Identifier(schema), words=words, **parts)
+
+
+def _parts(dsn: str) -> dict[str, Any]:
+    """The address taken apart.
+
+    Neither the address nor what libpq says of it is shown: with a special character in it, the rest of a password
+    is taken for host, port or database.
+    """
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        parts = {"port": "not a number"}
+    port = str(parts.get("port") or "0").replace(",", "")
+    if not port.isdecimal() or "@" in f"{parts.get('host')}{parts.get('dbname')}":
+        raise SettingsError(
+            "the address of the knowledge index is no PostgreSQL address",
+            "write postgresql://USER@HOST:PORT/DATABASE, with % codes for special characters",
+        )
+    return parts
 
 
 def _shown(parts: Mapping[str, Any]) -> str:
