@@ -158,7 +158,9 @@ class KnowledgeBase(BaseKnowledge):
         address = index_path if isinstance(index_path, str) and index_path.startswith(POSTGRES) else ""
         if index_path is None or address:
             key = hashlib.sha256(os.fsencode(root or "added")).hexdigest()[:16]
-            index_path = private_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
+            index_path = (
+                private_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
+            )
         place = _index_place(address, index_schema)
         super().__init__(root, Path(index_path), embedder or load_embedder(), place=place)
         self.sync()

@@ -38,12 +38,24 @@ def document(
     languages = languages or [language] * size
     chunks = [
         Chunk(heading, text, 3, 5, page, of)
-        for heading, text, page, of in zip(headings, texts, [None, *range(2, size + 1)], languages, strict=True)
+        for heading, text, page, of in zip(
+            headings, texts, [None, *range(2, size + 1)], languages, strict=True
+        )
     ]
     own = vectors or [AXES[[(axis + n) % DIMENSION] * 2] for n in range(size)]
     phrases = AXES[[axis % DIMENSION, *(0 for _ in keywords)]]
     return NewDocument(
-        name, f"Title of {name}", whole, sha256, origin, keywords, chunks, own, phrases, language, metadata or {}
+        name,
+        f"Title of {name}",
+        whole,
+        sha256,
+        origin,
+        keywords,
+        chunks,
+        own,
+        phrases,
+        language,
+        metadata or {},
     )  # type: ignore[arg-type]
 
 

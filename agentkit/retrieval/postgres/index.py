@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import LiteralString
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, LiteralString
 
 from psycopg import sql
 
@@ -12,7 +12,15 @@ from agentkit.retrieval.postgres.changes import delete, insert
 from agentkit.retrieval.postgres.checks import verify
 from agentkit.retrieval.postgres.errors import REBUILD
 from agentkit.retrieval.postgres.filters import condition
-from agentkit.retrieval.postgres.schema import TABLES, column_dimension, create_vectors, open_schema
+from agentkit.retrieval.postgres.schema import (
+    TABLES,
+    column_dimension,
+    create_nearest,
+    create_vectors,
+    drop_nearest,
+    lacks_nearest,
+    open_schema,
+)
 from agentkit.retrieval.postgres.server import Server
 from agentkit.retrieval.postgres.wire import read_vectors, vector_text
 from agentkit.retrieval.postgres.words import storable, tokens
@@ -22,6 +30,8 @@ from agentkit.retrieval.records import IndexedDocument, NewDocument, StoredChunk
 _HITS_PER_CHUNK = 4
 """Vectors looked at for each chunk that is wanted: those of one chunk lie close together."""
 _MAX_ROWS = 32_767
+FEW = 2_000
+"""Chunks that pass a filter, up to which all of them are compared."""
 
 _FILTERED: LiteralString = """
     JOIN {s}.chunks c ON c.id = {id} JOIN {s}.documents d ON d.id = c.document WHERE {condition}"""
@@ -36,6 +46,13 @@ _NEAREST: LiteralString = """
 _NEAREST_OF_FEW: LiteralString = """
     WITH own AS MATERIALIZED (SELECT v.chunk, v.embedding FROM {s}.vectors v {filtered})
     SELECT chunk FROM own GROUP BY chunk ORDER BY min(embedding <#> %(vector)s::vector), chunk LIMIT %(limit)s"""
+
+_PASSING: LiteralString = """
+    SELECT count(*) FROM (
+        SELECT FROM {s}.chunks c JOIN {s}.documents d ON d.id = c.document WHERE {condition} LIMIT %(few)s
+    ) AS passing"""
+# What passes a filter cannot be guessed from statistics: the planner would rather sort all of it.
+_IN_ORDER: LiteralString = "SET LOCAL enable_sort = off"
 
 # Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), with the constants and the
 # floor under the inverse document frequency of SQLite's FTS5: k1 = 1.2, b = 0.75.
@@ -138,6 +155,7 @@ class PostgresIndex:
             connection.execute(
                 self._server.sql("UPDATE {s}.meta SET value = %s WHERE key = 'embedder'"), (embedder,)
             )
+            drop_nearest(self._server, connection)
             if not same:
                 connection.execute(self._server.sql("DROP TABLE {s}.vectors, {s}.phrases"))
                 create_vectors(self._server, connection, self._dimension)
@@ -161,21 +179,26 @@ class PostgresIndex:
     def nearest(self, vector: Vectors, limit: int, where: Where | None = None) -> list[int]:
         """`Index.nearest`: roughly by HNSW, then by exact inner products.
 
-        Where a filter lets so little through that HNSW finds less than is wanted, all that passes is compared.
+        What passes a filter is compared whole where it is little, or where HNSW finds less of it than is wanted.
         """
         if vector.shape != (self._dimension,):
             raise ValueError(f"a vector of shape {vector.shape} does not fit dimension {self._dimension}")
-        filtered, values = self._filter("v.chunk", where)
+        narrowed = condition(self._server, where)
+        filtered, values = self._filter("v.chunk", narrowed)
         values |= {"vector": vector_text(vector), "hits": limit * _HITS_PER_CHUNK, "limit": limit}
         dimension = sql.Literal(self._dimension)
-        rows = self._server.read(self._server.sql(_NEAREST, filtered=filtered, dimension=dimension), values)
-        if where and len(rows) < limit:
+        rows, order = [], _IN_ORDER if narrowed else ""
+        if not narrowed or self._passing(*narrowed) >= FEW:
+            rows = self._server.read(
+                self._server.sql(_NEAREST, filtered=filtered, dimension=dimension), values, order
+            )
+        if narrowed and len(rows) < limit:
             rows = self._server.read(self._server.sql(_NEAREST_OF_FEW, filtered=filtered), values)
         return [int(row[0]) for row in rows]
 
     def matching(self, words: Sequence[str], limit: int, where: Where | None = None) -> dict[int, float]:
         """`Index.matching`: BM25, equal to that of SQLite."""
-        filtered, values = self._filter("chunk", where)
+        filtered, values = self._filter("chunk", condition(self._server, where))
         values |= {"words": " ".join(tokens(" ".join(words))), "limit": limit}
         rows = self._server.read(self._server.sql(_MATCHING, filtered=filtered), values)
         return {int(chunk): float(score) for chunk, score in rows}
@@ -194,7 +217,9 @@ class PostgresIndex:
             try:
                 own, whole = read_vectors(vectors, self._dimension), read_vectors(phrases, self._dimension)
             except ValueError as error:
-                raise KnowledgeError(f"{self._server.where} has vectors of another length", REBUILD) from error
+                raise KnowledgeError(
+                    f"{self._server.where} has vectors of another length", REBUILD
+                ) from error
             chunks[id_] = StoredChunk(
                 id_, name, heading, text, page, start, stop, own, whole, keywords, language, position
             )
@@ -210,7 +235,10 @@ class PostgresIndex:
         return str(rows[0][0]) if rows else ""
 
     def flush(self) -> None:
-        """`Index.flush`: after the first documents, or many new ones, tell the server's planner of them."""
+        """`Index.flush`: after the first documents, or many new ones, build the HNSW index and count afresh."""
+        if lacks_nearest(self._server):
+            with self._server.write() as connection:
+                create_nearest(self._server, connection, self._dimension)
         rows = self._server.read(
             self._server.sql(
                 "SELECT t.chunks, c.reltuples FROM {s}.totals t, pg_class c WHERE c.oid = to_regclass({chunks})",
@@ -232,8 +260,15 @@ class PostgresIndex:
         """`Index.close`."""
         self._server.close()
 
-    def _filter(self, chunk: LiteralString, where: Where | None) -> tuple[sql.Composable, dict[str, object]]:
-        found = condition(self._server, where)
-        if found is None:
+    def _passing(self, narrowed: sql.Composable, values: Mapping[str, Any]) -> int:
+        """Chunks that pass a filter, `FEW` at most."""
+        statement = self._server.sql(_PASSING, condition=narrowed)
+        return int(self._server.read(statement, {**values, "few": FEW})[0][0])
+
+    def _filter(
+        self, chunk: LiteralString, narrowed: tuple[sql.Composable, dict[str, Any]] | None
+    ) -> tuple[sql.Composable, dict[str, Any]]:
+        """The part of a statement that narrows a search, and its values."""
+        if narrowed is None:
             return sql.SQL(""), {}
-        return self._server.sql(_FILTERED, id=sql.SQL(chunk), condition=found[0]), found[1]
+        return self._server.sql(_FILTERED, id=sql.SQL(chunk), condition=narrowed[0]), {**narrowed[1]}

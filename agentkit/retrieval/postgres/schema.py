@@ -13,6 +13,11 @@ from agentkit.retrieval.postgres.server import Connection, Server
 SCHEMA_VERSION = "1"
 MAX_DIMENSION = 4_000
 """What HNSW over half-precision vectors can hold."""
+FLAT = 5_000
+"""Vectors up to which all are compared; from here on an HNSW index answers. It is built in one go after the first round
+of changes that reaches this: every vector that goes into an index that is there already costs ten times as much."""
+_BUILD_MEMORY = 262_144
+"""Kilobytes for building it; the server's own setting where that is more."""
 
 # Names, keys and values may be longer than an entry of a B-tree can be, so their hashes are indexed.
 _TABLES: tuple[LiteralString, ...] = (
@@ -163,7 +168,7 @@ def column_dimension(server: Server) -> int:
 
 
 def create_vectors(server: Server, connection: Connection, dimension: int) -> None:
-    """The two tables of vectors, with their index.
+    """The two tables of vectors.
 
     Raises:
         KnowledgeError: The dimension is more than pgvector can index.
@@ -173,13 +178,38 @@ def create_vectors(server: Server, connection: Connection, dimension: int) -> No
             f"vectors of {dimension:,} dimensions cannot be indexed by pgvector",
             f"use an embedder with at most {MAX_DIMENSION:,}",
         )
-    for statement in (*_VECTORS, _NEAREST):
+    for statement in _VECTORS:
         connection.execute(server.sql(statement, dimension=sql.Literal(dimension)))
 
 
-def create_nearest(server: Server, connection: Connection, dimension: int) -> None:
-    """The HNSW index, after it was lost."""
+def lacks_nearest(server: Server) -> bool:
+    """Whether there are so many vectors that there should be an HNSW index, and there is none."""
+    nearest = sql.Literal(sql.Identifier(server.schema, "vectors_by_nearness").as_string())
+    statement = server.sql(
+        """
+        SELECT NOT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass({nearest}) AND indisvalid)
+            AND (SELECT count(*) FROM (SELECT FROM {s}.vectors LIMIT %(flat)s) AS first_ones) >= %(flat)s""",
+        nearest=nearest,
+    )
+    return bool(server.read(statement, {"flat": FLAT})[0][0])
+
+
+def drop_nearest(server: Server, connection: Connection) -> None:
+    """Without the HNSW index; many vectors are about to come."""
     connection.execute(server.sql("DROP INDEX IF EXISTS {s}.vectors_by_nearness"))
+
+
+def create_nearest(server: Server, connection: Connection, dimension: int) -> None:
+    """The HNSW index over all vectors."""
+    drop_nearest(server, connection)
+    # Parallel workers would share this memory, of which containers have little.
+    connection.execute(
+        """
+        SELECT set_config('statement_timeout', '0', true), set_config('max_parallel_maintenance_workers', '0', true),
+            set_config('maintenance_work_mem', greatest(setting::bigint, %s) || 'kB', true)
+        FROM pg_settings WHERE name = 'maintenance_work_mem'""",
+        (_BUILD_MEMORY,),
+    )
     connection.execute(server.sql(_NEAREST, dimension=sql.Literal(dimension)))
 
 

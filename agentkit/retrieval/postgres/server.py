@@ -63,9 +63,12 @@ class Server:
         defaults = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "agentkit"}
         if not 0 < len(schema.encode()) < 64 or schema.startswith("pg_") or "\0" in schema:
             raise SettingsError(
-                f"a schema cannot be named {schema!r}", "set [knowledge] index_schema to 1 to 63 letters, not pg_…"
+                f"a schema cannot be named {schema!r}",
+                "set [knowledge] index_schema to 1 to 63 letters, not pg_…",
             )
-        self._conninfo = make_conninfo("", **{**defaults, **{key: str(value) for key, value in parts.items()}})
+        self._conninfo = make_conninfo(
+            "", **{**defaults, **{key: str(value) for key, value in parts.items()}}
+        )
         self.schema = schema
         self.where = f"the index {schema!r} on {_shown(parts)}"
         """Names the index in messages."""
@@ -79,8 +82,15 @@ class Server:
         """A statement with ``{s}`` for the schema and ``{words}`` for the text search configuration, quoted."""
         return _composed(text, self.schema) if not parts else _fill(text, self.schema, parts)
 
-    def read(self, statement: Composed, values: Mapping[str, Any] | None = None) -> list[Row]:
+    def read(
+        self, statement: Composed, values: Mapping[str, Any] | None = None, local: LiteralString = ""
+    ) -> list[Row]:
         """The rows of one statement, which sees one state of the index.
+
+        Args:
+            statement: From `sql`.
+            values: Bound to ``%(name)s``.
+            local: A statement before it that sets what holds for this one only.
 
         Where the connection has been lost, the statement is sent once more over a new one.
 
@@ -89,12 +99,16 @@ class Server:
         """
         with self._explained():
             try:
-                return self._read(statement, values)
+                return self._read(statement, values, local)
             except ConnectionLost:
-                return self._read(statement, values)
+                return self._read(statement, values, local)
 
-    def _read(self, statement: Composed, values: Mapping[str, Any] | None) -> list[Row]:
+    def _read(self, statement: Composed, values: Mapping[str, Any] | None, local: LiteralString) -> list[Row]:
         with self._connection() as connection:
+            if local:
+                with connection.transaction():
+                    connection.execute(local)
+                    return connection.execute(statement, values, binary=True).fetchall()
             return connection.execute(statement, values, binary=True).fetchall()
 
     @contextmanager

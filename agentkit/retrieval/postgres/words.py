@@ -1,7 +1,9 @@
 """Text as the words that lexical search sees: the tokens of SQLite's ``unicode61 remove_diacritics 2``.
 
 PostgreSQL's own parser keeps addresses, numbers with signs and hyphenated words together. Given nothing but words, it
-splits as SQLite does, and with Porter's stemmer both backends find the same chunks with the same scores.
+splits as SQLite does. Both stem by Porter's algorithm of 1980; SQLite with its later rule for ``-bli``, so that a few
+words in a thousand have another stem there (measured: 6 of 1,905, such as ``assembly``). Porter's second stemmer,
+PostgreSQL's usual one for English, differs for 22.
 """
 
 from __future__ import annotations
