@@ -12,8 +12,10 @@ REBUILD = "run `agentkit knowledge rebuild`"
 _CONNECTING = (
     ("password", "check user and password; the password may stand in PGPASSWORD or ~/.pgpass"),
     ("no pg_hba.conf entry", "let the server accept this user and machine (pg_hba.conf)"),
+    ("starting up", "try again in a moment"),
+    ("shutting down", "try again when the server runs"),
     ("database", "create the database, or name another one"),
-    ("role", "create the role, or name another user"),
+    ("role", "create the role with LOGIN, or name another user"),
     ("too many", "close other connections or raise max_connections"),
     ("", "check that the server runs, and its host and port in the address"),
 )

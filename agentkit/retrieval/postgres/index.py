@@ -245,7 +245,7 @@ class PostgresIndex:
                 chunks=sql.Literal(sql.Identifier(self._server.schema, "chunks").as_string()),
             )
         )
-        if rows and not 0.8 * rows[0][0] <= rows[0][1] <= 1.25 * rows[0][0]:
+        if rows and rows[0][0] and not 0.8 * rows[0][0] <= rows[0][1] <= 1.25 * rows[0][0]:
             with self._server.write() as connection:
                 for table in TABLES:
                     connection.execute(
