@@ -120,7 +120,9 @@ def test_documents_come_back(place: Place) -> None:
 
 @on_all
 def test_chunks_come_back(index: Index) -> None:
-    vectors = [np.random.default_rng(n).normal(size=(3 + n, DIMENSION)).astype(np.float32) for n in range(2)]
+    # Numbers that half precision holds, too: a backend may store those.
+    halves = [np.random.default_rng(n).normal(size=(3 + n, DIMENSION)).astype(np.float16) for n in range(2)]
+    vectors = [half.astype(np.float32) for half in halves]
     index.put(
         [
             document(
@@ -540,8 +542,10 @@ def test_an_unknown_key_is_refused(shelf: Index, key: str) -> None:
         lambda: shelf.nearest(AXES[0], 5, {key: "x"}),
         lambda: shelf.matching(["word"], 5, {key: "x"}),
     ):
-        with pytest.raises(UsageError, match=r"document, folder, format, language, origin.*team, year"):
+        with pytest.raises(UsageError) as caught:
             search()
+        known = ("document", "folder", "format", "language", "origin", "team", "year")
+        assert [name for name in known if name not in caught.value.remedy] == []
 
 
 @on_filtering

@@ -15,7 +15,7 @@ _KEYS: dict[str, sql.SQL] = {
     "document": sql.SQL("d.name = ANY({})"),
     "folder": sql.SQL("EXISTS (SELECT FROM unnest({}::text[]) AS f WHERE starts_with(d.name, f))"),
     "format": sql.SQL(r"lower(substring(d.name FROM '[^/]\.([^./]+)$')) = ANY({})"),
-    "language": sql.SQL("coalesce(nullif(c.language, ''), d.language) = ANY({})"),
+    "language": sql.SQL("c.language = ANY({})"),
     "origin": sql.SQL("d.origin = ANY({})"),
 }
 """Conditions over ``c`` (chunks) and ``d`` (documents)."""
