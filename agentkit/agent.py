@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agentkit.answers import Knowledge, checked, plainly, quoted
+from agentkit.answers import Knowledge, checked, fence_of, plainly, quoted
 from agentkit.compaction import compact
 from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import (
@@ -43,6 +43,7 @@ from agentkit.messages import (
 )
 from agentkit.policy import Breaker, Decision, Mode, Policy
 from agentkit.prompts import PromptTemplate, render_text
+from agentkit.retrieval.followup import Question, alone, points_back, understood
 from agentkit.store import Session
 
 Approve = Callable[[ApprovalRequired], bool]
@@ -82,6 +83,8 @@ class _Turn:
     approve: Approve | None
     words: str
     """What arguments are taken from: the question, and what it goes on from."""
+    asked: Question
+    """The question within the conversation."""
     route: Route | None = None
     lacks: tuple[ToolSpec, Sequence[str]] | None = None
     """A tool, and its required arguments that have to be asked for."""
@@ -177,7 +180,7 @@ class AgentLoop:
             UsageError: The message is empty or longer than the model's context; nothing has been stored.
         """
         question = self._accept(text, image)
-        turn = _Turn(question, cancel, approve, question)
+        turn = _Turn(question, cancel, approve, question, alone(question))
         for event in self._guarded(turn, tool_choice):
             if isinstance(event, Notice):
                 turn.notices.append(event.text)
@@ -244,26 +247,40 @@ class AgentLoop:
         return question
 
     def _search(self, turn: _Turn) -> Iterator[Event]:
+        said = self._said()
+        turn.asked = understood(turn.question, said)
+        if self._is_small_talk(turn):
+            said, turn.asked = [], alone(turn.question)
         if self.knowledge is None:
             return
-        found = self.knowledge.search(turn.question, self._passage_limit)
+        found = self.knowledge.search(turn.question, self._passage_limit, history=said)
         turn.passages = tuple(p for p in found if self._min_score is None or p.score >= self._min_score)
-        yield Retrieved(turn.question, turn.passages)
+        yield Retrieved(turn.asked.standalone, turn.passages)
+
+    def _is_small_talk(self, turn: _Turn) -> bool:
+        """Whether a scrap of a few words is no question at all, so that nothing must be put before it."""
+        if self._router is None or turn.asked.standalone == turn.question or points_back(turn.question):
+            return False
+        return self._router.route(turn.question, self.tools.specs(), None).kind == "chat"
+
+    def _said(self) -> list[Message]:
+        """What users and agent have said before this turn."""
+        return [message for message in self.session.messages()[:-1] if message.meta.get("kind") != "context"]
 
     def _route(self, turn: _Turn, tool_choice: ToolChoice) -> ToolChoice:
         """Decide what the turn needs; the caller's own ``tool_choice`` goes first."""
         if self._router is None or tool_choice in ("none", "required") or not isinstance(tool_choice, str):
             return tool_choice
-        answerable = self.knowledge.answerable(turn.question, turn.passages) if self.knowledge else None
-        turn.route = self._router.route(turn.question, self.tools.specs(), answerable)
+        answerable = (
+            self.knowledge.answerable(turn.asked.standalone, turn.passages) if self.knowledge else None
+        )
+        turn.route = self._router.route(turn.asked.standalone, self.tools.specs(), answerable)
         self._complete(turn, turn.route)
         return {"name": turn.route.tool} if turn.route.tool else "none"
 
     def _complete(self, turn: _Turn, route: Route) -> None:
         """Gather what the routed tool's arguments can be taken from; the answer to a question goes on from there."""
-        stored = [
-            message for message in self.session.messages()[:-1] if message.meta.get("kind") != "context"
-        ]
+        stored = self._said()
         asked = stored[-1].meta.get("asked_for") if stored else None
         known = {spec.name for spec in self.tools.specs()}
         if asked and (asked["tool"] not in known or is_withdrawn(turn.question)):
@@ -301,7 +318,10 @@ class AgentLoop:
             turn.passages = ()
         elif not self._quote:  # a quoted answer needs no reading by the model
             numbered = [{"number": n, **p.to_json()} for n, p in enumerate(turn.passages, 1)]
-            self._append_context(self._prompts.passages.render(passages=numbered, question=turn.question))
+            fence = fence_of(f"{p.document} {p.heading} {p.text}" for p in turn.passages)
+            self._append_context(
+                self._prompts.passages.render(passages=numbered, question=turn.asked.standalone, fence=fence)
+            )
 
     def _describe_tool(self, turn: _Turn, route: Route, spec: ToolSpec) -> None:
         """The tool's schema and nearest examples, in the turn that needs them: a prefix with every tool confuses a
@@ -329,7 +349,9 @@ class AgentLoop:
     def _has_evidence(self, turn: _Turn) -> bool:
         if self.knowledge is None or not turn.passages:
             return False
-        return self.knowledge.answerable(turn.question, turn.passages) >= self.knowledge.answer_threshold
+        return (
+            self.knowledge.answerable(turn.asked.standalone, turn.passages) >= self.knowledge.answer_threshold
+        )
 
     def _query(self, turn: _Turn, choice: ToolChoice) -> Generator[Event, None, Completion]:
         """One model call; returns its `Completion`."""
@@ -364,7 +386,7 @@ class AgentLoop:
             last = zip(turn.calls[-turn.fresh :], turn.results[-turn.fresh :], strict=True)
             return (" ".join(self._worded(call, result) for call, result in last),)
         if turn.passages and self.knowledge is not None:
-            return (quoted(turn.question, turn.passages, self.knowledge.embedder),)
+            return (quoted(turn.asked, turn.passages, self.knowledge.embedder),)
         return tuple(dict.fromkeys(turn.route.small_talk)) if turn.route else ()
 
     def _worded(self, call: ToolCall, result: ToolResult) -> str:
@@ -453,7 +475,7 @@ class AgentLoop:
             return
         if turn.results and turn.route is None:
             return  # the answer rests on a tool's result at least as much as on the passages
-        grounded = checked(turn.text, turn.question, turn.passages, self.knowledge.embedder)
+        grounded = checked(turn.text, turn.asked, turn.passages, self.knowledge.embedder)
         yield from grounded.notices
         if not grounded.citations:
             yield from self._decline(turn)

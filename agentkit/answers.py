@@ -7,13 +7,15 @@ model speaks freely, every sentence is tied to the passage that supports it, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agentkit.events import Notice
 from agentkit.messages import Citation, Passage
 from agentkit.retrieval.citations import best_quotes, check_answer
+from agentkit.retrieval.followup import Question
 from agentkit.retrieval.protocol import Embedder, Retriever
 
 QUOTES = 2
@@ -41,7 +43,13 @@ class Grounded:
     notices: tuple[Notice, ...] = ()
 
 
-def quoted(question: str, passages: Sequence[Passage], embedder: Embedder) -> str:
+def fence_of(texts: Iterable[str]) -> str:
+    """A run of backticks longer than any in the texts: what is in them cannot end the block they stand in."""
+    runs = (len(run) for text in texts for run in re.findall("`+", text))
+    return "`" * max(3, 1 + max(runs, default=0))
+
+
+def quoted(question: Question, passages: Sequence[Passage], embedder: Embedder) -> str:
     """The passages' sentences that answer the question best: best passage first, within it as they are written."""
     quotes = best_quotes(question, passages, embedder, limit=QUOTES)
     order = list(dict.fromkeys(quote.passage.id for quote in quotes))
@@ -49,7 +57,7 @@ def quoted(question: str, passages: Sequence[Passage], embedder: Embedder) -> st
     return " ".join(text if text[-1:] in ".!?…" else f"{text}." for text in (quote.text for quote in quotes))
 
 
-def checked(text: str, question: str, passages: Sequence[Passage], embedder: Embedder) -> Grounded:
+def checked(text: str, question: Question, passages: Sequence[Passage], embedder: Embedder) -> Grounded:
     """The supported part of an answer, with footnotes; the best quotes where no part of it is supported."""
     answer = check_answer(text, passages, embedder)
     notices = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentkit.llm.remote import RemoteModel
     from agentkit.retrieval.places import IndexPlace
     from agentkit.retrieval.protocol import Embedder
+    from agentkit.retrieval.sync import Progress
     from agentkit.store import SessionStore
     from agentkit.tooling.registry import ToolRegistry
     from agentkit.training.jobs import Job
@@ -203,7 +204,7 @@ class Workspace:
         index = private_dir(self.project.data_dir) / name
         return BaseKnowledge(folder if folder.is_dir() else None, index, self.embedder, place=place)
 
-    def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> BaseKnowledge:
+    def ready_knowledge(self, progress: Progress | None = None) -> BaseKnowledge:
         """The knowledge base in step with its folder."""
         self.knowledge.sync(progress)
         return self.knowledge
@@ -366,16 +367,17 @@ def load_model(
 
     Raises:
         NotFoundError: There is no such model or adapter.
-        UsageError: There is no such tool-call format.
+        UsageError: An option is wrong, or makes no sense for a model on a server; or there is no such tool-call
+            format.
         ModelError: It cannot be loaded.
-        UsageError: An option is wrong, or makes no sense for a model on a server.
     """
     from agentkit.llm.openai.address import is_remote
     from agentkit.llm.options import read_sampling
 
     settings = read_sampling(SamplingSettings(), sampling)
     if is_remote(name):
-        given = {"adapter": adapter, "device": device, "quantize": quantize, "compile": compile}
+        given = {"adapter": adapter, "device": device, "quantize": quantize, "compile": compile,
+                 "tool_format": tool_format}  # fmt: skip
         chosen_router = None if router == "auto" else router
         return _remote_model(name, given, settings, chosen_router, remote or RemoteSettings())
     from agentkit.engine.weights import load_weights

@@ -206,7 +206,11 @@ class Citation:
     quote: str
     """The sentence of the passage that supports the answer."""
     score: float
-    """Support of the answer's sentence by the passage, 0 to 1."""
+    """Support of the answer's sentence by the passage, 0 to 1; 1 where the sentence is the quote."""
+    start: int = 0
+    """First character of the quote in the document's extracted text; of a list's line or a table's row without the
+    lead-in and the column names that the quote repeats."""
+    end: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class FakeKnowledge:
     def __init__(self, answerable: float = 1.0) -> None:
         self._answerable = answerable
 
-    def search(self, query: str, limit: int = 4) -> list[Passage]:
+    def search(self, query: str, limit: int = 4, *, history: Sequence[Message] = ()) -> list[Passage]:
         return [self.passage]
 
     def answerable(self, query: str, passages: Sequence[Passage]) -> float:
@@ -180,7 +180,7 @@ def test_a_plain_answer(session: Session) -> None:
 
 def test_the_user_message_is_stored_before_anything_else(session: Session) -> None:
     class Peeking(FakeKnowledge):
-        def search(self, query: str, limit: int = 4) -> list[Passage]:
+        def search(self, query: str, limit: int = 4, *, history: Sequence[Message] = ()) -> list[Passage]:
             assert roles(session) == ["system", "user"]
             return super().search(query, limit)
 

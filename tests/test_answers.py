@@ -7,12 +7,13 @@ from test_agent import WordEmbedder
 
 from agentkit.answers import checked, plainly, quoted
 from agentkit.messages import Passage
+from agentkit.retrieval.followup import alone
 
 RETURNS = Passage(
     1, "returns.md", "Returns", "You can return items within 30 days. Refunds take 5 working days.", 0.9
 )
 CLUB = Passage(2, "club.md", "Club", "Members collect points. Points never expire.", 0.3)
-QUESTION = "How many days do I have to return items?"
+QUESTION = alone("How many days do I have to return items?")
 
 
 def test_a_quote_is_made_of_the_passages_own_sentences() -> None:
@@ -22,7 +23,7 @@ def test_a_quote_is_made_of_the_passages_own_sentences() -> None:
 
 
 def test_sentences_of_one_passage_keep_their_order() -> None:
-    text = quoted("Refunds take days after you return items?", [RETURNS], WordEmbedder())
+    text = quoted(alone("Refunds take days after you return items?"), [RETURNS], WordEmbedder())
     positions = [RETURNS.text.find(part) for part in text.split(". ")]
     assert positions == sorted(positions)
 

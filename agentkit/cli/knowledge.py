@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentkit.cli.common import Common, common, group_app
-from agentkit.cli.output import data, json_line, note, one_line, status, table
+from agentkit.cli.output import data, json_line, note, one_line, table
+from agentkit.cli.progress import indexing
 from agentkit.ui.clean import source_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def add(
 ) -> None:
     """Add documents."""
     with options.workspace() as workspace:
-        report = workspace.knowledge.add(paths, _indexing)
+        with indexing(options.as_json) as progress:
+            report = workspace.knowledge.add(paths, progress)
         _report(report, options.as_json)
 
 
@@ -41,8 +43,9 @@ def search(
     """Show the best passages, best first."""
     with options.workspace() as workspace:
         wanted = limit if limit is not None else workspace.settings.knowledge.limit
-        passages = workspace.ready_knowledge(_indexing).search(text, wanted)
-        status("")
+        with indexing(options.as_json) as progress:
+            knowledge = workspace.ready_knowledge(progress)
+        passages = knowledge.search(text, wanted)
         for number, passage in enumerate(passages, 1):
             if options.as_json:
                 json_line(passage.to_json())
@@ -59,8 +62,8 @@ def search(
 def list_documents(options: Common) -> None:
     """List the documents."""
     with options.workspace() as workspace:
-        documents = workspace.ready_knowledge(_indexing).list()
-        status("")
+        with indexing(options.as_json) as progress:
+            documents = workspace.ready_knowledge(progress).list()
         if options.as_json:
             for document in documents:
                 json_line(asdict(document))
@@ -76,8 +79,9 @@ def remove(
 ) -> None:
     """Remove a document that was added."""
     with options.workspace() as workspace:
-        workspace.ready_knowledge(_indexing).remove(id)
-        status("")
+        with indexing(options.as_json) as progress:
+            knowledge = workspace.ready_knowledge(progress)
+        knowledge.remove(id)
         _done({"removed": id}, f"removed {id}", options.as_json)
 
 
@@ -101,26 +105,25 @@ def verify(options: Common) -> None:
 def rebuild(options: Common) -> None:
     """Make the index anew from the documents."""
     with options.workspace() as workspace:
-        report = workspace.knowledge.rebuild(_indexing)
+        with indexing(options.as_json) as progress:
+            report = workspace.knowledge.rebuild(progress)
         for notice in workspace.knowledge.notices:
             note(one_line(notice), "!")
         _report(report, options.as_json)
 
 
-def _indexing(name: str) -> None:
-    status(f"indexing {name}")
-
-
 def _report(report: SyncReport, as_json: bool | None) -> None:
-    status("")
     body = asdict(report)
     body["skipped"] = [{"document": name, "reason": reason} for name, reason in report.skipped]
+    body["notices"] = [{"document": name, "notice": text} for name, text in report.notices]
     counts = ", ".join(
         f"{len(getattr(report, kind))} {kind}" for kind in ("added", "changed", "removed", "unchanged")
     )
     _done(body, counts, as_json)
     for name, reason in report.skipped:
         note(one_line(f"{name} skipped: {reason}"), "!")
+    for name, text in report.notices:
+        note(one_line(f"{name}: {text}"), "!")
 
 
 def _done(body: dict[str, Any], text: str, as_json: bool | None) -> None:

@@ -21,12 +21,17 @@ COMMANDS = {
     "knowledge": "Search and keep the knowledge base.",
     "sessions": "List, show, export, fork and delete conversations.",
     "finetune": "Train LoRA adapters and use them.",
+    "eval": "Measure the agent over labelled questions.",
     "models": "List and fetch embedded models, look at any model.",
     "init": "Make a new project from the starter.",
     "doctor": "Check that everything needed is there.",
 }
 """Name and summary; the module of the same name is only loaded when its command is called."""
-_MODULES = {"demo": "agentkit.cli.main", "init": "agentkit.cli.new_project"}
+_MODULES = {
+    "demo": "agentkit.cli.main",
+    "eval": "agentkit.cli.evaluate",
+    "init": "agentkit.cli.new_project",
+}
 _INTERRUPTED = 130
 
 

@@ -6,9 +6,11 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agentkit.errors import ModelError
 from agentkit.llm.formats.base import Format
+from agentkit.llm.strict import TooLarge
 from agentkit.messages import ToolCall, ToolSpec
 
 _THINK_END = "</think>"
@@ -35,7 +37,7 @@ def read_message(text: str, tools: Sequence[ToolSpec], format: Format, *, thinks
         thinks: A thought may stand before the calls.
 
     Raises:
-        ModelError: A call passed the grammar, but not its schema.
+        ModelError: A call passed the grammar, but not its schema, or holds a number that nothing can hold.
     """
     said, end, rest = text.partition(_THINK_END) if thinks else ("", "", text)
     if thinks and not end:
@@ -46,7 +48,7 @@ def read_message(text: str, tools: Sequence[ToolSpec], format: Format, *, thinks
     specs = {tool.name: tool for tool in tools}
     calls: dict[str, ToolCall] = {}
     repeated = []
-    for name, arguments, call_id in format.read_calls(rest, list(specs)):
+    for name, arguments, call_id in _read(rest, list(specs), format):
         _validate(specs[name], arguments)
         call = ToolCall(call_id or f"call_{uuid.uuid4().hex[:12]}", name, arguments)
         key = json.dumps([name, arguments], sort_keys=True)
@@ -55,6 +57,14 @@ def read_message(text: str, tools: Sequence[ToolSpec], format: Format, *, thinks
         else:
             calls[key] = call
     return Written(said, tuple(calls.values()), tuple(repeated))
+
+
+def _read(text: str, names: list[str], format: Format) -> list[tuple[str, dict[str, Any], str]]:
+    try:
+        return format.read_calls(text, names)
+    except TooLarge as error:  # the grammar of a number knows no bound
+        cause = f"the model called a tool with the number {error}, which is too large"
+        raise ModelError(cause, "ask differently, or give the parameter a maximum in its schema") from error
 
 
 def _validate(spec: ToolSpec, arguments: dict[str, object]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
+from urllib.parse import unquote
+
+ENDLESS = "it refers to itself without an end"
 
 
 def endless_path(schema: dict[str, Any]) -> str | None:
@@ -24,18 +27,26 @@ def _collect(node: Any, root: dict[str, Any], targets: dict[str, Any]) -> None:
         node = pending.pop()
         if isinstance(node, dict):
             reference = node.get("$ref")
-            if isinstance(reference, str) and reference.startswith("#") and reference not in targets:
+            if _is_pointer(reference) and reference not in targets:
                 targets[reference] = _follow(root, reference)
             pending += node.values()
         elif isinstance(node, list):
             pending += node
 
 
+def _is_pointer(reference: Any) -> TypeGuard[str]:
+    """A reference by path; what others lead to is taken to have an end."""
+    return isinstance(reference, str) and (reference == "#" or reference.startswith("#/"))
+
+
 def _follow(root: dict[str, Any], reference: str) -> Any:
     node: Any = root
     for part in reference.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        node = node[int(key)] if isinstance(node, list) and key.isdigit() else node.get(key, True)
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        else:
+            node = node.get(key, True) if isinstance(node, dict) else True
     return node
 
 
@@ -44,7 +55,7 @@ def _is_finite(schema: Any, finite: set[str]) -> bool:
     if not isinstance(schema, dict):
         return True
     reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#") and reference not in finite:
+    if _is_pointer(reference) and reference not in finite:
         return False
     for key in ("anyOf", "oneOf"):
         if schema.get(key) and not any(_is_finite(child, finite) for child in schema[key]):

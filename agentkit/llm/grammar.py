@@ -151,7 +151,7 @@ class GrammarCompiler:
 
     def _argument_rules(self, name: str, tool: ToolSpec, options: CallOptions) -> list[str]:
         try:
-            self.check(tool.schema, f"tool {tool.name!r}")
+            self._schemas.check(tool.schema, f"tool {tool.name!r}", arguments=True)
             found = sources(tool, options.turn) if options.turn else {}
             rules = self.format.argument_rules(name, tool.schema, found, self._syntax)
             if len(rules) > MAX_RULES and found:  # without copied values most formats need one rule

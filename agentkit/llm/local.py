@@ -31,6 +31,7 @@ from agentkit.llm.options import (
     read_sampling,
     read_tool_choice,
     read_tools,
+    routed,
 )
 from agentkit.llm.protocol import ModelEvent, Router, drained
 from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
@@ -192,7 +193,7 @@ class LocalModel:
             ModelError: Decoding failed.
         """
         conversation, specs = read_messages(messages), read_tools(tools)
-        choice = self._choose(conversation, specs, tool_choice)
+        choice = read_tool_choice(routed(conversation, specs, tool_choice, self._router), specs)
         last = max((n for n, m in enumerate(conversation) if m.role == "user"), default=0)
         words = going_on(conversation) if turn is None else turn
         if len(choice) == 1:
@@ -256,14 +257,6 @@ class LocalModel:
             self._told = True
             cause = "the model's chat template changes earlier messages when new ones come"
             yield Notice("template", f"{cause}: that part of a conversation is computed again in every turn")
-
-    def _choose(self, messages: list[Message], specs: list[ToolSpec], choice: ToolChoice) -> list[ToolSpec]:
-        """The tools of which one must be called now; empty for free text."""
-        forced = read_tool_choice(choice, specs)
-        if choice == "auto" and specs and self._router and messages and messages[-1].role == "user":
-            route = self._router.route(going_on(messages), specs, None)
-            return [spec for spec in specs if spec.name == route.tool]
-        return forced
 
     def _grammars(self) -> GrammarCompiler:
         if self._compiler is None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentkit.errors import SchemaError, UsageError
+from agentkit.llm.missing import going_on
+from agentkit.llm.protocol import Router
 from agentkit.messages import Message, ToolChoice, ToolSpec
 from agentkit.settings import SamplingSettings
 
@@ -59,6 +61,16 @@ def read_tool_choice(choice: ToolChoice, specs: Sequence[ToolSpec]) -> list[Tool
     if choice == "required" and not specs:
         raise UsageError("tool_choice is required, but there are no tools", "pass tools")
     return list(specs) if choice == "required" else []
+
+
+def routed(
+    messages: Sequence[Message], specs: Sequence[ToolSpec], choice: ToolChoice, router: Router | None
+) -> ToolChoice:
+    """The choice; under ``auto``, what a router makes of the user's turn where there is one."""
+    if choice != "auto" or not specs or router is None or messages[-1].role != "user":
+        return choice
+    wanted = router.route(going_on(messages), specs, None).tool
+    return next(({"name": spec.name} for spec in specs if spec.name == wanted), "none")
 
 
 def read_sampling(defaults: SamplingSettings, overrides: Mapping[str, Any]) -> SamplingSettings:

@@ -14,6 +14,7 @@ from agentkit.llm.openai.address import Address, api_key, checked_key
 from agentkit.llm.openai.answer import Answer, BadAnswer
 from agentkit.llm.openai.catalogue import Catalogue
 from agentkit.llm.openai.checks import check_schema
+from agentkit.llm.openai.dialect import Dialect, Trial
 from agentkit.llm.openai.exchange import Cancelled
 from agentkit.llm.openai.server import Refused, Server
 from agentkit.llm.openai.stream import Reader, Silent
@@ -26,14 +27,13 @@ from agentkit.llm.options import (
     read_sampling,
     read_tool_choice,
     read_tools,
+    routed,
 )
 from agentkit.llm.protocol import ModelEvent, Router, drained
 from agentkit.messages import Completion, Message, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
 
 _CHAT = "/chat/completions"
-_COMPLAINTS = (400, 422, 500, 501)
-"""Statuses with which servers refuse a field that they do not know."""
 
 
 class RemoteModel:
@@ -75,10 +75,7 @@ class RemoteModel:
         self._catalogue = Catalogue(self._server)
         self._sampling = sampling or SamplingSettings()
         self._router, self._corrections = router, corrections
-        self._left_out: set[str] = set()
-        """Optional fields that this server refuses."""
-        self._format = 0
-        """The form of ``response_format`` that this server takes."""
+        self._dialect = Dialect()
 
     def __repr__(self) -> str:
         return f"RemoteModel({self.name!r})"
@@ -109,7 +106,7 @@ class RemoteModel:
         Raises:
             SchemaError: Names the tool, the place in its schema and the reason.
         """
-        check_schema(spec.schema, f"tool {spec.name!r}")
+        check_schema(spec.schema, f"tool {spec.name!r}", arguments=True)
 
     def chat(self, messages: Sequence[AnyMessage], **options: Any) -> Completion:
         """`stream`, drained: the final `Completion`. Takes the same options."""
@@ -152,7 +149,7 @@ class RemoteModel:
             ModelError: The server failed, or its model could not be brought to a call or answer that fits.
         """
         conversation, specs = read_messages(messages), read_tools(tools)
-        read_tool_choice(tool_choice, specs)
+        forced = read_tool_choice(tool_choice, specs)
         settings = read_sampling(self._sampling, sampling)
         schema = read_response_format(response_format)
         for spec in specs:
@@ -163,9 +160,11 @@ class RemoteModel:
             yield TextDelta(choices[0])
             yield Completion(choices[0], (), Usage(), "stop")
             return
-        choice = self._choose(conversation, specs, tool_choice)
+        choice = routed(conversation, specs, tool_choice, self._router)
+        if choice != tool_choice:
+            forced = read_tool_choice(choice, specs)
         task = Task(
-            form.chat_messages(conversation), specs, choice, parallel_tool_calls,
+            form.chat_messages(conversation), specs, choice, forced, parallel_tool_calls,
             form.choice_schema(choices) if choices else schema, choices, settings, cancel,
         )  # fmt: skip
         try:
@@ -173,18 +172,12 @@ class RemoteModel:
         except Cancelled:
             yield Completion(task.said, (), task.usage, "cancelled")
 
-    def _choose(self, messages: list[Message], specs: list[ToolSpec], choice: ToolChoice) -> ToolChoice:
-        """Under ``auto``, what the router says where there is one."""
-        if choice != "auto" or not specs or self._router is None or messages[-1].role != "user":
-            return choice
-        route = self._router.route(messages[-1].content, specs, None)
-        return {"name": route.tool} if route.tool else "none"
-
     def _run(self, task: Task) -> Iterator[ModelEvent]:
         """Ask, check, and ask again with what was wrong; what passes is yielded."""
         yield from self._catalogue.choose(task.cancel)
+        trial = Trial(self._dialect, task, self._server.clean(self.name))
         for attempt in range(self._corrections + 1):
-            answer, text = yield from self._ask(task)
+            answer, text = yield from self._ask(task, trial)
             problem = yield from settle(task, answer, text)
             if problem is None:
                 return
@@ -196,12 +189,12 @@ class RemoteModel:
             yield Notice(code, f"{complaint}; asked again ({attempt + 1} of {self._corrections})")
             task.messages += messages
 
-    def _ask(self, task: Task) -> Generator[ModelEvent, None, tuple[Answer, str]]:
+    def _ask(self, task: Task, trial: Trial) -> Generator[ModelEvent, None, tuple[Answer, str]]:
         """One request; returns what came. Its text is yielded as it comes, unless it has to be checked first."""
         started, text = time.perf_counter(), ""
         reader = Reader(self._server, task.sampling)
         try:
-            for event in self._accepted(task, reader):
+            for event in self._accepted(task, trial, reader):
                 if isinstance(event, TextDelta):
                     delta = event.text
                     if not text and task.said and not task.held:
@@ -219,51 +212,20 @@ class RemoteModel:
             task.usage += reader.answer.usage(started, reader.first, time.perf_counter())
         return reader.answer, text
 
-    def _accepted(self, task: Task, reader: Reader) -> Iterator[TextDelta | Notice]:
+    def _accepted(self, task: Task, trial: Trial, reader: Reader) -> Iterator[TextDelta | Notice]:
         """The answer's events, asked for without what the server turns out to refuse."""
-        stream = True
         while True:
-            body = self._body(task, stream)
+            body = trial.body(self._catalogue.known)
             try:
-                yield from reader.read(_CHAT, body, task.cancel)
+                for event in reader.read(_CHAT, body, task.cancel):
+                    if isinstance(event, TextDelta):
+                        yield from trial.accepted()
+                    yield event
+                yield from trial.accepted()
                 return
             except Refused as refused:
-                left_out = self._left_out_of(body, refused)
-                if left_out is None:
+                if not trial.refused(body, refused):
                     raise self._catalogue.explained(refused, task.cancel) from None
-                yield Notice("unsupported", f"{self.name} does not take {left_out}")
             except Silent:
-                if not stream:
+                if not trial.silent(body):
                     raise
-                # llama-cpp-python streams no call that its model is free to make, and dies of being asked
-                yield Notice(
-                    "unsupported", f"{self.name} streamed nothing: asked for the whole answer at once"
-                )
-                stream = False
-
-    def _left_out_of(self, body: Mapping[str, Any], refused: Refused) -> str | None:
-        """What the next try does without; None where the server's complaint is about something else."""
-        if refused.status not in _COMPLAINTS:
-            return None
-        if "response_format" in body and "response_format" in refused.body:
-            self._format = 1 if body["response_format"]["type"] == "json_schema" else 2
-            return "this response_format: it is told in another form"
-        field = next((name for name in form.OPTIONAL if name in body and name in refused.body), None)
-        if field is None:
-            return None
-        self._left_out.add(field)
-        return f"{field}: it is left out"
-
-    def _body(self, task: Task, stream: bool) -> dict[str, Any]:
-        body = {
-            "model": self._catalogue.known,
-            "messages": task.messages,
-            "stream": stream,
-            **({"stream_options": {"include_usage": True}} if stream else {}),
-            **form.sampling_fields(task.sampling),
-            **form.tool_fields(task.specs, task.choice, task.parallel),
-            **form.format_fields(task.schema, self._format),
-        }
-        if task.schema is not None and "response_format" not in body:
-            body["messages"] = form.with_request(task.messages, task.schema)
-        return {key: value for key, value in body.items() if key not in self._left_out}

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentkit.errors import SchemaError
 from agentkit.llm.arguments import schema_text
-from agentkit.llm.endless import endless_path
+from agentkit.llm.checkable import fault
 from agentkit.llm.grounding import DEFINITIONS
 
 _BRANCHES = ("anyOf", "allOf", "oneOf", "prefixItems")
@@ -23,30 +23,35 @@ class SchemaCheck:
 
     def __init__(self, ll_tokenizer: Any) -> None:
         self._ll_tokenizer = ll_tokenizer
-        self._checked: set[str] = set()
+        self._checked: set[tuple[str, bool]] = set()
         """Schemas that passed: a turn need not find it out again."""
 
-    def check(self, schema: dict[str, Any], owner: str) -> None:
-        """Refuse a schema that the grammar cannot express.
+    def check(self, schema: dict[str, Any], owner: str, *, arguments: bool = False) -> None:
+        """Refuse a schema that the grammar cannot express, or that its output could not be checked against.
+
+        Args:
+            schema: Of a tool's arguments, or of an answer.
+            owner: Whose it is, for the message.
+            arguments: It is that of a tool's arguments, which are an object.
 
         Raises:
             SchemaError: Names ``owner``, the path in the schema and the reason.
         """
         text = _canonical(schema)
-        if text is not None and text in self._checked:
+        if text is not None and (text, arguments) in self._checked:
             return
         reason = self._reason(schema)
         path = "#"
         if reason:
             path, reason = self._locate(schema, schema, "#", reason)
-        elif endless := endless_path(schema):
-            path, reason = endless, "it refers to itself without an end"
+        elif found := fault(json.loads(text or "{}"), arguments=arguments):
+            path, reason = found
         if reason:
             raise SchemaError(
                 f"{owner}: the schema at {path} cannot be made a grammar: {reason}", "simplify it there"
             )
         if text is not None:
-            self._checked.add(text)
+            self._checked.add((text, arguments))
 
     def _reason(self, schema: Any) -> str:
         import llguidance

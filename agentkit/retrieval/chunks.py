@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentkit.retrieval.documents import Block, Document
+from agentkit.retrieval.languages import chunk_language
 from agentkit.retrieval.sentences import sentence_spans
 
 MAX_WORDS = 120
@@ -28,13 +29,16 @@ class Chunk:
     """First character in ``Document.text``; ``Document.text[start:end] == text``."""
     end: int
     page: int | None = None
-    """The page on which it begins, from 1."""
+    """Page on which it begins, from 1; ``None`` where the format has no pages."""
     language: str = ""
-    """ISO 639-1; empty where it is not known."""
+    """ISO 639-1: declared for its block, or clearly another than the document's, or the document's."""
+    keywords: tuple[str, ...] = ()
+    """Of its block: matched, and never quoted."""
 
     def embedded_text(self) -> str:
         """What is embedded: a paragraph often names its subject in the heading only."""
-        return f"{self.heading}\n{self.text}"
+        parts = (self.heading, self.text, ", ".join(self.keywords))
+        return "\n".join(parts if self.keywords else parts[:2])
 
 
 def chunk_document(document: Document, max_words: int = MAX_WORDS) -> list[Chunk]:
@@ -42,8 +46,12 @@ def chunk_document(document: Document, max_words: int = MAX_WORDS) -> list[Chunk
     chunks = []
     for section in _sections(document):
         heading = HEADING_SEPARATOR.join(section[0].headings)
+        keywords = tuple(dict.fromkeys(word for block in section for word in block.keywords))
         for start, end in _pack(_pieces(document.text, section, max_words), max_words):
-            chunks.append(Chunk(heading, document.text[start:end], start, end))
+            text, page = document.text[start:end], document.page_at(start)
+            declared = next((block.language for block in section if start < block.end), "")
+            language = declared or chunk_language(text, document.language)
+            chunks.append(Chunk(heading, text, start, end, page, language, keywords))
     return chunks
 
 

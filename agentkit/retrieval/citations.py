@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from agentkit.messages import Citation, Passage
+from agentkit.retrieval.followup import Question
 from agentkit.retrieval.numbers import contradicts, numbers
 from agentkit.retrieval.protocol import Embedder
-from agentkit.retrieval.quotes import last_heading, passage_quotes
+from agentkit.retrieval.quotes import Sentence, last_heading, passage_quotes
 from agentkit.retrieval.sentences import sentences
 from agentkit.retrieval.words import stems, words
 
@@ -20,6 +21,7 @@ SUPPORT_THRESHOLD = 0.6
 """Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
 COURTESY_WORDS = 8
 RANK_WEIGHT, LEAD_WEIGHT, NUMBER_WEIGHT, WORDS_WEIGHT = 0.06, 0.1, 0.18, 0.15
+SAID_WEIGHT = 0.1
 """Of the signals in `best_quotes`, against a cosine; chosen on the tuning questions."""
 
 _ASKS_NUMBER = re.compile(
@@ -43,10 +45,10 @@ class Support:
 
     passage: Passage | None
     """``None`` where nothing supports it at all."""
-    quote: str
+    quote: Sentence
     """The sentence of the passage."""
     score: float
-    """0 to 1."""
+    """0 to 1; 1 where the sentence is the quote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +74,29 @@ class Quote(NamedTuple):
 def support(sentence: str, passages: Sequence[Passage], embedder: Embedder) -> Support:
     """The passage and quote that support a sentence best.
 
-    The score is the mean of two measures: the share of the sentence's content words that passage and quote
-    have, and the cosine with the quote. A number, amount or date that the passage lacks makes it 0;
+    A sentence that is one of a passage's own has score 1. Else the score is the mean of two measures: the share
+    of the sentence's content words that passage and quote have, and the cosine with the quote. A number, amount
+    or date that the passage lacks makes it 0;
     a negation on one side only halves it.
     """
-    best = Support(None, "", 0.0)
-    wanted = stems(sentence)
-    for passage in passages:
-        quotes = passage_quotes(passage)
+    best = Support(None, Sentence("", 0, 0), 0.0)
+    wanted, plain = stems(sentence), _plain(sentence)
+    offered = [(passage, passage_quotes(passage)) for passage in passages]
+    for passage, quotes in offered:
+        for quote in quotes:
+            if _plain(quote.text) == plain:
+                return Support(passage, quote, 1.0)
+    for passage, quotes in offered:
         if not quotes or contradicts(sentence, f"{passage.heading}\n{passage.text}"):
             continue
-        vectors = embedder.embed([sentence, *quotes])
+        vectors = embedder.embed([sentence, *(quote.text for quote in quotes)])
         cosines = vectors[1:] @ vectors[0]
         quote = quotes[int(np.argmax(cosines))]
         # Words scattered over a passage need not be about one another; those of the quote mostly are.
-        texts = (f"{passage.heading} {passage.text}", f"{last_heading(passage)} {quote}")
+        texts = (f"{passage.heading} {passage.text}", f"{last_heading(passage)} {quote.text}")
         overlap = sum(len(wanted & stems(text)) for text in texts) / (2 * len(wanted)) if wanted else 0.0
         score = (overlap + max(0.0, float(cosines.max()))) / 2
-        if _negative(sentence) != _negative(quote):
+        if _negative(sentence) != _negative(quote.text):
             score /= 2
         if score > best.score:
             best = Support(passage, quote, min(score, 1.0))
@@ -118,10 +125,12 @@ def check_answer(
                 dropped.append(sentence)
                 continue
             passage = found.passage
-            key = (passage.document, found.quote)
+            text, start, end = found.quote
+            key = (passage.document, text)
             new = Citation(
-                len(citations) + 1, passage.document, passage.heading, passage.page, found.quote, found.score
-            )
+                len(citations) + 1, passage.document, passage.heading, passage.page, text, found.score,
+                passage.start + start, passage.start + end,
+            )  # fmt: skip
             kept.append(f"{sentence} [{citations.setdefault(key, new).number}]")
         if kept or not line.strip():
             lines.append(" ".join(kept))
@@ -137,32 +146,35 @@ def is_courtesy(sentence: str) -> bool:
 
 
 def best_quotes(
-    question: str, passages: Sequence[Passage], embedder: Embedder, limit: int = 2
+    question: Question, passages: Sequence[Passage], embedder: Embedder, limit: int = 2
 ) -> list[Quote]:
     """The sentences that answer a question best, best first, each complete enough to stand alone.
 
     ``passages`` are in the order of search. Beside the cosine count: the rank of the passage, whether the
-    sentence opens it, the words it shares with the question, and a number where the question asks for one.
+    sentence opens it, the words it shares with the question, and a number where the question asks for one. What
+    the answer before has quoted counts less: who asks on mostly wants more than that.
     """
     candidates = [
-        (quote, passage, rank, place)
+        (quote.text, passage, rank, place)
         for rank, passage in enumerate(passages)
         for place, quote in enumerate(passage_quotes(passage))
     ]
-    if not candidates or not question.strip():
+    if not candidates or not question.text.strip():
         return []
     headed = [f"{last_heading(passage)}: {quote}" for quote, passage, *_ in candidates]
-    vectors = embedder.embed([question, *(quote for quote, *_ in candidates), *headed])
-    alone, below_heading = np.split(vectors[1:] @ vectors[0], 2)
+    asked = embedder.embed([question.text, question.joined]).T @ [1 - question.weight, question.weight]
+    vectors = embedder.embed([*(quote for quote, *_ in candidates), *headed])
+    alone, below_heading = np.split(vectors @ asked, 2)
     cosines = (alone + below_heading) / 2
-    asks_number = _ASKS_NUMBER.search(question) is not None
-    wanted = stems(question)
+    asks_number = _ASKS_NUMBER.search(question.text) is not None
+    wanted = stems(question.standalone)
     scores = [
         cosine
         - RANK_WEIGHT * rank
         + LEAD_WEIGHT * (place == 0)
         + NUMBER_WEIGHT * (asks_number and bool(numbers(quote)))
         + WORDS_WEIGHT * len(wanted & stems(text)) / max(len(wanted), 1)
+        - SAID_WEIGHT * (quote in question.said)
         for cosine, (quote, _, rank, place), text in zip(cosines, candidates, headed, strict=True)
     ]
     best: dict[str, Quote] = {}
@@ -172,6 +184,11 @@ def best_quotes(
         if len(best) == limit:
             break
     return list(best.values())
+
+
+def _plain(text: str) -> str:
+    """Case, space and marks at the end make no other sentence."""
+    return " ".join(text.lower().split()).rstrip(".!?… ")
 
 
 def _negative(text: str) -> bool:

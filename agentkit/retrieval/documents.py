@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]")
 _SPACES = re.compile(r"[ \t\u00a0]+")
+_KEY = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_LANGUAGE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9_-]+)?", re.IGNORECASE)
 
 MAX_KEYWORDS = 100
 """Further keywords of a document are ignored."""
+MAX_METADATA = 32
+"""Further metadata of a document is ignored."""
+METADATA_CHARACTERS = 500
+"""A longer value is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A paragraph, list, table or code block."""
+    """A paragraph, list, table, code block or answer."""
 
     headings: tuple[str, ...]
     """Heading path, the document's title first."""
@@ -24,7 +31,11 @@ class Block:
     """First character in ``Document.text``; ``Document.text[start:end] == text``."""
     end: int
     page: int | None = None
-    """From 1, where the format has pages."""
+    """Page on which it begins, from 1; ``None`` where the format has no pages."""
+    language: str = ""
+    """ISO 639-1, where the author declared it for this block; empty otherwise."""
+    keywords: tuple[str, ...] = ()
+    """As `Document.keywords`, for this block alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +51,66 @@ class Document:
     keywords: tuple[str, ...] = ()
     """Phrases the author expects people to search for; they are matched, and never quoted."""
     language: str = ""
-    """ISO 639-1; empty where it is not known."""
+    """ISO 639-1: as the author declared it, else as detected; empty where neither tells."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the document says of itself: author, date, what its front matter has."""
+    """What the file says about itself, e.g. ``author``; keys match ``[a-z][a-z0-9_-]{0,39}``."""
+    pages: tuple[tuple[int, int], ...] = ()
+    """(first character in ``text``, page number from 1), ascending; empty where the format has no pages."""
+    notices: tuple[str, ...] = ()
+    """What the user should know of the reading: rows left out, a guessed encoding."""
+
+    def page_at(self, offset: int) -> int | None:
+        """The page that character ``offset`` of ``text`` stands on."""
+        found = bisect_right(self.pages, offset, key=lambda entry: entry[0])
+        return self.pages[max(found, 1) - 1][1] if self.pages else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    level: int
+    """Of a heading, from 1; 0 is a block."""
+    text: str
+    page: int | None = None
+    breaks: tuple[tuple[int, int], ...] = ()
+    """(offset in ``text``, page): where a block goes on over a page break."""
+    language: str = ""
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class DocumentBuilder:
     """Collects headings, paragraphs and lines in reading order; loaders write, `build` reads."""
 
-    _items: list[tuple[int, str]] = field(default_factory=list)
-    """(heading level, text); level 0 is a block."""
+    _items: list[_Item] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
 
-    def heading(self, level: int, text: str) -> None:
+    def heading(self, level: int, text: str, page: int | None = None) -> None:
         """Start a section; ``level`` counts from 1."""
         self.flush()
         if text := clean_line(text):
-            self._items.append((level, text))
+            self._items.append(_Item(level, text, page))
 
-    def paragraph(self, text: str) -> None:
-        """Add running text; its line breaks are kept."""
+    def paragraph(
+        self,
+        text: str,
+        page: int | None = None,
+        breaks: Sequence[tuple[int, int]] = (),
+        language: str = "",
+        keywords: str = "",
+    ) -> None:
+        """Add running text; its line breaks are kept.
+
+        Args:
+            page: Where it begins.
+            breaks: (offset in ``text``, page) of every page on which it goes on; ``text`` is clean then.
+            language: Declared for this block.
+            keywords: Separated by commas.
+        """
         self.flush()
-        self._block(text)
+        if text := clean(text).strip("\n"):
+            self._items.append(
+                _Item(0, text, page, tuple(breaks), language_code(language), split_keywords(keywords))
+            )
 
     def line(self, text: str) -> None:
         """Add one line of a list or table; neighbouring lines form one block."""
@@ -71,42 +119,86 @@ class DocumentBuilder:
 
     def flush(self) -> None:
         """End the block of lines being collected."""
-        self._block("\n".join(self._lines))
+        if text := clean("\n".join(self._lines)).strip("\n"):
+            self._items.append(_Item(0, text))
         self._lines.clear()
 
-    def _block(self, text: str) -> None:
-        if text := clean(text).strip("\n"):
-            self._items.append((0, text))
-
-    def build(self, name: str, title: str = "", keywords: str = "") -> Document:
+    def build(
+        self,
+        name: str,
+        title: str = "",
+        keywords: str = "",
+        language: str = "",
+        metadata: Iterable[tuple[str, object]] = (),
+        notices: Sequence[str] = (),
+    ) -> Document:
         """Lay the text out and resolve heading paths.
 
         Args:
             name: Path within the knowledge base.
             title: Used where the document has no heading of level 1.
             keywords: Separated by commas.
+            language: As declared, with or without a region.
+            metadata: What `clean_metadata` takes.
+            notices: `Document.notices`.
         """
         self.flush()
-        first = next((text for level, text in self._items if level == 1), "")
+        first = next((item.text for item in self._items if item.level == 1), "")
         title = first or clean_line(title) or name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         parts: list[str] = []
         blocks: list[Block] = []
+        pages: list[tuple[int, int]] = []
         path: list[tuple[int, str]] = []
         offset = 0
-        for level, text in self._items:
-            if level:
-                path = [entry for entry in path if entry[0] < level] + [(level, text)]
+        for item in self._items:
+            text, end = item.text, offset + len(item.text)
+            if item.level:
+                path = [entry for entry in path if entry[0] < item.level] + [(item.level, text)]
             else:
                 below = [heading for depth, heading in path if not (depth == 1 and heading == title)]
-                blocks.append(Block((title, *below), text, offset, offset + len(text)))
+                headings = (title, *below)
+                blocks.append(Block(headings, text, offset, end, item.page, item.language, item.keywords))
+            if item.page is not None and (not pages or pages[-1][1] != item.page):
+                pages.append((offset, item.page))
+            pages += [(offset + start, page) for start, page in item.breaks]
             parts.append(text)
-            offset += len(text) + 2
-        return Document(name, title, "\n\n".join(parts), tuple(blocks), _split(keywords))
+            offset = end + 2
+        return Document(
+            name,
+            title,
+            "\n\n".join(parts),
+            tuple(blocks),
+            split_keywords(keywords),
+            language_code(language),
+            clean_metadata(metadata),
+            tuple(pages),
+            tuple(notices),
+        )
 
 
-def _split(keywords: str) -> tuple[str, ...]:
+def split_keywords(keywords: str) -> tuple[str, ...]:
+    """Phrases separated by commas, each once, `MAX_KEYWORDS` at most."""
     phrases = (clean_line(phrase).strip("\"'[]") for phrase in keywords.split(","))
     return tuple(dict.fromkeys(phrase for phrase in phrases if phrase))[:MAX_KEYWORDS]
+
+
+def language_code(text: str) -> str:
+    """ISO 639-1 of a language tag such as ``de-AT``; empty for anything else."""
+    found = _LANGUAGE.fullmatch(text.strip())
+    return found.group(1).lower() if found else ""
+
+
+def clean_metadata(pairs: Iterable[tuple[str, object]]) -> dict[str, str]:
+    """Text and numbers under lower-case keys ``[a-z][a-z0-9_-]{0,39}``; the first of equal keys counts."""
+    kept: dict[str, str] = {}
+    for key, value in pairs:
+        key = key.strip().lower()
+        if len(kept) == MAX_METADATA or isinstance(value, bool) or not isinstance(value, str | int | float):
+            continue
+        text = clean_line(str(value))[:METADATA_CHARACTERS]
+        if text and key not in kept and _KEY.fullmatch(key):
+            kept[key] = text
+    return kept
 
 
 def clean(text: str) -> str:

@@ -84,7 +84,11 @@ class SqliteIndex:
             metadata: dict[int, dict[str, str]] = {}
             for document, key, value in connection.execute("SELECT document, key, value FROM metadata"):
                 metadata.setdefault(document, {})[key] = value
-            return [IndexedDocument(*row, metadata.get(id_, {})) for id_, *row in connection.execute(query)]
+            rows = connection.execute(query).fetchall()
+        return [
+            IndexedDocument(name, title, sha256, origin, chunks, language, metadata.get(id_, {}))
+            for id_, name, title, sha256, origin, chunks, language in rows
+        ]
 
     def embedder(self) -> str:
         """Name of the embedder of all vectors; empty in a new index."""

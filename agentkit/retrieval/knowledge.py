@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agentkit.errors import KnowledgeError, NotFoundError, UsageError
-from agentkit.messages import Passage
+from agentkit.messages import Message, Passage
 from agentkit.retrieval.abstention import Abstention, load_abstention
+from agentkit.retrieval.followup import understood
 from agentkit.retrieval.places import IndexPlace, SqlitePlace
-from agentkit.retrieval.protocol import Embedder, Index
-from agentkit.retrieval.records import IndexedDocument, StoredChunk, Vectors
+from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
+from agentkit.retrieval.records import IndexedDocument
+from agentkit.retrieval.search import find
 from agentkit.retrieval.sync import (
     Progress,
     SyncReport,
@@ -21,15 +24,7 @@ from agentkit.retrieval.sync import (
     sources_of,
     synchronize,
 )
-from agentkit.retrieval.words import content_words
 
-CANDIDATES = 24
-"""Chunks that each of the two searches, by vector and by words, offers for ranking."""
-PHRASE_WEIGHT = 0.4
-LEXICAL_WEIGHT = 0.015
-"""Of one unit of BM25 (scores reach 20) against a cosine; both weights chosen on the tuning questions."""
-QUERY_WORDS = 64
-"""Words of a question that take part in lexical search."""
 QUERY_CHARACTERS = 8_000
 
 
@@ -43,6 +38,7 @@ class KnowledgeBase:
         index_path: The SQLite file. Beside it: ``.faiss`` (a view) and ``.added/`` (copies of added files).
         embedder: Texts to vectors.
         on_notice: Told of every repair, as it happens; `notices` keeps them too.
+        reranker: Reads question and passage together and decides about the order; without one the index does.
         place: Where the index is kept instead of the SQLite file; only ``.added/`` is then beside ``index_path``.
     """
 
@@ -52,23 +48,37 @@ class KnowledgeBase:
         index_path: Path,
         embedder: Embedder,
         on_notice: Callable[[str], None] | None = None,
+        reranker: Reranker | None = None,
         place: IndexPlace | None = None,
     ) -> None:
         self.folder = folder
         self.index_path = index_path
         self.embedder = embedder
         self.notices: list[str] = []
-        self._on_notice = on_notice
+        self._on_notice, self._reranker = on_notice, reranker
         self._place = place or SqlitePlace(index_path)
         self._added = index_path.with_name(index_path.name + ".added")
         self._lock = threading.RLock()
         self._opened: Index | None = None
 
-    def search(self, query: str, limit: int = 4) -> list[Passage]:
-        """The best passages: order by cosines and BM25 together, the score is the cosine.
+    def search(
+        self,
+        query: str,
+        limit: int = 4,
+        *,
+        where: Where | None = None,
+        history: Sequence[Message] = (),
+    ) -> list[Passage]:
+        """The best passages: order by meaning and words together, the score is the cosine.
+
+        Args:
+            query: The question, or what to look for.
+            limit: Passages at most.
+            where: Only documents with these properties: ``{"folder": "orders", "language": ["en", "de"]}``.
+            history: The conversation before, where the query may go on from it ("and how long does that take?").
 
         Raises:
-            UsageError: The query is empty, or ``limit`` is less than 1.
+            UsageError: The query is empty, ``limit`` is less than 1, or no document has a key of ``where``.
             KnowledgeError: The index is damaged.
         """
         query = query[:QUERY_CHARACTERS].strip()
@@ -76,18 +86,8 @@ class KnowledgeBase:
             raise UsageError("the question is empty", "ask something")
         if limit < 1:
             raise UsageError(f"a limit of {limit} passages finds nothing", "use 1 or more")
-        index = self._index()
-        vector = self.embedder.embed([query])[0]
-        wanted = max(CANDIDATES, limit)
-        lexical = index.matching(content_words(query)[:QUERY_WORDS], wanted)
-        chunks = index.fetch([*{*index.nearest(vector, wanted), *lexical}])
-        best = sorted(
-            chunks.values(), key=lambda chunk: -_relevance(chunk, vector, lexical.get(chunk.id, 0.0))
-        )
-        return [
-            Passage(c.id, c.document, c.heading, c.text, float(c.vectors[0] @ vector), c.page, c.start, c.end)
-            for c in best[:limit]
-        ]
+        question = understood(query, history)
+        return find(question, limit, self._index(), self.embedder, where=where, reranker=self._reranker)
 
     def answerable(self, query: str, passages: Sequence[Passage]) -> float:
         """Probability, 0 to 1, that the passages answer the question; compare with `answer_threshold`."""
@@ -145,9 +145,7 @@ class KnowledgeBase:
             self._place.push(source.name, source.path)
             copy_file(source.path, self._added / source.name)
         report = self._sync(index, progress, force=False)
-        return SyncReport(
-            report.added, report.changed, report.removed, report.unchanged, (*report.skipped, *skipped)
-        )
+        return replace(report, skipped=(*report.skipped, *skipped))
 
     def remove(self, name: str) -> None:
         """Remove a document that was added.
@@ -219,9 +217,7 @@ class KnowledgeBase:
             else:
                 sources.append(source)
         report = synchronize(index, sources, lambda texts: self.embedder.embed(texts), progress, force)
-        return SyncReport(
-            report.added, report.changed, report.removed, report.unchanged, (*skipped, *report.skipped)
-        )
+        return replace(report, skipped=(*skipped, *report.skipped))
 
     def _index(self) -> Index:
         with self._lock:
@@ -245,11 +241,3 @@ class KnowledgeBase:
         self.notices.append(text)
         if self._on_notice:
             self._on_notice(text)
-
-
-def _relevance(chunk: StoredChunk, vector: Vectors, bm25: float) -> float:
-    """Mean cosine of section and best sentence, the document's nearest title or keyword, and BM25."""
-    rows = chunk.vectors @ vector
-    passage = (rows[0] + rows[1:].max(initial=-1.0)) / 2
-    phrase = (chunk.phrase_vectors @ vector).max()
-    return float(passage + PHRASE_WEIGHT * phrase) + LEXICAL_WEIGHT * bm25

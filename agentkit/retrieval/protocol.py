@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agentkit.messages import Passage
+from agentkit.messages import Message, Passage
 from agentkit.retrieval.records import IndexedDocument, NewDocument, StoredChunk, Vectors
 
 Where = Mapping[str, str | Sequence[str]]
@@ -33,11 +33,22 @@ class Embedder(Protocol):
         ...
 
 
+class Reranker(Protocol):
+    """Reads a question and a text together."""
+
+    def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """How well each text answers the question, shape (len(texts),), higher is better, on any scale."""
+        ...
+
+
 class Retriever(Protocol):
     """Finds passages for a question."""
 
-    def search(self, query: str, limit: int = 4) -> list[Passage]:
-        """The best passages, best first; empty where the knowledge base is empty."""
+    def search(self, query: str, limit: int = 4, *, history: Sequence[Message] = ()) -> list[Passage]:
+        """The best passages, best first; empty where the knowledge base is empty.
+
+        ``history`` is the conversation before: the query may go on from it.
+        """
         ...
 
 

@@ -19,7 +19,23 @@ from agentkit.retrieval.protocol import Index
 from agentkit.retrieval.records import NewDocument, Origin, Vectors
 from agentkit.retrieval.sentences import sentences
 
-Progress = Callable[[str], None]
+
+class Step(str):
+    """The name of a document that has been indexed, with how far the round is."""
+
+    done: int
+    """Files of the round that are dealt with: indexed, unchanged or skipped."""
+    total: int
+    """Files of the round."""
+
+    def __new__(cls, name: str, done: int, total: int) -> Step:
+        step = super().__new__(cls, name)
+        step.done, step.total = done, total
+        return step
+
+
+Progress = Callable[[Step], None]
+"""Told of every document that has been indexed; a function of its name alone will do."""
 Embed = Callable[[list[str]], Vectors]
 GROUP = 64
 """Chunks embedded together, across documents: full batches cost half of many small ones."""
@@ -44,6 +60,8 @@ class SyncReport:
     unchanged: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     """(name, reason) of files that cannot be read."""
+    notices: tuple[tuple[str, str], ...] = ()
+    """(name, what to know) of files that were read: rows left out, an encoding that was guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +116,16 @@ def synchronize(
     known = {document.name: document for document in index.documents()}
     added, changed, unchanged = list[str](), list[str](), list[str]()
     skipped: list[tuple[str, str]] = []
+    notices: list[tuple[str, str]] = []
     pending: list[_Loaded] = []
+    waiting: set[str] = set()
+
+    def stored(name: str) -> None:
+        if progress:
+            waiting.discard(name)
+            done = len(added) + len(changed) + len(unchanged) + len(skipped) - len(waiting)
+            progress(Step(name, done, len(sources)))
+
     for source in sources:
         try:
             data = read_bytes(source.path)
@@ -112,27 +139,30 @@ def synchronize(
             skipped.append((source.name, str(error)))
             continue
         (changed if old else added).append(source.name)
+        waiting.add(source.name)
+        notices += [(source.name, notice) for notice in document.notices]
         pending.append(_Loaded(source, sha256, document, chunk_document(document)))
         if sum(len(loaded.chunks) for loaded in pending) >= GROUP:
-            _store(index, pending, embed, progress)
+            _store(index, pending, embed, stored)
             pending = []
-    _store(index, pending, embed, progress)
+    _store(index, pending, embed, stored)
     removed = sorted(known.keys() - {*added, *changed, *unchanged})
     if removed:
         index.remove(removed)
     index.flush()
-    return SyncReport(tuple(added), tuple(changed), tuple(removed), tuple(unchanged), tuple(skipped))
+    return SyncReport(
+        tuple(added), tuple(changed), tuple(removed), tuple(unchanged), tuple(skipped), tuple(notices)
+    )
 
 
-def _store(index: Index, pending: list[_Loaded], embed: Embed, progress: Progress | None) -> None:
+def _store(index: Index, pending: list[_Loaded], embed: Embed, stored: Callable[[str], None]) -> None:
     if not pending:
         return
     texts = {text for loaded in pending for rows in loaded.texts() for text in rows}
     vectors = dict(zip(texts, embed(list(texts)), strict=True))
     index.put([loaded.prepared(vectors) for loaded in pending])
-    if progress:
-        for loaded in pending:
-            progress(loaded.source.name)
+    for loaded in pending:
+        stored(loaded.source.name)
 
 
 def _embedded(chunk: Chunk) -> list[str]:

@@ -56,7 +56,7 @@ class Fake:
 
 
 @contextmanager
-def fake_server() -> Iterator[Fake]:
+def fake_server(port: int = 0) -> Iterator[Fake]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *arguments: object) -> None:
             pass
@@ -82,7 +82,7 @@ def fake_server() -> Iterator[Fake]:
         def handle_error(self, *arguments: object) -> None:
             fake.left.set()
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", port), Handler)
     fake = Fake(f"http://127.0.0.1:{server.server_port}/v1")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -170,6 +170,19 @@ def hang(seconds: float = 5.0, first: bytes = b"", headers: bool = True) -> Answ
     return answer
 
 
+def pinging(pause_s: float, first: bytes = b"", ping: bytes = b": ping\n\n") -> Answer:
+    """Says nothing any more and keeps the connection, for five seconds at most."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        reply(first, kind=EVENTS)(handler)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            handler.wfile.write(ping)
+            time.sleep(pause_s)
+
+    return answer
+
+
 def drop(handler: BaseHTTPRequestHandler) -> None:
     """Closes the connection without a word."""
     handler.close_connection = True
@@ -184,6 +197,11 @@ def endless(piece: bytes) -> Answer:
             handler.wfile.write(piece)
 
     return answer
+
+
+def an_object(**properties: Any) -> dict[str, Any]:
+    """A JSON schema."""
+    return {"type": "object", "properties": properties}
 
 
 def codes(events: Sequence[ModelEvent]) -> list[str]:

@@ -12,7 +12,7 @@ import families
 import jsonschema
 import numpy as np
 import pytest
-from test_grammar import SCHEMAS, walk
+from test_grammar import SCHEMAS, message_of, walk
 
 from agentkit.engine.decode import Sampler
 from agentkit.engine.ledger import LedgerPool
@@ -145,7 +145,7 @@ def test_random_messages_of_many_calls(model: LocalModel) -> None:
         ids = walk(grammar, seed, 1500)
         assert ids is not None
         text = model.tokenizer.decode([id for id in ids if id not in model._loaded.eos_ids])
-        found = read_message(text, TOOLS, model.encoder.format)
+        found = message_of(text, TOOLS, model.encoder.format)
         calls = checked((*found.calls, *found.repeated))
         assert "".join(model.encoder.format.calls(calls)).count("get_weather") == text.count("get_weather")
         counts.add(len(calls))
@@ -306,7 +306,7 @@ def test_random_arguments_in_the_syntax_of_gemma(
         ids = walk(model._grammars().tool_call([spec]), seed, 600)
         assert ids is not None, f"seed {seed} ran out of its budget"
         text = model.tokenizer.decode(ids)
-        (call,) = read_message(text, [spec], GEMMA).calls
+        (call,) = message_of(text, [spec], GEMMA).calls
         checker = jsonschema.FormatChecker()
         jsonschema.Draft202012Validator(spec.schema, format_checker=checker).validate(call.arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from typing import Any
 
@@ -11,13 +12,15 @@ import jsonschema
 import pytest
 import torch
 
-from agentkit.errors import SchemaError
-from agentkit.llm.calls import read_message
+from agentkit.errors import ModelError, SchemaError
+from agentkit.llm.calls import Written, read_message
 from agentkit.llm.formats import GENERIC
+from agentkit.llm.formats.base import Format
+from agentkit.llm.formats.gemma import FORMAT as GEMMA
 from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
 from agentkit.llm.guide import Guided
 from agentkit.llm.local import LocalModel
-from agentkit.messages import ToolExample, ToolSpec
+from agentkit.messages import ToolCall, ToolExample, ToolSpec
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 
@@ -89,10 +92,22 @@ def walk(grammar: Grammar | Guided, seed: int, budget: int) -> list[int] | None:
     return ids + forced
 
 
+def message_of(text: str, specs: list[ToolSpec], format: Format) -> Written:
+    """The calls of a random message; its numbers are as random, and those that nothing can hold are made ones."""
+    while True:
+        try:
+            return read_message(text, specs, format)
+        except ModelError as error:
+            found = re.search(r"with the number ([^ …]+)…?, which is too large", str(error))
+            if found is None:
+                raise
+            text = text.replace(found.group(1), "1")
+
+
 def read(smollm: LocalModel, ids: list[int], spec: ToolSpec) -> dict[str, Any]:
     """The arguments; raises if the call does not parse or validate."""
     text = smollm.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    (call,) = read_message(text, [spec], GENERIC).calls
+    (call,) = message_of(text, [spec], GENERIC).calls
     arguments = call.arguments
     checker = jsonschema.FormatChecker()
     jsonschema.Draft202012Validator(spec.schema, format_checker=checker).validate(arguments)
@@ -273,6 +288,53 @@ def test_malformed_schemas_are_refused_in_one_line(compiler: GrammarCompiler, na
     with pytest.raises(SchemaError, match=rf"tool 'f': the schema at #/properties/q\b.*{reason}") as caught:
         compiler.check_tool(ToolSpec("f", "", an_object(q=schema)))
     assert "\n" not in str(caught.value)
+
+
+REF_A = {"$ref": "#/$defs/a"}
+UNCHECKABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "another way out": ({**an_object(q=REF_A), "$defs": {"a": {"anyOf": [REF_A, STRING]}}}, r"#/\$defs/a .* itself"),
+    "a regular expression of another language": (an_object(q={"type": "string", "pattern": "\\p{L}"}),
+                                                 "#/properties/q/pattern cannot .* bad escape"),
+    "a text": (STRING, "# cannot be made a grammar: arguments are an object, but its type is 'string'"),
+    "or nothing": ({"type": ["object", "null"]}, "# cannot be made a grammar: arguments are an object"),
+    "a list behind a reference": ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "items": STRING}}},
+                                  "# cannot be made a grammar: arguments are an object, but its type is 'array'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNCHECKABLE)
+def test_what_the_grammar_can_express_but_no_call_could_be_checked_against(
+    compiler: GrammarCompiler, name: str
+) -> None:
+    schema, reason = UNCHECKABLE[name]
+    with pytest.raises(SchemaError, match=f"tool 'f': the schema at {reason}"):
+        compiler.check_tool(ToolSpec("f", "", schema))
+
+
+def test_an_answer_may_be_no_object(compiler: GrammarCompiler) -> None:
+    compiler.json_value(STRING)  # the same schema as a tool's would be refused
+    with pytest.raises(SchemaError, match="arguments are an object"):
+        compiler.check_tool(ToolSpec("f", "", STRING))
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", "9" * 400, "9" * 5000])
+def test_a_number_that_nothing_can_hold_makes_no_call(number: str) -> None:
+    """The grammar of a number lets it through."""
+    spec = ToolSpec("f", "", an_object(x={"type": "number"}))
+    (call,) = read_message(written(spec, "1e99"), [spec], GENERIC).calls
+    assert call.arguments == {"x": 1e99}
+    with pytest.raises(
+        ModelError, match=r"called a tool with the number .* too large; .* a maximum in its schema"
+    ):
+        read_message(written(spec, number), [spec], GENERIC)
+    text = "".join(GEMMA.call(ToolCall("", "f", {"x": 1}))).replace("1", number)
+    with pytest.raises(ModelError, match="too large"):
+        read_message(text, [spec], GEMMA)
+
+
+def written(spec: ToolSpec, number: str) -> str:
+    """A call as the model may write it."""
+    return "".join(GENERIC.calls([ToolCall("", spec.name, {"x": 1})])).replace("1", number)
 
 
 SORT = {"text": "it came late", "labels": ["billing", "shipping"]}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -15,8 +17,8 @@ from remote_helpers import ASK, EVENTS, Answer, Fake, chunk, codes, completion, 
 
 from agentkit.errors import AgentkitError, ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta
+from agentkit.llm.missing import question
 from agentkit.llm.openai.address import api_key
-from agentkit.llm.openai.server import _retry_after
 from agentkit.llm.openai.sse import EventReader
 from agentkit.llm.protocol import Route
 from agentkit.llm.remote import RemoteModel
@@ -215,6 +217,17 @@ def test_a_stream_that_says_nothing_is_asked_for_the_whole_answer(fake: Fake) ->
     events = list(fake.model().stream(ASK))
     assert (completion(events).text, codes(events)) == ("Hello.", ["unsupported"])
     assert (fake.bodies[1]["stream"], "stream_options" in fake.bodies[1]) == (False, False)
+    model, asked = fake.model(), len(fake.asked)
+    for _ in range(2):  # it is learnt for calls that the model is free to make, and for these only
+        fake.answers = (
+            [reply(json.dumps(whole).encode())]
+            if fake.asked[asked:]
+            else [reply(b""), reply(json.dumps(whole).encode())]
+        )
+        assert model.chat(ASK, tools=TOOLS).text == "Hello."
+    fake.answers = [said("Hello.")]
+    assert model.chat(ASK).text == "Hello."
+    assert [body["stream"] for body in fake.bodies[asked:]] == [True, False, False, True]
     assert "empty answer" in fails(fake, reply(b""), reply(b": ping\n\n")).cause
 
 
@@ -244,7 +257,59 @@ def test_the_content_filter_is_told(fake: Fake) -> None:
     assert codes(list(fake.model().stream(ASK))) == ["filtered"]
 
 
+def test_a_content_filter_is_not_argued_with(fake: Fake) -> None:
+    for options in ({"tools": TOOLS, "tool_choice": "required"}, {"response_format": CITY}):
+        for answer in (
+            said("Par", finish="content_filter"),
+            it.called(("get_weather", '{"ci'), finish="content_filter"),
+        ):
+            fake.answers, asked = [answer], len(fake.asked)
+            events = list(fake.model().stream(ASK, **options))
+            assert (codes(events), proposed(events), len(fake.asked) - asked) == (["filtered"], [], 1)
+            assert completion(events).text == ""  # half an answer in no form is none
+    fake.answers = [it.called(("get_weather", '{"city": "Paris"}'), finish="content_filter")]
+    assert proposed(list(fake.model().stream(ASK, tools=TOOLS))) == [PARIS]
+
+
+def test_a_refusal_is_text_and_told(fake: Fake) -> None:
+    no = it.stream(chunk(refusal="I can", content=None), chunk(refusal="not do that."), chunk("stop"))
+    for options in ({}, {"tools": TOOLS, "tool_choice": "required"}, {"response_format": CITY}):
+        fake.answers, asked = [no], len(fake.asked)
+        events = list(fake.model().stream(ASK, **options))
+        assert (codes(events), completion(events).text) == (["refused"], "I cannot do that.")
+        assert len(fake.asked) - asked == 1
+    message = {"content": None, "refusal": "No."}
+    fake.answers = [reply(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())]
+    assert codes(events := list(fake.model().stream(ASK))) == ["refused"]
+    assert completion(events).text == "No."
+
+
+@pytest.mark.parametrize(
+    "answer", [said(), said(""), said("<end>"), it.stream(chunk(reasoning_content="hm"), chunk("stop"))]
+)
+def test_an_answer_without_words_is_told(fake: Fake, answer: Answer) -> None:
+    fake.answers = [answer]
+    events = list(fake.model().stream(ASK, stop=["<end>"]))
+    assert (codes(events), completion(events).text, completion(events).finish_reason) == (
+        ["empty"],
+        "",
+        "stop",
+    )
+
+
 # Calls
+
+
+@pytest.mark.parametrize("chunks", [
+    [chunk(function_call={"name": "get_weather", "arguments": '{"city": "Paris"}'})],
+    [chunk(function_call={"name": "get_weather", "arguments": ""}), chunk(function_call={"arguments": '{"city":'}),
+     chunk(function_call={"arguments": ' "Paris"}'})],
+])  # fmt: skip
+def test_the_old_form_of_a_call(fake: Fake, chunks: list[dict[str, Any]]) -> None:
+    fake.answers = [it.stream(*chunks, chunk("function_call"))]
+    events = list(fake.model().stream(ASK, tools=TOOLS))
+    assert (proposed(events), codes(events), completion(events).text) == ([PARIS], [], "")
+    assert "a call's function is no object" in fails(fake, it.stream(chunk(function_call="f"))).cause
 
 
 @pytest.mark.parametrize(
@@ -317,7 +382,22 @@ WRONG = [
     (("get_weather", {"city": "a", "days": 8}), "days: 8 is greater than the maximum"),
     (("get_weather", {"city": "a", "x": 1}), "'x' was unexpected"),
     (("get_weather", '{"city": "a", "days": NaN}'), "NaN is no JSON value"),
+    (
+        ("get_weather", '{"city": "a", "days": 1e999}'),
+        "the arguments of get_weather: the number 1e999 is too large",
+    ),
+    (("get_weather", '{"city": "a", "days": -1e999}'), "the number -1e999 is too large"),
+    (
+        ("do_nothing", '{"any": [1, {"x": 2E+400}]}'),
+        "the arguments of do_nothing: the number 2E+400 is too large",
+    ),
+    (("do_nothing", '{"any": ' + "9" * 400 + "}"), "999… is too large"),
+    (("do_nothing", '{"any": ' + "9" * 9000 + "}"), "999… is too large"),
+    (("do_nothing", {"any": float("inf")}), "Infinity is no JSON value"),
     (("get_weather", '{"city": "\\ud800"}'), "half a character"),
+    (("get_\ud800weather", "{}"), "there is no tool get_ weather"),
+    (("get_weather", {"city": "a", "x\x1b[2J\u202e": 1}), "was unexpected"),
+    (("get_weather", {"city": {"\x1b[2J": 1}}), "is not of type 'string'"),
     (("get_weather", '{"city": ' + "[" * 5000 + "]" * 5000 + "}"), "get_weather"),
     (("get_weather", {"city": ["x" * 9000]}), "is not of type 'string'"),
 ]
@@ -332,6 +412,7 @@ def test_a_wrong_call_is_answered_back(fake: Fake, call: tuple[str, Any], compla
     (notice,) = [event for event in events if isinstance(event, Notice)]
     assert complaint in notice.text
     assert "asked again (1 of 2)" in notice.text
+    assert notice.text.isprintable()
     assert len(notice.text) < 700
     user, assistant, tool = fake.bodies[1]["messages"]
     assert (user["content"], assistant["role"], tool["role"]) == ("Hi", "assistant", "tool")
@@ -401,7 +482,13 @@ def test_a_call_of_a_megabyte_is_not_read_to_its_end(fake: Fake) -> None:
 )  # fmt: skip
 def test_tool_choice(fake: Fake, choice: Any, sent: Any) -> None:
     fake.answers = [said("Hello.") if choice == "none" else it.called(("do_nothing", "{}"))]
-    fake.model().chat(ASK, tools=TOOLS, tool_choice=choice, describe_tools=False, turn="Hi")
+    options: dict[str, Any] = {"tool_choice": choice, "describe_tools": False, "turn": "Hi"}
+    events = list(fake.model().stream(ASK, tools=TOOLS, **options))
+    if choice == "none":
+        assert (completion(events).text, proposed(events), codes(events)) == ("Hello.", [], [])
+    else:
+        assert (completion(events).text, proposed(events), codes(events)) == ("", [("do_nothing", {})], [])
+    assert len(fake.asked) == 1
     assert fake.bodies[0]["tool_choice"] == sent
     assert fake.bodies[0]["tools"] == [WEATHER.to_openai(), NOTHING.to_openai()]
 
@@ -430,9 +517,10 @@ def test_a_server_that_passes_over_tool_choice(fake: Fake) -> None:
 def test_a_router_decides_under_auto(fake: Fake) -> None:
     class Fixed:
         def __init__(self, tool: str | None) -> None:
-            self.tool = tool
+            self.tool, self.heard = tool, ""
 
         def route(self, text: str, tools: Any, answerable: float | None) -> Route:
+            self.heard = text
             return Route("tool" if self.tool else "chat", self.tool, {})
 
     fake.answers = [it.called(("do_nothing", "{}")), said("Hello.")]
@@ -442,20 +530,106 @@ def test_a_router_decides_under_auto(fake: Fake) -> None:
         {"type": "function", "function": {"name": "do_nothing"}},
         "none",
     ]
+    asked = question(WEATHER, ["city"])
+    turns = [Message("user", "The weather?"), Message("assistant", asked), Message("user", "In Paris.")]
+    fake.answers = [RIGHT]
+    router = Fixed("get_weather")
+    assert proposed(list(fake.model(router=router).stream(turns, tools=TOOLS))) == [PARIS]
+    assert router.heard == "The weather?\nIn Paris."  # what answers a question belongs to the turn before it
+    fake.answers = [said("Hello.")]
+    fake.model(router=Fixed("no_such_tool")).chat(ASK, tools=TOOLS)
+    assert fake.bodies[-1]["tool_choice"] == "none"
 
 
 def test_a_schema_that_cannot_be_checked_is_refused(fake: Fake) -> None:
     bad = {"name": "f", "parameters": {"type": "object", "properties": {"q": {"type": "dict"}}}}
     with pytest.raises(SchemaError, match=r"tool 'f': #/properties/q"):
         fake.model().chat(ASK, tools=[bad])
-    remote = ToolSpec(
-        "f", "F.", {"type": "object", "properties": {"q": {"$ref": "http://127.0.0.1:9/x.json"}}}
-    )
-    fake.answers = [it.called(("f", '{"q": 1}'))]
-    with pytest.raises(SchemaError, match="cannot be read"):
-        fake.model().chat(ASK, tools=[remote])
     with pytest.raises(SchemaError, match="response_format"):
         fake.model().chat(ASK, response_format={"type": "shoe"})
+    assert fake.asked == []
+
+
+REF_A = {"$ref": "#/$defs/a"}
+UNCHECKABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "remote": (it.an_object(q={"$ref": "http://127.0.0.1:9/x.json"}), "#/properties/q/$ref: http://127.0.0.1:9/x.j"),
+    "file": (it.an_object(q={"items": {"$ref": "x.json#/a"}}), "#/properties/q/items/$ref: x.json#/a stands nowhere"),
+    "nowhere": (it.an_object(q={"$ref": "#/$defs/a"}), "#/properties/q/$ref: #/$defs/a stands nowhere"),
+    "no anchor": (it.an_object(q={"$ref": "#a"}), "#/properties/q/$ref: #a stands nowhere"),
+    "behind a reference": ({**it.an_object(q={"$ref": "#/x/a"}), "x": {"a": {"$ref": "#/y"}}},
+                           "#/properties/q/$ref/$ref: #/y stands nowhere"),
+    "itself": ({"$ref": "#"}, "#: it refers to itself without an end"),
+    "required": ({**it.an_object(q={"$ref": "#"}), "required": ["q"]}, "#/properties/q: it refers to itself"),
+    "another way out": ({**it.an_object(q=REF_A), "$defs": {"a": {"anyOf": [REF_A, {"type": "string"}]}}},
+                        "#/$defs/a: it refers to itself"),
+    "not itself": ({"type": "object", "not": {"$ref": "#"}}, "#: it refers to itself"),
+    "no values": (it.an_object(q={"anyOf": [{"type": "null"}, {"enum": []}]}), "#/properties/q/anyOf/1/enum: it is"),
+    "a pattern": (it.an_object(q={"pattern": "\\p{L}"}), "#/properties/q/pattern: '\\\\p{L}' is not a 'regex'"),
+    "patterns": ({"type": "object", "patternProperties": {"(?<a>b)": {}}}, "#/patternProperties: '(?<a>b)' is not a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNCHECKABLE)
+def test_a_schema_that_nothing_can_be_checked_against_is_refused(fake: Fake, name: str) -> None:
+    schema, reason = UNCHECKABLE[name]
+    model = fake.model()
+    with pytest.raises(SchemaError) as caught:
+        model.check_tool(ToolSpec("f", "F.", schema))
+    assert f"tool 'f': {reason}" in str(caught.value)
+    assert str(caught.value).isprintable()
+    with pytest.raises(SchemaError, match="response_format: #"):
+        model.chat(ASK, response_format=schema)
+    assert fake.asked == []
+
+
+def test_a_schema_without_measure_is_refused(fake: Fake) -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(700):
+        deep = {**it.an_object(a=deep), "required": ["a"]}
+    with pytest.raises(SchemaError, match="tool 'f': .* is nested too deeply; simplify it"):
+        fake.model().chat(ASK, tools=[{"name": "f", "parameters": deep}])
+    wide = it.an_object(**{f"parameter_{n}": {"type": "string"} for n in range(10_000)})
+    fake.answers = [it.called(("f", {"parameter_9999": 1})), it.called(("f", {"parameter_9999": "a"}))]
+    events = list(fake.model().stream(ASK, tools=[ToolSpec("f", "F.", wide)]))
+    assert (proposed(events), codes(events)) == ([("f", {"parameter_9999": "a"})], ["bad_call"])
+
+
+@pytest.mark.parametrize(
+    "root",
+    [{"type": "string"}, {"type": ["object", "null"]}, {"enum": ["a"]}, {"const": 1},
+     {"$ref": "#/$defs/a", "$defs": {"a": {"type": "array"}}}],
+)  # fmt: skip
+def test_the_arguments_of_a_tool_are_an_object(fake: Fake, root: dict[str, Any]) -> None:
+    with pytest.raises(SchemaError, match="tool 'f': #: arguments are an object, but"):
+        fake.model().check_tool(ToolSpec("f", "F.", root))
+    fake.answers = [said("null")] * 3
+    with (
+        pytest.raises(ModelError, match="does not fit its schema")
+        if "object" not in str(root)
+        else nullcontext()
+    ):
+        fake.model().chat(ASK, response_format=root)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({}, {"a": 1}),
+        ({"properties": {"a": {"type": "integer"}}}, {"a": 1}),
+        (it.an_object(q={"$ref": "#"}), {"q": {"q": {}}}),
+        (it.an_object(q={"$ref": "#/properties/p"}, p={"type": "integer"}), {"q": 1}),
+        ({"$ref": "#/$defs/a b", "$defs": {"a b": it.an_object(q={"type": "integer"})}}, {"q": 1}),
+        ({"$ref": "#/$defs/a%20b", "$defs": {"a b": it.an_object(q={"type": "integer"})}}, {"q": 1}),
+        ({**it.an_object(q={"$ref": "#x"}), "$defs": {"a": {"$anchor": "x", "type": "integer"}}}, {"q": 1}),
+        ({**it.an_object(q={"$ref": "u/x"}), "$defs": {"a": {"$id": "u/x", "type": "integer"}}}, {"q": 1}),
+        (it.an_object(enum={"type": "string"}, **{"$ref": {"type": "integer"}}), {"enum": "a", "$ref": 1}),
+        (it.an_object(q={"const": {"$ref": "#/none", "enum": []}}), {"q": {"$ref": "#/none", "enum": []}}),
+    ],
+)
+def test_schemas_that_can_be_checked_are_taken(fake: Fake, schema: dict[str, Any], value: Any) -> None:
+    fake.answers = [it.called(("f", value))]
+    (call,) = fake.model(corrections=0).chat(ASK, tools=[ToolSpec("f", "F.", schema)]).tool_calls
+    assert call.arguments == value
 
 
 # Answers in a form
@@ -477,6 +651,8 @@ def test_response_format_is_checked_on_arrival(fake: Fake, form: dict[str, Any])
     assert "city: 3 is not of type 'string'" in fake.bodies[2]["messages"][-1]["content"]
     assert "the answer does not fit" in fails_form(fake, said('{"city": 3}'))
     assert "cut after 256 tokens" in fails_form(fake, said('{"city": "', finish="length"))
+    assert "the answer: the number 1e999 is too large" in fails_form(fake, said('{"city": "a", "n": 1e999}'))
+    assert "the answer: no JSON (NaN is no JSON value)" in fails_form(fake, said('{"city": "a", "n": NaN}'))
 
 
 def fails_form(fake: Fake, answer: Answer) -> str:
@@ -549,7 +725,6 @@ def test_retry_after_is_honoured_in_both_forms_and_capped(
     assert [round(wait) for wait in waits[:1]] == [7]
     assert 9 < waits[1] <= 12
     assert [round(wait) for wait in waits[2:]] == [0, 30, 0, 2]
-    assert _retry_after.__doc__
 
 
 def test_a_server_that_is_down(fake: Fake, unused_port: int) -> None:
@@ -579,6 +754,43 @@ def test_a_server_that_is_slow(fake: Fake, headers: bool) -> None:
     assert len(fake.asked) == 2  # it is busy enough: not asked again
 
 
+@pytest.mark.parametrize("ping", [b": ping\n\n", b"event: ping\ndata:\n\n", b" ", b"\n"])
+@pytest.mark.parametrize("first", [b"", event(text("One"))])
+def test_keep_alives_are_no_answer(fake: Fake, first: bytes, ping: bytes) -> None:
+    started = time.monotonic()
+    error = fails(fake, it.pinging(0.05, first, ping), timeout_s=0.3)
+    assert "sent nothing but keep-alives for 0.3 s" in error.cause
+    assert "timeout_s" in error.remedy
+    assert time.monotonic() - started < 2
+    assert fake.left.wait(2)
+
+
+def test_keep_alives_between_words_are_passed_over(fake: Fake) -> None:
+    words = [piece for n in range(6) for piece in (event(text(f"{n} ")), b": ping\n\n")]
+
+    def slowly(handler: Any) -> None:
+        reply(b"", kind=EVENTS)(handler)
+        for piece in [*words, event(chunk("stop"))]:
+            handler.wfile.write(piece)
+            time.sleep(0.1)
+
+    fake.answers = [slowly]
+    assert fake.model(timeout_s=0.6).chat(ASK).text == "0 1 2 3 4 5 "
+
+
+def test_a_caller_may_take_its_time(fake: Fake) -> None:
+    """How long the caller needs for what it has heard is not the server's time."""
+    fake.answers = [it.pinging(0.05, event(text("One "))), said("Two.")]
+    model, cancel = fake.model(timeout_s=0.4), threading.Event()
+    events = model.stream(ASK, cancel=cancel)
+    assert next(events) == TextDelta("One ")
+    time.sleep(0.8)
+    timer = threading.Timer(0.1, cancel.set)
+    timer.start()
+    assert completion([TextDelta("One "), *events]).finish_reason == "cancelled"
+    timer.join()
+
+
 def test_a_stream_that_stops_flowing(fake: Fake) -> None:
     assert "sent nothing" in fails(fake, it.hang(2, event(text("One"))), timeout_s=0.2).cause
 
@@ -597,6 +809,10 @@ def test_a_stream_that_stops_flowing(fake: Fake) -> None:
         (reply(b"x" * 100_000, 500), "answered 500: xxx", "log"),
         (reply(b"<!DOCTYPE html><h1>Hello</h1>", 200, "text/html"), "answered with a web page", "/v1"),
         (reply(b"Hello"), "something that is no JSON", "/v1"),
+        *((reply(words), "something that is no JSON", "/v1") for words in (
+            b"d", b"data", b"dear user", b"event", b"error: no model is loaded", b"id", b"internal error", b"r",
+            b"retry later\n", b"database is locked\n\nretry", b":", b":-) hello", b"\xef\xbb\xbfretry later")),
+        (reply([b"da", b"tabase is locked"]), "something that is no JSON", "/v1"),
         (reply(b"{"), "something that is no JSON", "/v1"),
         (reply(b"[]"), "it is no object", "log"),
         (reply(b"{}"), "it holds no choices", "log"),
@@ -621,6 +837,25 @@ def test_what_a_server_may_send_instead(fake: Fake, answer: Answer, cause: str, 
     assert cause in str(error)
     assert remedy in error.remedy
     assert len(str(error)) < 600
+
+
+def test_plain_text_is_not_asked_for_twice(fake: Fake) -> None:
+    fails(fake, reply(b"error: no model is loaded"))
+    assert len(fake.asked) == 2  # of which one is the next turn's
+
+
+def test_a_proxy_that_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    for name in ("ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    model = RemoteModel("openai+http://models.example.org/v1#m", retries=0)
+    with pytest.raises(
+        ModelError, match=r"cannot ask http://models.example.org/v1: .*socksio.*; pip install 'httpx"
+    ):
+        model.chat(ASK)
+    assert model.room([Message("user", "Hi")]) is None
 
 
 def test_nothing_is_asked_again_once_words_have_come(fake: Fake) -> None:
@@ -684,13 +919,111 @@ def test_fields_that_a_server_refuses_are_left_out(fake: Fake) -> None:
         model.chat(ASK, top_k=3)
 
 
+def test_what_a_refusal_only_mentions_or_repeats_stays(fake: Fake) -> None:
+    """A field that was not the reason is sent again in the next call."""
+    model = fake.model()
+    fields = {"seed", "stream_options", "parallel_tool_calls"}
+    options: dict[str, Any] = {"tools": TOOLS, "temperature": 0.5}
+    repeated = json.dumps({name: 1 for name in fields})
+    for body in (
+        b'{"detail": [{"loc": ["body", "messages"], "msg": "odd", "input": %b}]}' % repeated.encode(),
+        b'{"error": {"message": "odd, input: %b", "code": 1}}' % repeated.replace('"', "'").encode(),
+        b'{"error": {"message": "odd"}, "request": %b}' % repeated.encode(),
+        b'{"error": "the stream_options_x and my-seed and seeds are odd"}',
+    ):
+        fake.answers, asked = [reply(body, 400)], len(fake.asked)
+        with pytest.raises(ModelError, match="odd"):
+            model.chat(ASK, **options)
+        assert len(fake.asked) == asked + 1
+    mentioned = reply(b'{"error": "no room for the seed tokens"}', 400)
+    fake.answers, asked = [mentioned, mentioned], len(fake.asked)
+    heard, error = it.until_error(model.stream(ASK, **options))
+    assert (heard, error.cause.endswith("seed tokens")) == ([], True)
+    assert ("seed" in fake.bodies[-2], "seed" in fake.bodies[-1], len(fake.asked)) == (True, False, asked + 2)
+    fake.answers = [said("Hello.")]
+    assert model.chat(ASK, **options).text == "Hello."
+    assert fields <= set(fake.bodies[-1])
+
+
+@pytest.mark.parametrize("status", [500, 501])
+def test_a_server_that_fails_at_a_field_is_asked_without_it_this_once(fake: Fake, status: int) -> None:
+    model = fake.model()
+    fake.answers = [reply(b"stream_options: out of order", status), said("Hello."), said("Again.")]
+    events = list(model.stream(ASK))
+    assert (codes(events), completion(events).text) == (["unsupported"], "Hello.")
+    assert model.chat(ASK).text == "Again."
+    assert ["stream_options" in body for body in fake.bodies] == [True, False, True]
+
+
+@pytest.mark.parametrize("body", [
+    b'{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 0}]}',
+    b'{"error": {"message": "Unsupported parameter", "param": "seed"}}',
+    b'{"message": "[{\'loc\': (\'body\', \'seed\'), \'msg\': \'Extra\', \'input\': {\'stream_options\': 1}}]"}',
+    b"unknown field `seed`",
+])  # fmt: skip
+def test_the_forms_in_which_servers_refuse_a_field(fake: Fake, body: bytes) -> None:
+    model = fake.model()
+    fake.answers = [reply(body, 422), said("Hello."), said("Again.")]
+    events = list(model.stream(ASK, temperature=0.5))
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert notice.text == "tiny does not take seed: it is left out"
+    assert codes(list(model.stream(ASK, temperature=0.5))) == []
+    assert [("seed" in each, "stream_options" in each) for each in fake.bodies] == [
+        (True, True),
+        *[(False, True)] * 2,
+    ]
+
+
+def test_a_refusal_of_one_schema_holds_for_that_call_only(fake: Fake) -> None:
+    model = fake.model()
+    refused = reply(
+        b'{"error": "Invalid schema for response_format \'answer\': minimum is not permitted"}', 400
+    )
+    fake.answers = [refused, refused, said("Rome"), said('{"city": "Rome"}'), said('{"city": "Paris"}')]
+    events = list(model.stream(ASK, response_format=CITY))
+    assert (codes(events), completion(events).text) == (
+        ["unsupported"] * 2 + ["bad_answer"],
+        '{"city": "Rome"}',
+    )
+    assert model.chat(ASK, response_format=CITY).text == '{"city": "Paris"}'
+    kinds = [body.get("response_format", {}).get("type") for body in fake.bodies]
+    assert kinds == ["json_schema", "json_object", None, None, "json_schema"]
+
+
+def test_a_form_that_is_never_accepted_is_not_learnt(fake: Fake) -> None:
+    model, refused = fake.model(), reply(b'{"error": "response_format is odd"}', 400)
+    fake.answers = [
+        refused,
+        refused,
+        reply(b'{"error": "the prompt is odd"}', 400),
+        said('{"city": "Paris"}'),
+    ]
+    heard, error = it.until_error(model.stream(ASK, response_format=CITY))
+    assert (heard, "the prompt is odd" in error.cause) == ([], True)
+    assert model.chat(ASK, response_format=CITY).text == '{"city": "Paris"}'
+    assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_models_that_want_max_completion_tokens(fake: Fake) -> None:
+    cause = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    body = json.dumps({"error": {"message": cause, "param": "max_tokens"}}).encode()
+    fake.answers = [reply(body, 400), said("Hello."), said("Again.")]
+    model = fake.model()
+    events = list(model.stream(ASK, max_new_tokens=9))
+    assert (codes(events), completion(events).text) == (["unsupported"], "Hello.")
+    assert codes(list(model.stream(ASK, max_new_tokens=9))) == []
+    limits = [(body.get("max_tokens"), body.get("max_completion_tokens")) for body in fake.bodies]
+    assert limits == [(9, None), (None, 9), (None, 9)]
+
+
 # Cancelling
 
 
 @pytest.mark.parametrize(
-    "answer", [it.hang(headers=False), it.hang(), it.hang(first=event(chunk(content="One ")))]
+    ("answer", "kept"),
+    [(it.hang(headers=False), ""), (it.hang(), ""), (it.hang(first=event(chunk(content="One "))), "One ")],
 )
-def test_cancel_ends_at_once_and_keeps_what_was_said(fake: Fake, answer: Answer) -> None:
+def test_cancel_ends_at_once_and_keeps_what_was_said(fake: Fake, answer: Answer, kept: str) -> None:
     fake.answers = [answer]
     cancel = threading.Event()
     timer = threading.Timer(0.2, cancel.set)
@@ -699,7 +1032,7 @@ def test_cancel_ends_at_once_and_keeps_what_was_said(fake: Fake, answer: Answer)
     events = list(fake.model().stream(ASK, cancel=cancel))
     assert time.monotonic() - started < 2
     assert completion(events).finish_reason == "cancelled"
-    assert completion(events).text in ("", "One ")
+    assert completion(events).text == kept
     assert fake.left.wait(2)
     timer.join()
 
@@ -838,6 +1171,24 @@ def test_room_where_the_server_tells_its_length(fake: Fake, entry: dict[str, Any
     assert model.info() == {"name": "tiny", "base_url": fake.url, "api_key": "none", "context_length": 1000,
                             "models": ["tiny"]}  # fmt: skip
     assert (model.room([Message("user", "Hi")], TOOLS) or 0) < short
+
+
+def test_room_waits_for_nobody(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentkit.llm.openai.catalogue._PAUSE_S", 0.2)
+    fake.models = it.hang(4)
+    model, hi = RemoteModel(f"openai+{fake.url}#tiny"), [Message("user", "Hi")]
+    started = time.monotonic()
+    assert model.room(hi) is None
+    assert time.monotonic() - started < 2.5
+    fake.models = reply(b"", 503)
+    assert (model.room(hi), fake.models_asked) == (None, 1)
+    time.sleep(0.25)
+    assert (model.room(hi), fake.models_asked) == (None, 2)
+    time.sleep(0.25)
+    assert (model.room(hi), fake.models_asked) == (None, 2)  # the pause has doubled
+    fake.models = {"data": [{"id": "tiny", "max_model_len": 1000}]}
+    time.sleep(0.2)
+    assert (model.room(hi) or 0) > 900
 
 
 def test_an_error_is_one_of_ours(fake: Fake) -> None:

@@ -16,12 +16,14 @@ from remote_helpers import Fake, chunk, said
 from agentkit import Agent, KnowledgeBase, load_model, open_project
 from agentkit.cli.main import run
 from agentkit.errors import SettingsError, UsageError
-from agentkit.events import Notice, Retrieved, TextDelta, ToolFinished, TurnDone, TurnFailed
+from agentkit.events import Notice, Retrieved, TextDelta, ToolFinished, ToolStarted, TurnDone, TurnFailed
 from agentkit.llm.remote import RemoteModel
 from agentkit.messages import Reply
 from agentkit.settings import load_settings
 
 CALL = it.called(("order_status", '{"order_id": "1042"}'))
+HALF = chunk(tool_calls=[it.part('{"order_id": "10', "order_status", index=0, id="a")])
+WHOLE = chunk(tool_calls=[it.part('{"order_id": "1042"}', "order_status", index=0, id="a")])
 
 
 def order_status(order_id: str) -> str:
@@ -127,6 +129,65 @@ def test_nothing_runs_that_does_not_fit_and_the_session_goes_on(fake: Fake, proj
     agent.workspace.close()
 
 
+BAD: dict[str, tuple[list[it.Answer], str, int]] = {
+    "slow": ([it.hang(2, headers=False)], "sent nothing for 0.3 s", 1),
+    "slow in the middle": ([it.hang(2, it.event(chunk(content="Order 10")))], "sent nothing for 0.3 s", 1),
+    "nothing but keep-alives": ([it.pinging(0.1)], "sent nothing but keep-alives for 0.3 s", 1),
+    "gone": ([it.drop], "closed the connection", 1),
+    "busy": ([it.reply(b"", 429)], "answered 429", 1),
+    "HTML": ([it.reply(b"<!DOCTYPE html><h1>Hello</h1>", 200, "text/html")], "answered with a web page", 1),
+    "words": ([it.reply(b"in maintenance")], "something that is no JSON", 1),
+    "half a text": ([it.stream(chunk(content="Order 10"), done=False)], "ended in the middle of its answer", 1),
+    "half a call": ([it.stream(HALF, done=False)], "ended in the middle of its answer", 1),
+    "half a call, lost": ([it.reply(it.event(HALF), length=10_000)], "closed the connection in the middle", 1),
+    "a whole call, lost": ([it.reply(it.event(WHOLE), length=10_000)], "closed the connection in the middle", 1),
+    "invalid JSON": ([it.stream(b"{")], "a chunk is no JSON", 1),
+    "invalid arguments": ([it.called(("order_status", "{1}"))] * 3, "in 3 tries: the arguments of order_status: no", 3),
+    "an unknown tool": ([it.called(("rm", "{}"))] * 3, "in 3 tries: there is no tool rm", 3),
+    "too large a number": ([it.called(("order_status", '{"order_id": "1", "n": 1e999}'))] * 3, "1e999 is too large", 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_event_tells_what_is_wrong_and_the_session_goes_on(fake: Fake, project: Path, name: str) -> None:
+    answers, cause, asked = BAD[name]
+    agent = make_agent(fake, project, **{"remote.timeout_s": 0.3})
+    fake.answers = list(answers)
+    events = list(agent.stream("Where is order 1042?"))
+    (failed,) = [event for event in events if isinstance(event, TurnFailed)]
+    assert events[-1] is failed
+    assert cause in failed.error
+    assert failed.error.isprintable()
+    assert len(fake.asked) == asked
+    assert not any(isinstance(event, ToolStarted | ToolFinished) for event in events)
+    fake.answers = [CALL, said("Order 1042 is on its way.")]
+    assert reply_of(list(agent.stream("And now?"))).text == "Order 1042 is on its way."
+    assert [message.role for message in agent.session.messages()][-4:] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert not any(message.tool_calls for message in agent.session.messages()[:-3])
+    agent.close()
+    agent.workspace.close()
+
+
+def test_a_turn_on_a_server_that_is_down_and_comes_up(project: Path) -> None:
+    with it.fake_server() as fake:
+        agent = make_agent(fake, project)
+        port = int(fake.url.split(":")[2].split("/")[0])
+    events = list(agent.stream("Where is order 1042?"))
+    (failed,) = [event for event in events if isinstance(event, TurnFailed)]
+    assert events[-1] is failed
+    assert "cannot reach http://127.0.0.1" in failed.error
+    with it.fake_server(port) as fake:
+        fake.answers = [CALL, said("On its way.")]
+        assert agent.ask("And now?").text == "On its way."
+    agent.close()
+    agent.workspace.close()
+
+
 def test_a_long_conversation_is_fitted_into_the_servers_context(fake: Fake, project: Path) -> None:
     fake.models = {"data": [{"id": "tiny", "max_model_len": 2000}]}
     agent = make_agent(fake, project)
@@ -151,7 +212,14 @@ def test_loading_asks_nobody(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"adapter": "mine"}, {"device": "cpu"}, {"quantize": "int4"}, {"compile": True}]
+    "option",
+    [
+        {"adapter": "mine"},
+        {"device": "cpu"},
+        {"quantize": "int4"},
+        {"compile": True},
+        {"tool_format": "hermes"},
+    ],
 )
 def test_options_of_weights_make_no_sense_on_a_server(option: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(option))} .* cannot be applied to a model on a server"):

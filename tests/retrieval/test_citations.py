@@ -14,6 +14,7 @@ from agentkit.retrieval.citations import (
     support,
 )
 from agentkit.retrieval.embedder import MiniLMEmbedder
+from agentkit.retrieval.followup import alone
 from agentkit.retrieval.numbers import Number, contradicts, numbers
 from agentkit.retrieval.quotes import passage_quotes
 
@@ -67,7 +68,7 @@ def test_contradicts(sentence: str, passage: str, expected: bool) -> None:
 def test_a_paraphrase_is_supported(minilm: MiniLMEmbedder) -> None:
     found = support("You have 30 days to return an unused item.", PASSAGES, minilm)
     assert found.passage == RETURNS
-    assert found.quote == "You can return any unused item within 30 days of delivery."
+    assert found.quote.text == "You can return any unused item within 30 days of delivery."
     assert 0.6 <= found.score <= 1
 
 
@@ -121,13 +122,13 @@ def test_courtesy(sentence: str, expected: bool) -> None:
 
 
 def test_best_quotes(minilm: MiniLMEmbedder) -> None:
-    quotes = best_quotes("How many days do I have to send something back?", PASSAGES, minilm, limit=2)
+    quotes = best_quotes(alone("How many days do I have to send something back?"), PASSAGES, minilm, limit=2)
     assert len(quotes) == 2
     assert quotes[0].text == "You can return any unused item within 30 days of delivery."
     assert quotes[0].passage == RETURNS
-    texts = [quote.text for quote in best_quotes("What do I need?", [GIFTS], minilm, limit=9)]
+    texts = [quote.text for quote in best_quotes(alone("What do I need?"), [GIFTS], minilm, limit=9)]
     assert "You need: - the 16-digit code" in texts
-    assert best_quotes("anything", [], minilm) == []
+    assert best_quotes(alone("anything"), [], minilm) == []
 
 
 def test_support_pairs(minilm: MiniLMEmbedder) -> None:
@@ -146,16 +147,17 @@ def test_support_pairs(minilm: MiniLMEmbedder) -> None:
 def test_table_rows_are_read_out() -> None:
     table = "Bed | Duvet cover | Pillow\nKing | 230 x 220 cm | 50 cm\nSingle | 140 cm | 50 cm"
     text = f"{table}\nAll are washable at 40 degrees."
-    assert passage_quotes(Passage(1, "a.md", "Sizes", text, 0.5)) == [
+    quotes = passage_quotes(Passage(1, "a.md", "Sizes", text, 0.5))
+    assert [quote.text for quote in quotes] == [
         "King: duvet cover 230 x 220 cm, pillow 50 cm",
         "Single: duvet cover 140 cm, pillow 50 cm",
         "All are washable at 40 degrees.",
     ]
     bare = Passage(1, "a.md", "Sizes", "Lamps | 2 years\nFrames | 5 years", 0.5)
-    assert passage_quotes(bare) == ["Lamps: 2 years", "Frames: 5 years"]
+    assert [quote.text for quote in passage_quotes(bare)] == ["Lamps: 2 years", "Frames: 5 years"]
 
 
 def test_a_question_for_a_number_prefers_one(minilm: MiniLMEmbedder) -> None:
     text = "Sending a parcel back is easy. The label is in the parcel. A return label is deducted: €3.95."
     passage = Passage(1, "a.md", "Returns", text, 0.5)
-    assert "€3.95" in best_quotes("how much is a return label?", [passage], minilm)[0].text
+    assert "€3.95" in best_quotes(alone("how much is a return label?"), [passage], minilm)[0].text

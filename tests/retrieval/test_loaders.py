@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from agentkit.errors import KnowledgeError
-from agentkit.retrieval import loaders
-from agentkit.retrieval.documents import Document
-from agentkit.retrieval.loaders import load_document
+from agentkit.retrieval.documents import MAX_METADATA, Document, clean_metadata, language_code
+from agentkit.retrieval.loaders import Limits, load_document
 
 
 def load(tmp_path: Path, name: str, text: str) -> Document:
@@ -115,16 +114,26 @@ def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
     assert load_document(tmp_path / "a.txt", "a.txt").blocks[0].text == "Größe: 5 €"
 
 
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("nul.txt", b"abc\x00def", "NUL"),
-        ("latin.md", "Größe".encode("latin-1"), "not UTF-8"),
+        ("short.md", "Größe".encode("latin-1"), "not UTF-8"),
         ("utf16.txt", "Grüße".encode("utf-16-le"), "is not text"),
-        ("photo.md", b"\x89PNG\r\n\x1a\n\x00\x00", "not text"),
-        ("empty.md", b"", "no text"),
+        ("junk.txt", bytes(range(1, 256)) * 20, "is not text"),
+        ("damaged.txt", "Größe und Maße der Stühle".encode() + b" \xfc", "byte 30 is not UTF-8"),
+        ("photo.md", PNG, "is a PNG image, not Markdown"),
+        ("photo.pdf", PNG, "is a PNG image, not a PDF"),
+        ("letter.txt", b"%PDF-1.7\n", "is a PDF, not text"),
+        ("page.md", b"\xef\xbb\xbf\n<!DOCTYPE html><p>x</p>", "is HTML, not Markdown"),
+        ("old.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "is an old Office file"),
+        ("empty.md", b"", "is empty"),
+        ("empty.pdf", b"", "is empty"),
         ("blank.html", b"<html><body> <script>x</script></body></html>", "no text"),
-        ("data.docx", b"PK", "'.docx'"),
+        ("data.xyz", b"PK", "'.xyz'"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
@@ -134,13 +143,107 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, reason: 
     assert str(tmp_path / name) in caught.value.cause
     assert reason in caught.value.cause
     assert caught.value.remedy
+    assert "\n" not in str(caught.value)
 
 
-def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "MAX_BYTES", 10)
+def test_a_wrong_suffix_that_has_a_loader_is_named_in_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_bytes(b"%PDF-1.7\n")
+    with pytest.raises(KnowledgeError, match=r"rename it to \.pdf$"):
+        load_document(tmp_path / "letter.txt", "letter.txt")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "language", "text"),
+    [
+        ("cp1252", "de", "Größe und Maße: 5 € für Stühle. Wir gewähren zwei Jahre Garantie auf alle Möbel."),
+        (
+            "cp1252",
+            "fr",
+            "La livraison est effectuée à domicile. Les frais s’élèvent à 5 euros, payés à l’avance.",
+        ),
+        ("cp1252", "en", "It’s free – you’ll pay £5 for “express” delivery; the café table isn’t included."),
+        ("cp1250", "pl", "Zwrot towaru jest możliwy w ciągu trzydziestu dni od daty dostarczenia przesyłki."),
+        ("cp1250", "cs", "Zboží můžete vrátit do třiceti dnů od doručení. Uschovejte prosím původní obal."),
+        ("cp1251", "ru", "Вы можете вернуть товар в течение тридцати дней с момента доставки. Спасибо."),
+        ("cp1253", "el", "Μπορείτε να επιστρέψετε το προϊόν εντός τριάντα ημερών από την παράδοση."),
+        ("shift_jis", "ja", "商品は到着後三十日以内に返品できます。ご不明な点はお問い合わせください。"),
+    ],
+)
+def test_older_encodings(tmp_path: Path, encoding: str, language: str, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    document = load_document(tmp_path / "a.txt", "a.txt")
+    assert document.text == text
+    assert document.language == language
+    assert document.metadata == {"encoding": encoding}
+    assert document.notices == (f"read as {encoding}: it is not UTF-8",)
+
+
+def test_the_encoding_that_a_page_names(tmp_path: Path) -> None:
+    page = '<html><meta http-equiv="Content-Type" content="text/html; charset=ISO-8859-2"><p>Łódź'
+    (tmp_path / "a.html").write_bytes(page.encode("iso-8859-2"))
+    document = load_document(tmp_path / "a.html", "a.html")
+    assert (document.text, document.metadata) == ("Łódź", {"encoding": "iso-8859-2"})
+
+
+def test_stray_bytes_in_english_are_no_older_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(
+        b"We have a shop in Cork. It is open every day of the week. \xff\xfe\x9f"
+    )
+    with pytest.raises(KnowledgeError, match="is not UTF-8"):
+        load_document(tmp_path / "a.txt", "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "a.md",
+            "---\ntitle: The title\nAuthor: 'A. Writer'\nversion: 2.5\nlang: de-AT\ntags: [x, y]\nnested:\n"
+            "  key: value\n---\n\nEin Absatz.",
+        ),
+        (
+            "a.html",
+            '<html lang="de-AT"><head><title>The title</title><meta name="Author" content="A. Writer">'
+            '<meta name="version" content="2.5"><meta name="viewport" content="w"><meta name="title"'
+            ' content="The title"></head><p>Ein Absatz.',
+        ),
+    ],
+)
+def test_metadata_and_language(tmp_path: Path, name: str, text: str) -> None:
+    document = load(tmp_path, name, text)
+    assert document.title == "The title"
+    assert document.metadata == {"title": "The title", "author": "A. Writer", "version": "2.5"}
+    assert document.language == "de"
+
+
+def test_the_title_of_front_matter_yields_to_a_heading(tmp_path: Path) -> None:
+    assert load(tmp_path, "a.md", "---\ntitle: Other\n---\n# Own\n\nText.").title == "Own"
+
+
+def test_metadata_is_bounded() -> None:
+    pairs: list[tuple[str, object]] = [("Wrong key", "x"), ("k", True), ("k", 3), ("k", 4), ("l", " ")]
+    assert clean_metadata(pairs) == {"k": "3"}
+    assert len(clean_metadata((f"k{n}", n) for n in range(99))) == MAX_METADATA
+    assert len(clean_metadata([("k", "x" * 9_999)])["k"]) == 500
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"), [("de", "de"), ("de-AT", "de"), ("EN_us", "en"), ("german", ""), ("", "")]
+)
+def test_language_codes(tag: str, code: str) -> None:
+    assert language_code(tag) == code
+
+
+def test_detected_language(tmp_path: Path) -> None:
+    english = "You can return any item within thirty days of delivery, as long as it is unused."
+    assert load(tmp_path, "a.txt", english).language == "en"
+    assert load(tmp_path, "b.txt", "Price: 4.90").language == ""
+
+
+def test_too_large(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("eleven bytes and more")
     with pytest.raises(KnowledgeError, match=r"a\.txt .*more than the limit"):
-        load_document(tmp_path / "a.txt", "a.txt")
+        load_document(tmp_path / "a.txt", "a.txt", Limits(bytes=10))
 
 
 @pytest.mark.parametrize("name", ["missing.md", "folder.md"])

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from agentkit.llm.arguments import argument_rules
 from agentkit.llm.grounding import Source
+from agentkit.llm.strict import read_json_at
 from agentkit.messages import Message, ToolCall, ToolSpec
 
 MAX_RULES = 4000
@@ -101,8 +102,9 @@ class Format:
 
         Raises:
             ValueError: They are not whole.
+            TooLarge: They hold a number that nothing can hold.
         """
-        values, end = json.JSONDecoder().raw_decode(text, start)
+        values, end = read_json_at(text, start)
         if not isinstance(values, dict):
             raise ValueError("arguments are no object")
         return values, end
@@ -123,6 +125,9 @@ class Format:
 
         What follows the last whole call, because the budget ended, is left out. The id is empty where the format
         writes none.
+
+        Raises:
+            TooLarge: The arguments hold a number that nothing can hold.
         """
         opening, between = "".join(self.opening), "".join(self.between)
         heads = {"".join(self.head(name)): name for name in names}

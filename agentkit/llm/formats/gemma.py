@@ -14,6 +14,7 @@ from typing import Any
 from agentkit.llm.formats.base import ArgumentSyntax, Format, Markup, Parts, example_calls
 from agentkit.llm.formats.gemma_rules import ESCAPE, argument_rules
 from agentkit.llm.grounding import Source
+from agentkit.llm.strict import read_json
 from agentkit.messages import Message, ToolSpec
 
 _CALL, _CALL_END = Markup("<start_function_call>"), Markup("<end_function_call>")
@@ -133,7 +134,7 @@ def _read(text: str, at: int) -> tuple[Any, int]:
     scalar = _SCALAR.match(text, at)
     if scalar is None:
         raise ValueError(f"no value at {at}")
-    return json.loads(scalar.group()), scalar.end()
+    return read_json(scalar.group()), scalar.end()
 
 
 def _read_items(text: str, at: int, closing: str) -> tuple[Any, int]:

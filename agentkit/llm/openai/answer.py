@@ -45,6 +45,8 @@ class Answer:
     cached_tokens: int = 0
     completion_tokens: int = 0
     has_choices: bool = False
+    refused: bool = False
+    """The model said that it will not answer; its text says why."""
     size: int = 0
     """Characters of text and calls."""
     _by_index: dict[int, CallDraft] = field(default_factory=dict)
@@ -78,7 +80,11 @@ class Answer:
             raise BadAnswer("tool_calls is no list of objects")
         for call in calls:
             self._add_call(call)
-        text = _text(body.get("content"))
+        if body.get("function_call"):  # the form before tool_calls, which has one call only
+            self._add_call({"index": 0, "function": body["function_call"]})
+        text, refusal = _text(body.get("content")), _text(body.get("refusal"))
+        self.refused = self.refused or bool(refusal)
+        text += refusal
         self.size += len(text)
         return text
 

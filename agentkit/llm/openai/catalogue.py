@@ -20,8 +20,8 @@ _LENGTHS = ("max_model_len", "context_length", "max_context_length", "n_ctx", "n
 """Where vLLM and SGLang, OpenRouter, LM Studio and llama-server tell the context length; the last two in ``meta``."""
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_MESSAGE = 8
-_QUICK_S, _PAUSE_S = 5.0, 30.0
-"""How long the length alone is waited for, and how long it is not asked for again where that failed."""
+_QUICK_S, _PAUSE_S = 1.0, 30.0
+"""How long the length alone is waited for, and how long it is not asked for again where that failed the first time."""
 _NAMED = 10
 """Names listed in a message."""
 
@@ -36,7 +36,9 @@ class Catalogue:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._models: list[Mapping[str, Any]] | None = None
-        self._failed_at = -math.inf
+        self._ask_after = -math.inf
+        """When the length may be asked for again."""
+        self._pause_s = _PAUSE_S
         self._untold: Notice | None = None
         self.known: str | None = server.address.model
         """The model's name; None as long as it was neither given nor asked for."""
@@ -70,13 +72,20 @@ class Catalogue:
     def room(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[ToolSpec]) -> int | None:
         """About how many tokens are left, if the server tells its context length."""
         if self._models is None:
-            if time.monotonic() - self._failed_at < _PAUSE_S:
+            if time.monotonic() < self._ask_after:
                 return None
             try:
-                quick = replace(self._server, retries=0, timeout_s=_QUICK_S)
+                connect_s, timeout_s = (
+                    min(self._server.connect_s, _QUICK_S),
+                    min(self._server.timeout_s, _QUICK_S),
+                )
+                quick = replace(self._server, retries=0, connect_s=connect_s, timeout_s=timeout_s)
                 self._pick(_result(self._list(quick, None)))
             except ModelError:  # the conversation itself will tell what is wrong with the server
-                self._failed_at = time.monotonic()
+                self._ask_after = time.monotonic() + self._pause_s
+                self._pause_s *= (
+                    2  # a server that hangs there must not hold up a long conversation again and again
+                )
                 return None
         length = self._length()
         if length is None:

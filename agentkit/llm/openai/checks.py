@@ -8,10 +8,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 from agentkit.errors import SchemaError
+from agentkit.llm.checkable import fault
 from agentkit.llm.openai.answer import CallDraft
+from agentkit.llm.openai.plain import plain
+from agentkit.llm.strict import TooLarge, read_json
 from agentkit.messages import ToolCall, ToolSpec
 
 _SHOWN = 400
@@ -22,6 +25,9 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 class Invalid(Exception):
     """A call or an answer does not pass; the message is for the model as well as for people."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +87,39 @@ def check_answer(text: str, schema: Mapping[str, Any]) -> Any:
     return value
 
 
-def check_schema(schema: Mapping[str, Any], owner: str) -> None:
-    """Refuse a schema that cannot be sent or checked.
+def check_schema(schema: Mapping[str, Any], owner: str, *, arguments: bool = False) -> None:
+    """Refuse a schema that cannot be sent, or that nothing could ever be checked against.
+
+    Args:
+        schema: Of a tool's arguments, or of an answer.
+        owner: Whose it is, for the message.
+        arguments: It is that of a tool's arguments, which are an object.
 
     Raises:
         SchemaError: Names the owner and the place in its schema.
     """
     try:
-        fault = _schema_fault(json.dumps(schema, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
+        found = _schema_fault(json.dumps(schema, allow_nan=False), arguments)
+    except RecursionError as error:
+        raise SchemaError(f"{owner}: the schema at # is nested too deeply", "simplify it") from error
+    except (TypeError, ValueError) as error:
         raise SchemaError(f"{owner}: its schema is no JSON ({error})", "use plain JSON values") from error
-    if fault:
-        raise SchemaError(f"{owner}: {fault}", "write JSON schema")
+    if found:
+        raise SchemaError(f"{owner}: {found}", "write JSON schema")
 
 
 @lru_cache(maxsize=256)
-def _schema_fault(schema: str) -> str:
+def _schema_fault(text: str, arguments: bool) -> str:
     """What is wrong with a schema, and where; nothing mostly, and asked for at every call."""
     import jsonschema
 
+    schema = json.loads(text)
     try:
-        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
+        jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:
         return f"#/{'/'.join(map(str, error.absolute_path))}: {_shown(error.message)}"
-    return ""
+    found = fault(schema, arguments=arguments)
+    return f"{_shown(found[0])}: {_shown(found[1])}" if found else ""
 
 
 def correction(drafts: Sequence[CallDraft], checked: Checked, said: str) -> list[dict[str, Any]]:
@@ -140,8 +155,12 @@ def new_id() -> str:
 
 def _json(text: str, what: str) -> Any:
     try:
-        value = json.loads(text, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # half a character could not be stored
+        value = read_json(text)
+        json.dumps(
+            value, ensure_ascii=False, allow_nan=False
+        ).encode()  # half a character could not be stored
+    except TooLarge as error:
+        raise Invalid(f"{what}: the number {error} is too large") from error
     except UnicodeEncodeError as error:
         raise Invalid(f"{what} hold half a character") from error
     except RecursionError as error:
@@ -155,10 +174,6 @@ def _json(text: str, what: str) -> Any:
     except ValueError as error:
         raise Invalid(f"{what}: no JSON ({_shown(str(error))})") from error
     return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _fits(value: Any, schema: Mapping[str, Any], complaint: str) -> None:
@@ -190,6 +205,6 @@ def _validator(schema: str) -> Any:
 
 def _shown(text: str) -> str:
     """A text on one line, with its middle left out where it is long: what is wrong often stands at the end."""
-    text = " ".join(text.split())
+    text = plain(text)
     half = _SHOWN // 2
     return text if len(text) <= _SHOWN else f"{text[:half]} … {text[-half:]}"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentkit.llm.options import read_tool_choice
 from agentkit.messages import Message, ToolChoice, ToolSpec
 from agentkit.settings import SamplingSettings
 
@@ -34,14 +33,15 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {"role": first["role"], "content": content, **({"tool_calls": calls} if calls else {})}
 
 
-def tool_fields(specs: Sequence[ToolSpec], choice: ToolChoice, parallel: bool) -> dict[str, Any]:
+def tool_fields(
+    specs: Sequence[ToolSpec], choice: ToolChoice, forced: Sequence[ToolSpec], parallel: bool
+) -> dict[str, Any]:
     """``tools``, ``tool_choice`` and ``parallel_tool_calls``; nothing without tools.
 
     Where only one tool can be meant it is named: more servers know that than know ``required``.
     """
     if not specs:
         return {}
-    forced = read_tool_choice(choice, specs)
     named = forced if len(forced) == 1 else []
     return {
         "tools": [spec.to_openai() for spec in specs],

@@ -16,6 +16,7 @@ from agentkit.errors import ModelError
 from agentkit.events import Notice
 from agentkit.llm.openai.address import KEY_VARIABLES, Address
 from agentkit.llm.openai.exchange import Cancelled, Exchange, Head, Request, TooMuch, failure
+from agentkit.llm.openai.plain import plain
 
 if TYPE_CHECKING:
     import httpx
@@ -27,7 +28,6 @@ LONGEST_WAIT_S = 30.0
 AGAIN = "ask again; what was said so far is no answer"
 _ERROR_BYTES = 65_536
 _JSON_BYTES = 4_000_000
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 _MESSAGE_CHARS = 300
 
 
@@ -117,8 +117,7 @@ class Server:
 
     def clean(self, text: str) -> str:
         """The first line of what a server said, without control characters and without the key."""
-        lines = [_CONTROLS.sub(" ", line).strip() for line in text.strip().splitlines()]
-        line = next((line for line in lines if line), "")
+        line = next(filter(None, map(plain, text.splitlines())), "")
         if self.key:
             line = line.replace(self.key, "…")
         return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
@@ -194,6 +193,10 @@ class Server:
                     yield part
         except httpx.HTTPError as error:
             raise self._broken(error, begun) from error
+        except ImportError as error:  # a proxy of the environment may need more than was installed
+            reason = self.clean(str(error)).partition(". ")[0]
+            remedy = "pip install 'httpx[socks]', or unset the proxy in the environment"
+            raise ModelError(f"cannot ask {self.address.base_url}: {reason}", remedy) from error
         except (httpx.InvalidURL, OSError, ValueError) as error:
             reason = self.clean(str(error))
             raise ModelError(f"cannot ask {self.address.base_url}: {reason}", "check the address") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from agentkit.llm.openai.sse import EventReader
 from agentkit.settings import SamplingSettings
 
 _DONE = "[DONE]"
-_FIRST = (b":", b"d", b"e", b"i", b"r", b"\xef")
-"""How server-sent events begin: a comment, data, event, id, retry, or a byte-order mark."""
+_FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?:data|event|id|retry)[:\r\n]|:[^\r\n]*[\r\n])")
+"""How server-sent events begin: a field of theirs, or a comment, which is a whole line."""
+_UNSURE = re.compile(rb"(?:\xef(?:\xbb\xbf?)?)?\s*(?:[deir][a-z]{0,4}|:[^\r\n]*)?\Z")
+"""What may still become such a beginning."""
 _SPARE_BYTES, _BYTES_PER_TOKEN = 2_000_000, 2_000
 """What is read of an answer at most: a chunk of one token takes about 300 bytes."""
 _SPARE_CHARS, _CHARS_PER_TOKEN = 4_000, 64
@@ -41,6 +44,8 @@ class Reader:
         self._budget = sampling.max_new_tokens
         self._filter = TextFilter(sampling.stop)
         self._ended = self._heard = False
+        self._heard_at = 0.0
+        """When something came last that was no keep-alive."""
         self._cancel: threading.Event | None = None
         self.answer = Answer()
         self.first = 0.0
@@ -55,7 +60,7 @@ class Reader:
             Silent: It said nothing.
             Cancelled: ``cancel`` was set.
         """
-        self._cancel = cancel
+        self._cancel, self._heard_at = cancel, 0.0
         limit = _SPARE_BYTES + _BYTES_PER_TOKEN * self._budget
         parts = self._server.post(path, body, limit, cancel)
         try:
@@ -81,22 +86,32 @@ class Reader:
             if isinstance(part, Notice):
                 yield part
                 continue
-            if is_stream is None:
-                whole += part
-                start = whole.lstrip()[:1]
-                if not start:
-                    continue
-                is_stream, part = start in _FIRST, whole
-            elif not is_stream:
-                whole += part
+            self._check_alive()
+            if not is_stream:
+                whole = (whole + part).lstrip()
+            if is_stream is None and not _UNSURE.match(whole):
+                is_stream, part = _FIRST.match(whole) is not None, whole
             if is_stream:
-                yield from self._take(events.feed(part))
+                found = events.feed(part)
+                yield from self._take(found)
                 if self._ended:
                     return
+                if any(data.strip() for data in found):
+                    self._heard_at = time.monotonic()
+            elif part.strip():
+                self._heard_at = time.monotonic()
         if is_stream:
             yield from self._take(events.finish())
         elif whole.strip():
             yield from self._take_whole(whole)
+
+    def _check_alive(self) -> None:
+        """A server may hang and go on sending comments, which keep the connection but say nothing."""
+        timeout_s = self._server.timeout_s
+        self._heard_at = self._heard_at or time.monotonic()
+        if time.monotonic() - self._heard_at > timeout_s:
+            cause = f"{self._server.address.base_url} sent nothing but keep-alives for {timeout_s:g} s"
+            raise Lost(cause, "try again, or raise [remote] timeout_s")
 
     def _take(self, events: list[str]) -> Iterator[TextDelta]:
         for data in events:

@@ -11,10 +11,11 @@ from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.openai import request as form
 from agentkit.llm.openai.answer import Answer, CallDraft
 from agentkit.llm.openai.checks import Invalid, check_answer, check_calls, correction
-from agentkit.llm.options import read_tool_choice
 from agentkit.llm.protocol import ModelEvent
 from agentkit.messages import Completion, ToolCall, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
+
+_FILTERED = "content_filter"
 
 Problem = tuple[str, list[dict[str, Any]]]
 """What is wrong with an answer, and the messages that tell the model."""
@@ -27,6 +28,8 @@ class Task:
     messages: list[dict[str, Any]]
     specs: list[ToolSpec]
     choice: ToolChoice
+    forced: list[ToolSpec]
+    """The tools of which one must be called."""
     parallel: bool
     schema: dict[str, Any] | None
     choices: Sequence[str]
@@ -35,11 +38,6 @@ class Task:
     said: str = ""
     """Exactly what was yielded as text."""
     usage: Usage = field(default_factory=Usage)
-
-    @property
-    def forced(self) -> list[ToolSpec]:
-        """The tools of which one must be called."""
-        return read_tool_choice(self.choice, self.specs)
 
     @property
     def allowed(self) -> list[ToolSpec]:
@@ -56,11 +54,14 @@ def settle(task: Task, answer: Answer, text: str) -> Generator[ModelEvent, None,
     """End the stream with what came; or return what is wrong with it, and nothing of it was yielded."""
     drafts = yield from _drafts(task, answer)
     checked = check_calls(drafts, task.allowed)
-    if checked.problem:
-        return checked.problem, correction(drafts, checked, text)
-    if checked.calls:
+    if checked.calls and not checked.problem:
         yield from _calls(task, text, checked.calls)
         return None
+    if answer.refused or answer.finish == _FILTERED:  # asked again, it would be the same
+        yield from _withheld(task, answer, text)
+        return None
+    if checked.problem:
+        return checked.problem, correction(drafts, checked, text)
     if not answer.calls:  # a call that was cut is told already
         if task.forced:
             names = ", ".join(spec.name for spec in task.forced)
@@ -107,10 +108,22 @@ def _formed(task: Task, text: str, schema: dict[str, Any]) -> Iterator[TextDelta
     yield TextDelta(task.said)
 
 
+def _withheld(task: Task, answer: Answer, text: str) -> Iterator[ModelEvent]:
+    """The model refused, or the server's filter ended the answer: what had to be checked is no answer then."""
+    if answer.refused:
+        yield Notice("refused", "the model refused to answer; its reason is the text")
+        if task.held and text:
+            task.said = text
+            yield TextDelta(text)
+    else:
+        yield Notice("filtered", "the server's content filter ended the answer")
+    yield Completion(task.said, (), task.usage, "stop")
+
+
 def _ending(task: Task, answer: Answer) -> Iterator[ModelEvent]:
     if answer.finish == "length":
         count = answer.completion_tokens or task.sampling.max_new_tokens
         yield Notice("truncated", f"the answer was cut after {count} tokens")
-    elif answer.finish == "content_filter":
-        yield Notice("filtered", "the server's content filter ended the answer")
+    elif not task.said:
+        yield Notice("empty", "the model gave neither text nor a call")
     yield Completion(task.said, (), task.usage, "length" if answer.finish == "length" else "stop")

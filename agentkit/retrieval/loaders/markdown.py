@@ -17,7 +17,9 @@ _ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
 _ROW_RULE = re.compile(r"[\s|:-]+$")
 _DEFINITION = re.compile(r" {0,3}\[[^\]]{1,200}\]:[ \t]+\S+")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
-_KEYWORDS = re.compile(r"^keywords:[ \t]*(.*)$", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(r"^([A-Za-z][\w-]{0,39}):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_NO_SCALAR = ("[", "{", "|", ">", "&", "*", "!", "-")
+"""Begins of YAML values that are no plain text."""
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 # The repeat counts are bounded so that no line, however odd, costs quadratic time.
@@ -35,13 +37,29 @@ _INLINE = (
 
 
 def load_markdown(text: str, name: str) -> Document:
-    """Markdown: ATX and setext headings; emphasis and link targets are dropped, and so is front matter
-    except for its line ``keywords: …, …``."""
+    """Markdown: ATX and setext headings; emphasis and link targets are dropped.
+
+    Of front matter, ``keywords: …, …`` and ``language: …`` are read, ``title`` where there is no heading of level
+    1, and further lines of plain text or numbers as metadata.
+    """
     front = _FRONT_MATTER.match(text)
     body = text[front.end() :] if front else text
-    keywords = _KEYWORDS.search(front.group()) if front else None
+    fields: dict[str, str] = {}
+    for key, value in _FIELD.findall(front.group()) if front else ():
+        fields.setdefault(key.lower(), value)
+    keywords = fields.pop("keywords", "")
+    plain_fields = {
+        key: _unquoted(value) for key, value in fields.items() if not value.startswith(_NO_SCALAR)
+    }
+    language = plain_fields.pop("language", "") or plain_fields.pop("lang", "")
     reader = _Reader().read(_COMMENT.sub("", body))
-    return reader.build(name, keywords=keywords.group(1) if keywords else "")
+    title = plain_fields.get("title", "")
+    return reader.build(name, title, keywords, language, plain_fields.items())
+
+
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if quoted else value
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentkit.retrieval.documents import Document, DocumentBuilder
 
 if TYPE_CHECKING:
-    from bs4 import Tag
+    from bs4 import BeautifulSoup, Tag
 
 DROPPED = (
     "nav", "header", "footer", "script", "style", "noscript", "template", "form", "button", "svg", "iframe",
@@ -22,6 +22,7 @@ BLOCKS = (
     "table", "thead", "tbody", "tfoot", "figure", "figcaption", "caption", "details", "summary", "address",
     "hr", "body",
 )  # fmt: skip
+TECHNICAL = ("viewport", "robots", "generator", "referrer", "theme-color", "color-scheme", "googlebot")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
@@ -33,8 +34,9 @@ def load_html(text: str, name: str) -> Document:
     # The first h1 names the page even where it stands in a <header> that is dropped below.
     title = soup.find("h1") or soup.find("title")
     fallback = title.get_text(" ") if title is not None else ""
-    meta = soup.find("meta", attrs={"name": re.compile("^keywords$", re.IGNORECASE)})
-    keywords = str(meta.get("content", "")) if meta is not None else ""
+    fields = _meta(soup)
+    keywords = fields.pop("keywords", "")
+    language = _language(soup)
     for tag in soup.find_all(_is_dropped):
         tag.extract()
     reader = _Reader()
@@ -42,7 +44,22 @@ def load_html(text: str, name: str) -> Document:
     for event, name_of_tag, string in _walk(root):
         reader.read(event, name_of_tag, string)
     reader.close()
-    return reader.builder.build(name, fallback, keywords)
+    return reader.builder.build(name, fallback, keywords, language, fields.items())
+
+
+def _meta(soup: BeautifulSoup) -> dict[str, str]:
+    """``<meta name content>`` by name in lower case, without what only browsers and robots use."""
+    fields: dict[str, str] = {}
+    for tag in soup.find_all("meta", attrs={"name": True, "content": True}):
+        key = str(tag["name"]).strip().lower()
+        if key not in TECHNICAL:
+            fields.setdefault(key, str(tag["content"]))
+    return fields
+
+
+def _language(soup: BeautifulSoup) -> str:
+    root = soup.find("html")
+    return str(root.get("lang", "")) if root is not None else ""
 
 
 def _is_dropped(tag: Tag) -> bool:

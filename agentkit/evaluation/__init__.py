@@ -1,0 +1,1 @@
+"""Measures an agent over labelled questions: retrieval, answers, abstention, latency."""

@@ -1,0 +1,203 @@
+"""Asks an agent labelled questions, each in a session of its own, and notes what it found, said and cited.
+
+The same questions go to the dense part of the search alone and to the model without any knowledge: what the whole
+is worth shows against its parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agentkit.answers import Knowledge
+from agentkit.errors import ModelError
+from agentkit.evaluation.grounded import claims, uncited_claims, without_marks
+from agentkit.evaluation.questions import Question, has_fact
+from agentkit.evaluation.ranking import Dense, first_documents
+from agentkit.evaluation.rows import Journal, Row
+from agentkit.evaluation.sources import Sources
+from agentkit.events import Event, Notice, TurnDone, TurnFailed
+from agentkit.llm.protocol import ChatModel, drained
+from agentkit.messages import Message, Passage, Reply
+from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.sentences import sentences
+
+RANKED = 10
+"""Documents of a ranking: as many as nDCG@10 looks at."""
+BEST_PASSAGES = 3
+"""Passages that the raw model's sentences are held against."""
+WARM_UP = "Hello"
+
+
+class Talker(Protocol):
+    """An agent in one session."""
+
+    def stream(self, text: str) -> Iterator[Event]: ...
+
+
+Open = Callable[[Sequence[Message], Knowledge], AbstractContextManager[Talker]]
+"""A fresh session that goes on from earlier messages, over the given knowledge; it is gone when left."""
+
+
+class Watched:
+    """A knowledge base that notes what one turn asks of it, and how long its searches take."""
+
+    def __init__(self, inner: Knowledge) -> None:
+        self._inner = inner
+        self.seconds = 0.0
+        """Of all searches."""
+        self.query = ""
+        """Of the last search."""
+        self.probability: float | None = None
+        """Of the last `answerable`."""
+        self._options: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    @property
+    def embedder(self) -> Embedder:
+        """The inner one's; so is every other name."""
+        return self._inner.embedder
+
+    @property
+    def answer_threshold(self) -> float:
+        return self._inner.answer_threshold
+
+    def search(self, query: str, limit: int = 4, **options: Any) -> list[Passage]:
+        """Search, and note it."""
+        self.query, self._options = query, options
+        start = time.perf_counter()
+        passages = self._inner.search(query, limit, **options)
+        self.seconds += time.perf_counter() - start
+        return passages
+
+    def again(self, limit: int) -> list[Passage]:
+        """The last search with another limit, unnoted."""
+        return self._inner.search(self.query, limit, **self._options)
+
+    def answerable(self, query: str, passages: Sequence[Passage], **options: Any) -> float:
+        """Judge, and note it."""
+        self.probability = self._inner.answerable(query, passages, **options)
+        return self.probability
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything that is asked, and what answers are held against."""
+
+    knowledge: Knowledge
+    open: Open
+    model: ChatModel
+    """The agent's own, for its raw answers."""
+    system: str
+    """The agent's system prompt; the raw model gets it too."""
+    sources: Sources
+    dense: Dense
+    embedder: Embedder
+    """Judges answers. Not the agent's own instance, whose memory of sentences would make its turns faster."""
+
+    def run(
+        self, questions: Sequence[Question], journal: Journal, progress: Callable[[str], None]
+    ) -> list[Row]:
+        """Ask what the journal does not know yet.
+
+        Args:
+            questions: All of the run.
+            journal: Where every row goes at once.
+            progress: Told before each question.
+
+        Returns:
+            A row for every question, in their order.
+
+        Raises:
+            AgentkitError: A turn failed. The rows before it are kept; the next run goes on from there.
+        """
+        left = [question for question in questions if question.id not in journal.rows]
+        if left:
+            progress("warming up")
+            self._turn(WARM_UP, (), Watched(self.knowledge))
+        for number, question in enumerate(left, 1 + len(questions) - len(left)):
+            progress(f"{number} of {len(questions)}: {question.question}")
+            journal.add(self.ask(question))
+        return [journal.rows[question.id] for question in questions]
+
+    def ask(self, question: Question) -> Row:
+        """Ask one question."""
+        watched = Watched(self.knowledge)
+        reply, notices, seconds = self._turn(question.question, question.history, watched)
+        if not watched.query:
+            watched.search(question.question)
+        abstained = "declined" in notices and not reply.citations
+        spoken = without_marks(reply.text)
+        raw = self._raw_answer(question)
+        passages = watched.again(BEST_PASSAGES)
+        return Row(
+            id=question.id,
+            question=question.question,
+            kind=question.kind,
+            near_miss=question.near_miss,
+            split=question.split,
+            documents=question.documents,
+            facts=question.facts,
+            query=watched.query,
+            ranking=tuple(first_documents(watched.again, RANKED)),
+            dense=tuple(self.dense.documents(watched.query, RANKED)),
+            answerable=_probability(watched, passages),
+            text=reply.text,
+            claims=tuple(claims(reply.text, reply.citations, self.sources.text, self.embedder)),
+            citations=reply.citations,
+            tools=tuple(call.name for call in reply.tool_calls),
+            notices=tuple(notices),
+            abstained=abstained,
+            right=not abstained and _all_facts(spoken, question) if question.answerable else abstained,
+            search_s=watched.seconds,
+            turn_s=seconds,
+            model_text=raw,
+            model_claims=tuple(uncited_claims(raw, passages, self.embedder)),
+            model_right=question.answerable and _all_facts(raw, question),
+        )
+
+    def _turn(
+        self, text: str, history: Sequence[Message], knowledge: Knowledge
+    ) -> tuple[Reply, list[str], float]:
+        """Reply, codes of the notices, seconds.
+
+        Raises:
+            ModelError: The turn failed.
+        """
+        notices: list[str] = []
+        with self.open(history, knowledge) as agent:
+            start = time.perf_counter()
+            for event in agent.stream(text):
+                if isinstance(event, Notice):
+                    notices.append(event.code)
+                if isinstance(event, TurnFailed):
+                    raise ModelError(event.error, "run again: what was asked before is kept")
+                if isinstance(event, TurnDone):
+                    return event.reply, notices, time.perf_counter() - start
+        raise ModelError("the turn ended without a reply", "report this conversation")
+
+    def _raw_answer(self, question: Question) -> str:
+        """The model's answer without knowledge or tools; a last sentence that the token limit cut is left out."""
+        messages = [Message("system", self.system), *question.history, Message("user", question.question)]
+        completion = drained(self.model.stream(messages, tool_choice="none"))
+        said = sentences(completion.text)
+        if completion.finish_reason == "length" and len(said) > 1:
+            return completion.text[: completion.text.rfind(said[-1])].rstrip()
+        return completion.text
+
+
+def _all_facts(text: str, question: Question) -> bool:
+    return all(has_fact(text, fact) for fact in question.facts)
+
+
+def _probability(watched: Watched, passages: Sequence[Passage]) -> float:
+    """As the turn saw it; a turn that did not ask is made up for."""
+    if watched.probability is None:
+        watched.answerable(watched.query, passages)
+    assert watched.probability is not None
+    return watched.probability

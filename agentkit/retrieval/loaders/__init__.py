@@ -1,0 +1,16 @@
+"""Files to documents: one module per format; `load_document` is the way in."""
+
+from agentkit.retrieval.loaders.limits import DEFAULT, Limits
+from agentkit.retrieval.loaders.reading import load_document, parse_document, read_bytes
+from agentkit.retrieval.loaders.registry import GROUP, Loader, formats
+
+__all__ = [
+    "DEFAULT",
+    "GROUP",
+    "Limits",
+    "Loader",
+    "formats",
+    "load_document",
+    "parse_document",
+    "read_bytes",
+]

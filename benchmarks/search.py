@@ -1,0 +1,166 @@
+"""Search in 100,000 chunks without the embedding: agentkit's hybrid search and txtai's, the same texts and vectors.
+
+    python benchmarks/search.py                  # prints a table, writes docs/benchmarks/search.json
+
+The texts are docstrings, the questions their first sentences, which are not among the texts (`corpus.py`); relevant is
+every passage of the docstring a question belongs to. Both engines get MiniLM's vectors of chunks and questions from a
+table, so that neither's time has the encoder in it. Each runs in a process of its own, one question after the other.
+The first run embeds the texts, which takes about ten minutes; they are kept in ``build/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from corpus import Piece, embedded, items, pieces
+from machine import write
+
+QUESTIONS = 500
+TOP = 10
+Found = list[int]
+"""Positions of pieces, best first."""
+Search = Callable[[str], Found]
+
+
+class Table:
+    """An `Embedder` that has every vector already."""
+
+    name, dimension = "table", 384
+
+    def __init__(self, vectors: dict[str, Any]) -> None:
+        self._vectors = vectors
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        return np.stack([self._vectors[text] for text in texts])
+
+    def knows(self, word: str) -> bool:
+        return True
+
+
+def ours(parts: list[Piece], vectors: Any, titles: Any, questions: dict[str, Any], folder: Path) -> Search:
+    from agentkit.retrieval.chunks import Chunk
+    from agentkit.retrieval.followup import alone
+    from agentkit.retrieval.index import SqliteIndex
+    from agentkit.retrieval.records import NewDocument
+    from agentkit.retrieval.search import find
+
+    index = SqliteIndex(folder / "index.db", 384)
+    by_item: dict[int, list[int]] = {}
+    for n, piece in enumerate(parts):
+        by_item.setdefault(piece.item, []).append(n)
+    documents = []
+    for item, own in by_item.items():
+        title, text, chunks = parts[own[0]].title, "", []
+        for n in own:
+            chunks.append(Chunk(title, parts[n].text, len(text), len(text) + len(parts[n].text)))
+            text += parts[n].text + "\n"
+        documents.append(
+            NewDocument(
+                f"{item}.txt", title, text, str(item), "added", (), chunks,
+                [vectors[n : n + 1] for n in own], titles[item : item + 1],
+            )
+        )  # fmt: skip
+    for start in range(0, len(documents), 500):
+        index.put(documents[start : start + 500])
+    index.flush()
+    table = Table(questions)
+
+    def search(question: str) -> Found:
+        found = find(alone(question), TOP, index, table)
+        return [n for passage in found for n in by_item[int(passage.document.removesuffix(".txt"))]]
+
+    return search
+
+
+def txtai(parts: list[Piece], vectors: Any, titles: Any, questions: dict[str, Any], folder: Path) -> Search:
+    from txtai import Embeddings
+
+    texts = [f"{piece.title}\n{piece.text}" for piece in parts]
+    table = {**dict(zip(texts, vectors, strict=True)), **questions}
+
+    def transform(batch: Sequence[str]) -> Any:
+        return np.stack([table[text] for text in batch])
+
+    index = Embeddings(method="external", transform=transform, hybrid=True, content=True)
+    index.index((n, text, None) for n, text in enumerate(texts))
+
+    def search(question: str) -> Found:
+        return [int(row["id"]) for row in index.search(question.replace("'", "''"), TOP)]
+
+    return search
+
+
+ENGINES = {"agentkit": ours, "txtai, hybrid": txtai}
+
+
+def play(name: str, count: int, out: Connection) -> None:
+    """Builds one engine and asks it everything."""
+    parts = pieces(count)
+    vectors = embedded("pieces", [f"{piece.title}\n{piece.text}" for piece in parts])
+    everything = items()[: parts[-1].item + 1]
+    titles = embedded("titles", [item.title for item in everything])
+    asked = [(n, item.question) for n, item in enumerate(everything) if item.question]
+    step = max(1, len(asked) // QUESTIONS)
+    asked = asked[::step][:QUESTIONS]
+    rows = embedded("questions", [question for _, question in asked])
+    table = {question: row for (_, question), row in zip(asked, rows, strict=True)}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        search = ENGINES[name](parts, vectors, titles, table, Path(folder))
+        built = time.perf_counter() - started
+        for _, question in asked[:20]:
+            search(question)
+        seconds, gains = [], []
+        for item, question in asked:
+            started = time.perf_counter()
+            found = search(question)
+            seconds.append(time.perf_counter() - started)
+            gains.append(ndcg([parts[n].item for n in found], item))
+    centiles = statistics.quantiles(seconds, n=100)
+    out.send(
+        {
+            "built_s": round(built, 1),
+            "p50_ms": round(1000 * statistics.median(seconds), 2),
+            "p95_ms": round(1000 * centiles[94], 2),
+            "p99_ms": round(1000 * centiles[98], 2),
+            "ndcg": round(statistics.mean(gains), 4),
+        }
+    )
+
+
+def ndcg(found: Sequence[int], relevant: int) -> float:
+    """nDCG@10 over documents, each counted where it comes first: one is relevant, so the ideal is 1."""
+    order = list(dict.fromkeys(found))[:TOP]
+    return 1 / math.log2(order.index(relevant) + 2) if relevant in order else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--chunks", type=int, default=100_000)
+    options = parser.parse_args()
+    results = {}
+    for name in ENGINES:
+        receive, send = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        process = multiprocessing.get_context("spawn").Process(target=play, args=(name, options.chunks, send))
+        process.start()
+        send.close()
+        results[name] = receive.recv()
+        process.join()
+        print(f"{name:15}", results[name], flush=True)
+    write("search.json", {"chunks": options.chunks, "questions": QUESTIONS, "engines": results})
+
+
+if __name__ == "__main__":
+    main()
