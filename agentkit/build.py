@@ -21,12 +21,13 @@ from agentkit.errors import ProjectError, UsageError
 from agentkit.project import Project, find_project
 from agentkit.prompts import load_prompt
 from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
-from agentkit.settings import RemoteSettings, SamplingSettings, Settings, data_dir, private_dir
+from agentkit.settings import POSTGRES, RemoteSettings, SamplingSettings, Settings, data_dir, private_dir
 
 if TYPE_CHECKING:
     from agentkit.llm.local import LocalModel
     from agentkit.llm.protocol import ChatModel, Router
     from agentkit.llm.remote import RemoteModel
+    from agentkit.retrieval.places import IndexPlace
     from agentkit.retrieval.protocol import Embedder
     from agentkit.retrieval.sync import Progress
     from agentkit.store import SessionStore
@@ -138,11 +139,13 @@ class KnowledgeBase(BaseKnowledge):
 
     Args:
         folder: The documents; ``None`` for a knowledge base of added documents only.
-        index_path: The SQLite file of the index; beside the other user data by default, one for each folder.
+        index_path: The SQLite file of the index; beside the other user data by default, one for each folder. Or a
+            PostgreSQL database with pgvector: ``postgresql://USER@HOST:PORT/DATABASE``.
         embedder: Texts to unit vectors; the embedded one by default.
+        index_schema: Schema of the PostgreSQL database; knowledge bases in one schema are one.
 
     Raises:
-        KnowledgeError: The folder does not exist.
+        KnowledgeError: The folder does not exist, or the index cannot be reached.
     """
 
     def __init__(
@@ -150,12 +153,17 @@ class KnowledgeBase(BaseKnowledge):
         folder: str | Path | None,
         index_path: str | Path | None = None,
         embedder: Embedder | None = None,
+        index_schema: str = "agentkit",
     ) -> None:
         root = Path(folder).expanduser().resolve() if folder is not None else None
-        if index_path is None:
+        address = index_path if isinstance(index_path, str) and index_path.startswith(POSTGRES) else ""
+        if index_path is None or address:
             key = hashlib.sha256(os.fsencode(root or "added")).hexdigest()[:16]
-            index_path = private_dir(data_dir() / "knowledge") / f"{key}.sqlite"
-        super().__init__(root, Path(index_path), embedder or load_embedder())
+            index_path = (
+                private_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
+            )
+        place = _index_place(address, index_schema)
+        super().__init__(root, Path(index_path), embedder or load_embedder(), place=place)
         self.sync()
 
 
@@ -188,10 +196,13 @@ class Workspace:
     @cached_property
     def knowledge(self) -> BaseKnowledge:
         """The knowledge base as it was last indexed."""
-
-        folder = self.project.root / self.settings.knowledge.path
-        index = private_dir(self.project.data_dir) / "knowledge.sqlite"
-        return BaseKnowledge(folder if folder.is_dir() else None, index, self.embedder)
+        options = self.settings.knowledge
+        folder = self.project.root / options.path
+        place = _index_place(options.index, options.index_schema)
+        # Added files on a server are mirrored here, apart from those that belong to the SQLite file.
+        name = "knowledge.postgres" if place else "knowledge.sqlite"
+        index = private_dir(self.project.data_dir) / name
+        return BaseKnowledge(folder if folder.is_dir() else None, index, self.embedder, place=place)
 
     def ready_knowledge(self, progress: Progress | None = None) -> BaseKnowledge:
         """The knowledge base in step with its folder."""
@@ -416,6 +427,15 @@ def start_finetune(data: str | Path, name: str | None = None, epochs: int = 3) -
     """Start a LoRA run for the current project's model; see `Workspace.start_finetune`."""
     with open_project() as workspace:
         return workspace.start_finetune(data, name, epochs)
+
+
+def _index_place(address: str, schema: str) -> IndexPlace | None:
+    """Where an index on a server is kept; ``None`` without an address: in a file."""
+    if not address:
+        return None
+    from agentkit.retrieval.postgres import PostgresPlace
+
+    return PostgresPlace(address, schema)
 
 
 def _source(model: str) -> str | Path:

@@ -25,6 +25,10 @@ RESERVED_VARIABLES = ("AGENTKIT_PROJECT", "AGENTKIT_DATA_DIR", "AGENTKIT_CACHE_D
 """``AGENTKIT_*`` names that say where things are, or hold a secret; they are no settings."""
 
 
+POSTGRES = ("postgresql://", "postgres://")
+"""How the address of an index on a server begins."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -81,6 +85,11 @@ class KnowledgeSettings(_Section):
     """Passages per question."""
     min_score: float | None = Field(default=None, ge=-1, le=1)
     """Cosine similarity under which a passage is no evidence; unset uses the measured default."""
+    index: str = Field(default="", repr=False)
+    """Where the index is kept: empty for a SQLite file among the user's data, or a PostgreSQL database with pgvector,
+    ``postgresql://USER@HOST:PORT/DATABASE``; its password may stand in ``PGPASSWORD`` or ``~/.pgpass``."""
+    index_schema: str = "agentkit"
+    """Schema of the PostgreSQL database; projects that name the same one share one knowledge base."""
 
 
 class ToolSettings(_Section):
@@ -207,6 +216,10 @@ def _validate(values: dict[str, Any], source: str) -> Settings:
     ):  # it would be shown in many places
         cause = f"{source}: model: an address must hold no user name or password"
         raise SettingsError(cause, "put the key into AGENTKIT_API_KEY")
+    address = settings.knowledge.index
+    if address and not address.startswith(POSTGRES):  # not shown: there may be a password in it
+        cause = f"{source}: knowledge.index: an address must begin with {POSTGRES[0]}"
+        raise SettingsError(cause, "leave it empty to keep the index in a file")
     return settings
 
 

@@ -154,7 +154,7 @@ def _asked(options: Common) -> Check:
 def _knowledge(options: Common) -> Check:
     with options.workspace() as workspace:
         index = workspace.project.data_dir / "knowledge.sqlite"
-        if not index.exists():
+        if not workspace.settings.knowledge.index and not index.exists():
             return Check("knowledge", True, "not indexed yet; the first question does it")
         workspace.knowledge.verify()
         documents = workspace.knowledge.list()

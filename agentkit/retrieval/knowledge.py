@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,9 +11,8 @@ from pathlib import Path
 from agentkit.errors import KnowledgeError, NotFoundError, UsageError
 from agentkit.messages import Message, Passage
 from agentkit.retrieval.abstention import Abstention, load_abstention
-from agentkit.retrieval.database import damaged_files
 from agentkit.retrieval.followup import understood
-from agentkit.retrieval.index import SqliteIndex
+from agentkit.retrieval.places import IndexPlace, SqlitePlace
 from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
 from agentkit.retrieval.records import IndexedDocument
 from agentkit.retrieval.search import find
@@ -41,6 +39,7 @@ class KnowledgeBase:
         embedder: Texts to vectors.
         on_notice: Told of every repair, as it happens; `notices` keeps them too.
         reranker: Reads question and passage together and decides about the order; without one the index does.
+        place: Where the index is kept instead of the SQLite file; only ``.added/`` is then beside ``index_path``.
     """
 
     def __init__(
@@ -50,12 +49,14 @@ class KnowledgeBase:
         embedder: Embedder,
         on_notice: Callable[[str], None] | None = None,
         reranker: Reranker | None = None,
+        place: IndexPlace | None = None,
     ) -> None:
         self.folder = folder
         self.index_path = index_path
         self.embedder = embedder
         self.notices: list[str] = []
         self._on_notice, self._reranker = on_notice, reranker
+        self._place = place or SqlitePlace(index_path)
         self._added = index_path.with_name(index_path.name + ".added")
         self._lock = threading.RLock()
         self._opened: Index | None = None
@@ -141,6 +142,7 @@ class KnowledgeBase:
         if skipped and not accepted:
             raise KnowledgeError(skipped[0][1])
         for source in accepted:
+            self._place.push(source.name, source.path)
             copy_file(source.path, self._added / source.name)
         report = self._sync(index, progress, force=False)
         return replace(report, skipped=(*report.skipped, *skipped))
@@ -162,6 +164,7 @@ class KnowledgeBase:
             raise UsageError(
                 f"{name} is a file of {self.folder}", f"delete {self.folder}/{name} and it is gone"
             )
+        self._place.forget(name)
         (self._added / name).unlink(missing_ok=True)
         index.remove([name])
         index.flush()
@@ -179,16 +182,14 @@ class KnowledgeBase:
         self._index().verify()
 
     def rebuild(self, progress: Progress | None = None) -> SyncReport:
-        """Load and embed every document again; a damaged index is moved aside (``.damaged``) first."""
+        """Load and embed every document again; a damaged index is put out of the way first."""
         with self._lock:
             try:
                 index = self._index()
                 index.verify()
             except KnowledgeError as error:
                 self.close()
-                for path in damaged_files(self.index_path):
-                    os.replace(path, path.with_name(path.name + ".damaged"))
-                self._notice(f"{error.cause}; moved to {self.index_path.name}.damaged and made anew")
+                self._notice(f"{error.cause}; {self._place.discard(self.embedder.dimension)}")
                 index = self._index()
             return self._sync(index, progress, force=True)
 
@@ -204,6 +205,7 @@ class KnowledgeBase:
             raise KnowledgeError(
                 f"the knowledge folder {self.folder} does not exist", "make it or name another"
             )
+        self._place.pull(self._added)
         skipped: list[tuple[str, str]] = []
         sources = [] if self.folder is None else [*find_sources(self.folder, "folder", skipped)]
         names = {source.name for source in sources}
@@ -220,7 +222,7 @@ class KnowledgeBase:
     def _index(self) -> Index:
         with self._lock:
             if self._opened is None:
-                self._opened = SqliteIndex(self.index_path, self.embedder.dimension, self._notice)
+                self._opened = self._place.open(self.embedder.dimension, self._notice)
                 self._check_embedder(self._opened)
             return self._opened
 

