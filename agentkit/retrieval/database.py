@@ -13,10 +13,10 @@ from pathlib import Path
 from agentkit.errors import KnowledgeError
 
 SCHEMA_VERSION = 4
-TOKENIZER = "porter unicode61 remove_diacritics 2"
-WORDS_SCHEMA = f"""
-CREATE VIRTUAL TABLE words USING fts5 (heading, text, keywords, tokenize = '{TOKENIZER}');
-CREATE VIRTUAL TABLE vocabulary USING fts5vocab (words, row);
+WORDS_SCHEMA = """
+CREATE VIRTUAL TABLE words USING fts5 (
+    heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
+);
 """
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

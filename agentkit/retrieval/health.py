@@ -69,7 +69,6 @@ def _lexical_fault(connection: sqlite3.Connection) -> str:
 
 def _rebuild(connection: sqlite3.Connection) -> None:
     with transaction(connection):
-        connection.execute("DROP TABLE IF EXISTS vocabulary")
         connection.execute("DROP TABLE IF EXISTS words")
         run_script(connection, WORDS_SCHEMA)
         connection.execute(

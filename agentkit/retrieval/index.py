@@ -53,9 +53,8 @@ class SqliteIndex:
         self._selected: tuple[object, NDArray[np.int64], Any] | None = None
 
     def close(self) -> None:
-        """Release files and memory."""
+        """Release the files."""
         with self._lock:
-            self._lexicon.close()
             self._connection.close()
 
     @contextmanager
@@ -124,8 +123,8 @@ class SqliteIndex:
 
     def matching(self, words: Sequence[str], limit: int, where: Where | None = None) -> dict[int, float]:
         """`Index.matching`: BM25."""
-        with self._read() as connection:
-            chunks = chunks_where(connection, where) if where else None
+        with self._read():
+            chunks = self._select(where)[0] if where else None
             return self._lexicon.matching(words, limit, chunks)
 
     def frequency(self, word: str) -> int:

@@ -52,7 +52,10 @@ def documents(connection: sqlite3.Connection) -> list[IndexedDocument]:
     metadata: dict[int, dict[str, str]] = {}
     for document, key, value in connection.execute("SELECT document, key, value FROM metadata"):
         metadata.setdefault(document, {})[key] = value
-    return [IndexedDocument(*row, metadata.get(id_, {})) for id_, *row in connection.execute(query)]
+    return [
+        IndexedDocument(name, title, sha256, origin, chunks, language, metadata.get(id_, {}))
+        for id_, name, title, sha256, origin, chunks, language in connection.execute(query)
+    ]
 
 
 def fetch(connection: sqlite3.Connection, ids: Sequence[int], dimension: int) -> dict[int, StoredChunk]:
