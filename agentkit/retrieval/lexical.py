@@ -74,7 +74,9 @@ class Lexicon:
         totals[self._gone] = 0.0
         recent = self._since(words)
         if chunks is not None:
-            inside = np.zeros(max(self._last, int(chunks.max(initial=0)), int(recent[0].max(initial=0))) + 1, bool)
+            inside = np.zeros(
+                max(self._last, int(chunks.max(initial=0)), int(recent[0].max(initial=0))) + 1, bool
+            )
             inside[chunks] = True
             totals[~inside[: len(totals)]] = 0.0
             recent = recent[0][inside[recent[0]]], recent[1][inside[recent[0]]]

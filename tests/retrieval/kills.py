@@ -101,7 +101,9 @@ def survive(path: Path, kills: int, seed: int = 0) -> dict[str, int]:
         AssertionError: An index was found in a state that is neither the one before nor the one after a change.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faiss", "psutil", "agentkit.retrieval.index", "agentkit.retrieval.lexical"])
+    context.set_forkserver_preload(
+        ["faiss", "psutil", "agentkit.retrieval.index", "agentkit.retrieval.lexical"]
+    )
     numbers = random.Random(seed)
     counted = {"before a change": 0, "during, old state": 0, "during, new state": 0, "changes": 0}
     state: State = {}
