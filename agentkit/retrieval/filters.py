@@ -14,7 +14,7 @@ KEYS = (*_COLUMNS, "folder", "format")
 
 
 def chunks_where(connection: sqlite3.Connection, where: Where) -> tuple[str, list[str]]:
-    """A query for the ids of all chunks that fit, and its values.
+    """A query for (id, number of vectors) of all chunks that fit, and its values.
 
     Raises:
         UsageError: A key that no document has.
@@ -24,7 +24,9 @@ def chunks_where(connection: sqlite3.Connection, where: Where) -> tuple[str, lis
         condition, own = _condition(connection, key, [wanted] if isinstance(wanted, str) else wanted)
         conditions.append(condition)
         values += own
-    query = "SELECT chunks.id FROM chunks JOIN documents ON documents.id = chunks.document WHERE "
+    query = (
+        "SELECT chunks.id, chunks.rows FROM chunks JOIN documents ON documents.id = chunks.document WHERE "
+    )
     return query + " AND ".join(conditions), values
 
 

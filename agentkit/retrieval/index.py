@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ _PER_CHUNK = 4
 """Vectors looked for per chunk wanted: several nearest ones are often of one chunk."""
 _FEW_CHUNKS = 1_000
 """Chunks that a filter leaves up to which all their vectors are read and compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Narrowed:
+    """What a filter leaves."""
+
+    key: object
+    """The filter and the generation it was looked up in."""
+    chunks: NDArray[np.int64]
+    vectors: int
+    selector: Any
+    """For FAISS; ``None`` where the chunks are few."""
 
 
 class SqliteIndex:
@@ -50,7 +63,7 @@ class SqliteIndex:
         self._connection = connect(path)
         self._live = LiveView(self._connection, path, dimension, notice)
         self._lexicon = Lexicon(self._connection)
-        self._selected: tuple[object, NDArray[np.int64], Any] | None = None
+        self._narrowed: _Narrowed | None = None
 
     def close(self) -> None:
         """Release the files."""
@@ -113,18 +126,17 @@ class SqliteIndex:
             view = self._live.current()
             if not where:
                 return _chunks_of(view, vector, limit)
-            chunks, selector = self._select(where)
-            if len(chunks) <= _FEW_CHUNKS:
-                ids, cosines = self._live.exact(chunks, vector)
+            narrowed = self._select(where)
+            if len(narrowed.chunks) <= _FEW_CHUNKS:
+                ids, cosines = self._live.exact(narrowed.chunks, vector)
                 order = np.argsort(-cosines, kind="stable")
                 return list(dict.fromkeys((ids[order] // ROWS).tolist()))[:limit]
-            share = len(chunks) / max(1, self.counts()[1])
-            return _chunks_of(view, vector, limit, selector, share)
+            return _chunks_of(view, vector, limit, narrowed.selector, narrowed.vectors / view.size)
 
     def matching(self, words: Sequence[str], limit: int, where: Where | None = None) -> dict[int, float]:
         """`Index.matching`: BM25."""
         with self._read():
-            chunks = self._select(where)[0] if where else None
+            chunks = self._select(where).chunks if where else None
             return self._lexicon.matching(words, limit, chunks)
 
     def frequency(self, word: str) -> int:
@@ -147,7 +159,8 @@ class SqliteIndex:
     def flush(self) -> None:
         """`Index.flush`: the FAISS file is written anew if much has changed since it was written."""
         with self._read():
-            self._live.checkpoint()
+            if self._live.checkpoint():
+                self._lexicon.compact()
 
     def verify(self) -> None:
         """`Index.verify`: database, lexical index and view, each against the one before it."""
@@ -155,19 +168,16 @@ class SqliteIndex:
             check(connection, self.path, self._dimension, self._notice)
             self._live.check()
 
-    def _select(self, where: Where) -> tuple[NDArray[np.int64], Any]:
-        """Ids of the chunks that fit, and the FAISS selector of their vectors; the last one is kept."""
+    def _select(self, where: Where) -> _Narrowed:
+        """The chunks that fit; those of the last filter are kept."""
         key = (cache_key(where), generation(self._connection))
-        if self._selected is None or self._selected[0] != key:
+        if self._narrowed is None or self._narrowed.key != key:
             query, values = chunks_where(self._connection, where)
-            chunks = np.array([row[0] for row in self._connection.execute(query, values)], np.int64)
-            selector = None
-            if len(chunks) > _FEW_CHUNKS:
-                sizes = f"SELECT id, rows FROM chunks WHERE id IN ({query})"
-                table = np.array(self._connection.execute(sizes, values).fetchall(), np.int64)
-                selector = selector_of(row_ids(table[:, 0], table[:, 1]))
-            self._selected = (key, chunks, selector)
-        return self._selected[1:]
+            table = np.array(self._connection.execute(query, values).fetchall(), np.int64).reshape(-1, 2)
+            chunks, rows = table[:, 0], table[:, 1]
+            selector = selector_of(row_ids(chunks, rows)) if len(chunks) > _FEW_CHUNKS else None
+            self._narrowed = _Narrowed(key, chunks, int(rows.sum()), selector)
+        return self._narrowed
 
 
 def _chunks_of(

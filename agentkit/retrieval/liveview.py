@@ -79,8 +79,8 @@ class LiveView:
             self._follow(view, state)
         return view
 
-    def checkpoint(self) -> None:
-        """Write the file if it is missing, or if much has changed since it was written."""
+    def checkpoint(self) -> bool:
+        """Write the file if it is missing, or if much has changed since it was written; whether it did."""
         state = self._state()
         try:
             origin = read_origin(self.path)
@@ -89,12 +89,12 @@ class LiveView:
         if self._reaches(origin, state):
             changed = self._changed_since(origin.generation)
             if changed <= max(FEW, SHARE * origin.size):
-                return
+                return False
         view = self.current()
         if view.worn:
             with snapshot(self._connection):
                 view = self._build(self._state())
-        self._write(view)
+        return self._write(view)
 
     def check(self) -> None:
         """Load the file again and compare it with the database; a view that differs is made anew, and reported."""
@@ -204,15 +204,16 @@ class LiveView:
         ids, vectors = self._read(chunks)
         return ids, vectors @ vector
 
-    def _write(self, view: VectorView) -> None:
+    def _write(self, view: VectorView) -> bool:
         """Save, then drop what of the journal no view can need."""
         state = self._state()
-        if self._save(view):
+        if saved := self._save(view):
             with transaction(self._connection):
                 # A process that still has the file before this one in memory can follow from there.
                 self._connection.execute("DELETE FROM changes WHERE id <= ?", (state.checkpoint,))
                 for key, value in (("trimmed", state.checkpoint), ("checkpoint", self._origin.generation)):
                     self._connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
+        return saved
 
     def _save(self, view: VectorView) -> bool:
         try:

@@ -105,7 +105,7 @@ def survive(path: Path, kills: int, seed: int = 0) -> dict[str, int]:
         ["faiss", "psutil", "agentkit.retrieval.index", "agentkit.retrieval.lexical"]
     )
     numbers = random.Random(seed)
-    counted = {"before a change": 0, "during, old state": 0, "during, new state": 0, "changes": 0}
+    counted = {"between changes": 0, "during, old state": 0, "during, new state": 0, "changes": 0}
     state: State = {}
     version = 0
     for kill in range(kills):
@@ -128,7 +128,7 @@ def survive(path: Path, kills: int, seed: int = 0) -> dict[str, int]:
         state = observed(path)
         assert state in (before, _after(before, pending))
         if pending is None:
-            counted["before a change"] += 1
+            counted["between changes"] += 1
         else:
             counted["during, old state" if state == before else "during, new state"] += 1
     return counted
