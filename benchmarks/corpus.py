@@ -23,6 +23,7 @@ BUILD = Path(__file__).resolve().parent.parent / "build"
 """What takes minutes to make is kept here; delete it after installing other packages."""
 MIN_WORDS = 30
 PASSAGE_WORDS = 60
+_PART = 1_000
 _FIRST_SENTENCE = re.compile(r"(.{25,220}?[.!?])\s+(?=\S)", re.DOTALL)
 
 
@@ -71,17 +72,19 @@ def pieces(limit: int) -> list[Piece]:
     return found[:limit]
 
 
-def embedded(name: str, texts: list[str]) -> Any:
-    """MiniLM's vectors of the texts, float32 (len(texts), 384), from the cache where they are the same."""
-    digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
-    kept = BUILD / f"corpus-{name}-{digest}.npy"
+def embedded(texts: list[str]) -> Any:
+    """MiniLM's vectors of the texts, float32 (len(texts), 384); a thousand at a time are kept."""
+    parts = [_embedded(texts[start : start + _PART]) for start in range(0, len(texts), _PART)]
+    return np.concatenate(parts)
+
+
+def _embedded(texts: list[str]) -> Any:
+    kept = BUILD / f"vectors-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:24]}.npy"
     if not kept.is_file():
         from agentkit.assets import asset_path
         from agentkit.retrieval.embedder import load_embedder
 
-        embedder = load_embedder(asset_path("minilm"))
-        parts = [embedder.embed(texts[start : start + 4096]) for start in range(0, len(texts), 4096)]
-        np.save(kept, np.concatenate(parts))
+        np.save(kept, load_embedder(asset_path("minilm")).embed(texts))
     return np.load(kept)
 
 

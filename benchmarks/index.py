@@ -54,15 +54,19 @@ def timed(action: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def real_vectors() -> Any:
-    texts = [f"{piece.title}\n{piece.text}" for piece in corpus.pieces(REAL)]
-    return corpus.embedded("pieces", texts)
-
-
 def questions() -> tuple[list[str], Any]:
-    """Questions and their vectors; the texts are not among those that the vectors are constructed from."""
-    texts = [item.question for item in corpus.items() if item.question][: 2 * QUERIES]
-    return texts[:QUERIES], corpus.embedded("questions", texts)[:QUERIES]
+    """Questions and their vectors."""
+    texts = _sentences()[:QUERIES]
+    return texts, corpus.embedded(texts)
+
+
+def real_vectors() -> Any:
+    """Of other sentences of the same kind: five of six vectors of a chunk are of sentences."""
+    return corpus.embedded(_sentences()[QUERIES : QUERIES + REAL])
+
+
+def _sentences() -> list[str]:
+    return [item.question for item in corpus.items() if item.question]
 
 
 def constructed(count: int) -> tuple[Constructor, Iterator[Any], dict[str, float]]:

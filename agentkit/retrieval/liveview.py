@@ -210,8 +210,11 @@ class LiveView:
         if saved := self._save(view):
             with transaction(self._connection):
                 # A process that still has the file before this one in memory can follow from there.
-                self._connection.execute("DELETE FROM changes WHERE id <= ?", (state.checkpoint,))
-                for key, value in (("trimmed", state.checkpoint), ("checkpoint", self._origin.generation)):
+                written = self._origin.generation
+                # No further than this file, though another process may have written a later one meanwhile.
+                trimmed = max(state.trimmed, min(state.checkpoint, written))
+                self._connection.execute("DELETE FROM changes WHERE id <= ?", (trimmed,))
+                for key, value in (("trimmed", trimmed), ("checkpoint", written)):
                     self._connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(value), key))
         return saved
 
