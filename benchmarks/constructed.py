@@ -1,6 +1,6 @@
 """More vectors than there is text for: real ones, spread along the directions in which their neighbours lie.
 
-A constructed vector is a real one, x, plus ``spread`` times a normal combination of the differences to its eight
+A constructed vector is a real one, x, plus ``spread`` times a normal combination of the differences to its 32
 nearest real neighbours, at unit length. Real text has its own law of crowding: with every doubling of a collection the
 cosine of the tenth neighbour grows by about as much. That line is fitted on parts of the real vectors, and ``spread``
 is chosen such that constructed vectors lie on its continuation.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-NEIGHBOURS = 8
+NEIGHBOURS = 32
 RANK = 10
 """The neighbour whose cosine is matched."""
 _BATCH = 20_000
@@ -51,8 +51,8 @@ class Constructor:
         small = Constructor.__new__(Constructor)
         small.real, small.crowding = self.real[part], self.crowding
         goal = self.crowding.at(count // 8)
-        low, high = 0.0, 1.5
-        for _ in range(7):
+        low, high = 0.0, 4.0
+        for _ in range(8):
             small.spread = (low + high) / 2
             made = np.concatenate(list(small.batches(count // 8, seed=2)))
             reached = _tenth(made)

@@ -34,7 +34,7 @@ from agentkit.retrieval.words import content_words
 CHUNKS, ROWS = 100_000, 6
 """A chunk has a vector of its own and of five sentences."""
 VECTORS = 1_000_000
-REAL = 24_000
+REAL = 12_000
 QUERIES = 1_000
 CHANGES = 200
 KILLS = 500

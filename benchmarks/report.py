@@ -250,7 +250,7 @@ def index() -> str:
         f"{search['open_seconds']} s.\n\n"
         + table(("a million vectors", "recall@10", "p50", "p95", "p99", "memory"), [own_row, flat_row])
         + f"\n\nThe first {construction['real']:,} vectors are real; each other one is a real vector moved along the "
-        "differences to its eight nearest. How far is chosen such that the vectors crowd as real ones would: the "
+        "differences to its 32 nearest. How far is chosen such that the vectors crowd as real ones would: the "
         "median cosine of the tenth neighbour, which grows steadily with every doubling of real vectors, is "
         f"{construction['reached']:.3f} at {body['vectors'] // 8:,}, where the line through the real ones gives "
         f"{construction['goal']:.3f}. The queries are real. Of {made['lists']:,} lists {made['probes']} are searched, "
