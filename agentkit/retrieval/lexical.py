@@ -67,7 +67,9 @@ class Lexicon:
         if not words:
             return {}
         self._follow()
-        parts = [self._of(word) for word in words]
+        parts = [self._of(word, COMMON) for word in words]
+        if not any(len(ids) for ids, _ in parts):
+            parts = [self._of(word, 1.0) for word in words]
         totals = np.zeros(self._last + 1, np.float32)
         for ids, scores in parts:
             totals[ids] += scores  # an id occurs once in each
@@ -106,13 +108,14 @@ class Lexicon:
         self._gone = np.array(rows, np.int64).reshape(-1)
         self._now = now
 
-    def _of(self, word: str) -> _Scores:
-        """What a word adds to each chunk."""
-        if word in self._scores:
+    def _of(self, word: str, share: float) -> _Scores:
+        """What a word adds to each chunk; nothing where more than this share of many chunks have it."""
+        known = self._scores.get(word)
+        if known is not None and (share < 1.0 or len(known[0])):
             self._scores.move_to_end(word)
-            return self._scores[word]
+            return known
         rows: list[tuple[int, float]] = []
-        if self._chunks <= EXACT_TO or self.frequency(word) <= COMMON * self._chunks:
+        if share == 1.0 or self._chunks <= EXACT_TO or self.frequency(word) <= share * self._chunks:
             rows = self._connection.execute(_ALL, (quoted(word), self._last)).fetchall()
         self._scores[word] = found = _arrays(rows)
         self._kept += len(rows)
