@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import uuid
@@ -11,19 +12,25 @@ from pathlib import Path
 
 from agentkit.errors import KnowledgeError
 
-SCHEMA_VERSION = 3
-_SCHEMA = """
+SCHEMA_VERSION = 4
+WORDS_SCHEMA = """
+CREATE VIRTUAL TABLE words USING fts5 (
+    heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
+);
+"""
+_SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
+    format TEXT NOT NULL, -- suffix of the name, lower case, without dot
     sha256 TEXT NOT NULL,
     origin TEXT NOT NULL CHECK (origin IN ('folder', 'added')),
     title TEXT NOT NULL,
     text TEXT NOT NULL,
     language TEXT NOT NULL,
     keywords TEXT NOT NULL, -- one phrase a line
-    vectors BLOB NOT NULL -- float32 rows: title, then every keyword
+    vectors BLOB NOT NULL -- float16 rows: title, then every keyword
 );
 CREATE TABLE metadata (
     document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
@@ -33,7 +40,7 @@ CREATE TABLE metadata (
 ) WITHOUT ROWID;
 CREATE INDEX metadata_by_value ON metadata (key, value);
 CREATE TABLE chunks (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again, so what a view holds of an id stays true
     document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,
     heading TEXT NOT NULL,
@@ -42,48 +49,91 @@ CREATE TABLE chunks (
     page INTEGER,
     start INTEGER NOT NULL,
     stop INTEGER NOT NULL,
-    vectors BLOB NOT NULL -- float32 rows: chunk with heading, then every sentence
+    rows INTEGER NOT NULL,
+    vectors BLOB NOT NULL -- float16 rows: chunk with heading, then every sentence
 );
-CREATE INDEX chunks_by_document ON chunks (document);
-CREATE VIRTUAL TABLE words USING fts5 (
-    heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
+CREATE INDEX chunks_by_document ON chunks (document, rows); -- with rows: sizes are known without reading vectors
+CREATE TABLE changes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- the generation of the index after this change
+    chunk INTEGER NOT NULL,
+    rows INTEGER NOT NULL -- vectors added; negative where they were removed
 );
-CREATE TRIGGER words_insert AFTER INSERT ON chunks BEGIN
+{WORDS_SCHEMA}
+CREATE TRIGGER chunks_insert AFTER INSERT ON chunks BEGIN
     INSERT INTO words (rowid, heading, text, keywords)
     SELECT new.id, new.heading, new.text, keywords FROM documents WHERE id = new.document;
+    INSERT INTO changes (chunk, rows) VALUES (new.id, new.rows);
 END;
-CREATE TRIGGER words_delete AFTER DELETE ON chunks BEGIN
+CREATE TRIGGER chunks_delete AFTER DELETE ON chunks BEGIN
     DELETE FROM words WHERE rowid = old.id;
+    INSERT INTO changes (chunk, rows) VALUES (old.id, -old.rows);
 END;
 """
-# The triggers keep text and lexical index in one transaction whatever statement changes the chunks.
+# The triggers keep chunks, lexical index and journal in one transaction whatever statement changes the chunks.
+
+_CACHE_KIB = 32 * 1024
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_CANNOT_WRITE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+}
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open or create the database, readable by its owner only.
+    """Open or create the database, readable by its owner only; one that cannot be written is opened for reading.
 
     Raises:
-        KnowledgeError: It is damaged, of another version, or not writable.
+        KnowledgeError: It is damaged, of another version, or can be neither created nor read.
     """
     with guarded(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # SQLite gives its -wal and -shm files the mode of the database: that must be right from the start.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            _create(connection, path)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # SQLite gives its -wal and -shm files the mode of the database: that must be right from the start.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            writable = os.access(path.parent, os.W_OK)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.is_file():
+                raise
+            writable = False
+        connection = _open(path, writable)
+        try:
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            if writable:
+                connection.execute("PRAGMA journal_mode = WAL")
+                # FULL: a commit must outlast the power, or a view written after it would be ahead of the database.
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA recursive_triggers = ON")  # REPLACE runs the delete triggers too
+            else:
+                connection.execute("PRAGMA query_only = ON")
+            _check(connection, path, writable)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def _create(connection: sqlite3.Connection, path: Path) -> None:
+def _open(path: Path, writable: bool) -> sqlite3.Connection:
+    if writable:
+        return sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+    log = path.with_name(path.name + "-wal")
+    # Without a log nobody writes: SQLite need not make the shared memory that it could not make here.
+    immutable = "" if log.exists() else "&immutable=1"
+    uri = f"{path.resolve().as_uri()}?mode=ro{immutable}"
+    return sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
+
+
+def _check(connection: sqlite3.Connection, path: Path, writable: bool) -> None:
+    """Make the schema in a new file; refuse one of another version."""
+    if _version(connection) == SCHEMA_VERSION:
+        return
+    if not writable:
+        raise KnowledgeError(f"{path} is of another version of agentkit", "make it writable and rebuild it")
     with transaction(connection):
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = _version(connection)
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if version == SCHEMA_VERSION:
             return
@@ -91,20 +141,25 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
             raise KnowledgeError(
                 f"{path} is of another version of agentkit", "run `agentkit knowledge rebuild`"
             )
-        for statement in _statements(_SCHEMA):
-            connection.execute(statement)
+        run_script(connection, _SCHEMA)
         # The id tells a view of this file from one of a file that stood here before.
-        connection.execute("INSERT INTO meta VALUES ('id', ?), ('generation', '0')", (uuid.uuid4().hex,))
+        connection.execute(
+            "INSERT INTO meta VALUES ('id', ?), ('trimmed', '0'), ('checkpoint', '0')", (uuid.uuid4().hex,)
+        )
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _statements(script: str) -> Iterator[str]:
-    """Single statements: `executescript` would commit the transaction they belong to."""
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def run_script(connection: sqlite3.Connection, script: str) -> None:
+    """Statement by statement: `executescript` would commit the transaction they belong to."""
     statement = ""
     for line in script.splitlines():
         statement += line + "\n"
         if sqlite3.complete_statement(statement):
-            yield statement
+            connection.execute(statement)
             statement = ""
 
 
@@ -122,22 +177,32 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several reads of one state; writers are not held up."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
 def guarded(path: Path) -> Iterator[None]:
     """Turn errors of SQLite and the file system into `KnowledgeError`."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
+    except sqlite3.DatabaseError as error:
+        kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if kind in _BUSY:
             raise KnowledgeError(
                 f"{path} is in use by another process", "try again when it is done"
             ) from error
-        if "readonly" in text or "unable to open" in text or "full" in text:
+        if kind in _CANNOT_WRITE:
             raise KnowledgeError(
-                f"cannot write {path}: {text}", "check its permissions and the disk"
+                f"cannot read or write {path}: {error}; nothing was changed",
+                "check its permissions and the disk",
             ) from error
-        raise KnowledgeError(f"{path} is damaged: {text}", "run `agentkit knowledge rebuild`") from error
-    except sqlite3.DatabaseError as error:
         raise KnowledgeError(f"{path} is damaged: {error}", "run `agentkit knowledge rebuild`") from error
     except OSError as error:
         raise KnowledgeError(
@@ -148,3 +213,9 @@ def guarded(path: Path) -> Iterator[None]:
 def damaged_files(path: Path) -> list[Path]:
     """The database with its log and shared memory: a log left behind would be replayed into the next file."""
     return [file for end in ("", "-wal", "-shm") if (file := path.with_name(path.name + end)).exists()]
+
+
+def generation(connection: sqlite3.Connection) -> int:
+    """Number of the last change; 0 in a new database."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
+    return int(row[0]) if row else 0

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import KnowledgeError, UsageError
+from agentkit.retrieval import liveview
 from agentkit.retrieval.chunks import Chunk
 from agentkit.retrieval.index import SqliteIndex
+from agentkit.retrieval.protocol import Where
 from agentkit.retrieval.records import NewDocument, Vectors
+from agentkit.retrieval.viewfile import write_view
+
+ROOT = Path(__file__).parents[2]
 
 DIMENSION = 8
 
@@ -84,20 +96,37 @@ def test_a_bad_view_heals(path: Path, damage: Callable[[Path], object], reason: 
     assert again == []
 
 
-def test_a_stale_view_heals(path: Path) -> None:
+def test_an_old_view_follows_the_journal(path: Path) -> None:
     view = path.with_name("index.db.faiss")
     old = view.read_bytes()
     index = SqliteIndex(path, DIMENSION)
     index.remove(["a.md"])
     put(index, "d.md", 5)
-    index.flush()
+    index.close()
+    assert view.read_bytes() == old
+    notices: list[str] = []
+    index = SqliteIndex(path, DIMENSION, notices.append)
+    assert nearest(index, 5) == "d.md"
+    assert nearest(index, 0) != "a.md"
+    assert notices == []
+
+
+def test_a_view_from_before_the_journal_heals(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveview, "FEW", 0)
+    view = path.with_name("index.db.faiss")
+    old = view.read_bytes()
+    index = SqliteIndex(path, DIMENSION)
+    for axis, name in ((4, "e.md"), (5, "d.md")):
+        put(index, name, axis)
+        index.flush()  # each trims the journal up to the file that it replaces
+    index.remove(["a.md"])
     index.close()
     view.write_bytes(old)
     notices: list[str] = []
     index = SqliteIndex(path, DIMENSION, notices.append)
     assert nearest(index, 5) == "d.md"
     assert nearest(index, 0) != "a.md"
-    assert "out of date" in notices[0]
+    assert ["out of date" in notice for notice in notices] == [True]
 
 
 def test_a_view_of_another_database_is_not_used(path: Path, tmp_path: Path) -> None:
@@ -146,3 +175,253 @@ def test_dimension_is_checked(path: Path) -> None:
         index.put(
             [a_document("e.md", [], [np.ones((3, 4), np.float32)], np.ones((1, DIMENSION), np.float32))]
         )
+
+
+def run_alone(code: str, *values: object) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, for limits and rights that cannot be given back."""
+    program = (
+        f"DIMENSION = {DIMENSION}\nimport os, sys, pathlib, resource, numpy as np, numpy.random, faiss, psutil\n"
+        "from agentkit.errors import AgentkitError\nfrom agentkit.retrieval.index import SqliteIndex\n"
+        "from agentkit.retrieval import health, lexical\nfrom test_index import put, nearest\n"
+    ) + textwrap.dedent(code)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, values)],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    )
+
+
+def test_a_full_disk_loses_nothing(path: Path) -> None:
+    run = run_alone(
+        """
+        index = SqliteIndex(pathlib.Path(sys.argv[1]), DIMENSION)
+        size = os.path.getsize(sys.argv[1] + "-wal")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, size + 100_000))
+        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            for n in range(1000):
+                put(index, f"n{n}.md", 6)
+        except AgentkitError as error:
+            print(n, error)
+            print(nearest(index, 0), index.counts()[0])
+        """,
+        path,
+    )
+    assert run.returncode == 0, run.stderr
+    line, after = run.stdout.splitlines()
+    count = int(line.split()[0])
+    assert f"cannot read or write {path}" in line
+    assert "check its permissions and the disk" in line
+    assert count > 0
+    assert after == f"a.md {3 + count}"
+    index = SqliteIndex(path, DIMENSION)
+    index.verify()
+    assert index.counts()[0] == 3 + count
+
+
+def test_a_view_that_cannot_be_written_stays_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = path.with_name("index.db.faiss")
+    old = view.read_bytes()
+    monkeypatch.setattr(liveview, "FEW", 0)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    notices: list[str] = []
+    index = SqliteIndex(path, DIMENSION, notices.append)
+    put(index, "d.md", 5)
+    index.flush()
+    assert nearest(index, 5) == "d.md"
+    assert view.read_bytes() == old
+    assert notices == ["index.db.faiss cannot be written (No space left on device); it stays in memory only"]
+    assert list(path.parent.glob("*.tmp")) == []
+
+
+READ_ONLY = """
+    if os.getuid() == 0:
+        os.setuid(65534)
+    notices = []
+    index = SqliteIndex(pathlib.Path(sys.argv[1]), DIMENSION, notices.append)
+    print(nearest(index, 1), *index.matching(["text"], 9), index.counts(), notices)
+    index.flush()
+    index.verify()
+    try:
+        put(index, "d.md", 3)
+    except AgentkitError as error:
+        print(error)
+    """
+
+
+@pytest.mark.parametrize("open_elsewhere", [False, True])
+def test_a_folder_that_cannot_be_written_can_be_searched(open_elsewhere: bool) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name
+    ):  # not under the folder of pytest, which only its owner may enter
+        folder = Path(name, "kb")
+        index = SqliteIndex(folder / "index.db", DIMENSION)
+        for axis, document in enumerate(("a.md", "b.md", "c.md")):
+            put(index, document, axis)
+        index.flush()
+        if not open_elsewhere:
+            index.close()
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        Path(name).chmod(0o755)
+        run = run_alone(READ_ONLY, folder / "index.db")
+        folder.chmod(0o755)
+        index.close()
+    assert run.returncode == 0, run.stderr
+    found, refused = run.stdout.splitlines()
+    assert found == "b.md 1 2 3 (3, 3) []"
+    assert "cannot read or write" in refused
+
+
+def damage_words(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE words_data SET block = x'00' WHERE id > 10")
+
+
+def lose_words(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM words WHERE rowid = 2")
+
+
+def alter_words(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE words SET text = 'other' WHERE rowid = 2")
+
+
+@pytest.mark.parametrize("damage", [damage_words, lose_words, alter_words])
+def test_a_faulty_lexical_index_heals(path: Path, damage: Callable[[sqlite3.Connection], None]) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        damage(connection)
+        connection.commit()
+    notices: list[str] = []
+    index = SqliteIndex(path, DIMENSION, notices.append)
+    index.verify()
+    assert ["lexical index of index.db" in notice for notice in notices] == [True]
+    assert list(index.matching(["text"], 10)) == [1, 2, 3]
+    index.verify()
+    assert len(notices) == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("DELETE FROM documents WHERE name = 'a.md'", "without a document"),
+        ("UPDATE chunks SET vectors = x'0000' WHERE id = 1", "another length"),
+        ("UPDATE chunks SET rows = 3 WHERE id = 1", "another length"),
+        ("UPDATE documents SET vectors = x'000000'", "another length"),
+    ],
+)
+def test_damage_that_cannot_be_repaired_is_named(path: Path, statement: str, reason: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with pytest.raises(KnowledgeError, match=f"{reason}.*agentkit knowledge rebuild"):
+        SqliteIndex(path, DIMENSION).verify()
+
+
+def test_a_view_that_differs_from_the_database_heals(path: Path) -> None:
+    index = SqliteIndex(path, DIMENSION)
+    view = index._live.current()
+    view.remove(np.array([1024], np.int64))
+    view.add(np.array([1024], np.int64), np.eye(DIMENSION, dtype=np.float32)[[7]])
+    write_view(path.with_name("index.db.faiss"), view.index, index._live._origin)
+    index.close()
+    notices: list[str] = []
+    index = SqliteIndex(path, DIMENSION, notices.append)
+    index.verify()
+    assert notices == ["index.db.faiss differs from the database; rebuilt"]
+    index.close()
+    index = SqliteIndex(path, DIMENSION, notices.append)
+    index.verify()
+    assert nearest(index, 0) == "a.md"
+    assert len(notices) == 1
+
+
+def test_processes_see_each_others_changes(path: Path) -> None:
+    one, two = SqliteIndex(path, DIMENSION), SqliteIndex(path, DIMENSION)
+    assert nearest(two, 0) == "a.md"
+    put(one, "d.md", 5)
+    one.remove(["a.md"])
+    assert nearest(two, 5) == "d.md"
+    assert nearest(two, 0) != "a.md"
+    assert list(two.matching(["text"], 10)) == [2, 3, 4]
+    one.reset("other")
+    assert two.counts() == (0, 0)
+    assert two.nearest(np.ones(DIMENSION, np.float32), 3) == []
+    assert two.matching(["text"], 10) == {}
+
+
+def test_files_are_the_owners(path: Path) -> None:
+    index = SqliteIndex(path, DIMENSION)
+    put(index, "d.md", 5)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()} == dict.fromkeys(
+        ("index.db", "index.db-wal", "index.db-shm", "index.db.faiss"), "0o600"
+    )
+
+
+def filtered(tmp_path: Path) -> SqliteIndex:
+    """Six documents: three folders, two formats, languages, origins and authors."""
+    index = SqliteIndex(tmp_path / "filtered.db", DIMENSION)
+    names = ["a.md", "shop/b.md", "shop/in/c.TXT", "shop2/d.md", "shop/e.txt", "f.md"]
+    for n, name in enumerate(names):
+        vector = np.eye(DIMENSION, dtype=np.float32)[[n]]
+        language = "de" if n % 2 else "en"
+        index.put(
+            [
+                NewDocument(
+                    name, "Title", "text", "0" * 64, "added" if n > 3 else "folder", ["kw"],
+                    [Chunk("Title", "text", 0, 4, None, language)], [vector], vector, language,
+                    {"author": f"author {n % 3}"} if n < 5 else {},
+                )
+            ]
+        )  # fmt: skip
+    return index
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"document": "a.md"}, [1]),
+        ({"document": ["f.md", "a.md", "no.md"]}, [1, 6]),
+        ({"folder": "shop"}, [2, 3, 5]),
+        ({"folder": "shop/"}, [2, 3, 5]),
+        ({"folder": ["shop/in", "shop2"]}, [3, 4]),
+        ({"folder": "sho"}, []),
+        ({"folder": ""}, [1, 2, 3, 4, 5, 6]),
+        ({"format": "txt"}, [3, 5]),
+        ({"format": ".MD"}, [1, 2, 4, 6]),
+        ({"language": "de"}, [2, 4, 6]),
+        ({"origin": "added"}, [5, 6]),
+        ({"author": "author 1"}, [2, 5]),
+        ({"author": ["author 1", "author 0"]}, [1, 2, 4, 5]),
+        ({"author": "author 1", "language": "en"}, [5]),
+        ({"author": []}, []),
+        ({"document": "' OR 1=1 --"}, []),
+        ({"folder": []}, []),
+        ({}, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+@pytest.mark.parametrize("few", [1_000, 0])
+def test_where(
+    tmp_path: Path, where: Where, expected: list[int], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentkit.retrieval.index._FEW_CHUNKS", few)
+    index = filtered(tmp_path)
+    query = np.linspace(1, 0.1, DIMENSION, dtype=np.float32)
+    assert index.nearest(query, 10, where) == expected
+    assert sorted(index.matching(["text"], 10, where)) == expected
+    index.remove(["a.md"])
+    assert index.nearest(query, 10, where) == [id_ for id_ in expected if id_ != 1]
+
+
+def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    index = filtered(tmp_path)
+    with pytest.raises(UsageError, match=r"'colour'.*document, language, origin, folder, format, author"):
+        index.nearest(np.ones(DIMENSION, np.float32), 3, {"colour": "red"})
+    with pytest.raises(UsageError, match="colour"):
+        index.matching(["text"], 3, {"colour": []})

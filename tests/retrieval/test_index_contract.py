@@ -19,8 +19,6 @@ from agentkit.retrieval.protocol import Index
 from agentkit.retrieval.records import NewDocument
 
 BACKENDS = ("sqlite", "postgres")
-FILTERING = ("postgres",)
-"""Backends whose searches can be narrowed by ``where``."""
 
 
 class Place:
@@ -53,7 +51,6 @@ def index(place: Place) -> Index:
 
 
 on_all = pytest.mark.parametrize("backend", BACKENDS)
-on_filtering = pytest.mark.parametrize("backend", FILTERING)
 
 
 def texts(index: Index, ids: Sequence[int]) -> list[str]:
@@ -491,7 +488,7 @@ def shelf(index: Index) -> Index:
     return index
 
 
-@on_filtering
+@on_all
 @pytest.mark.parametrize(
     ("where", "numbers"),
     [
@@ -527,7 +524,7 @@ def test_where(shelf: Index, where: dict[str, str | list[str]], numbers: str) ->
     assert sorted(matched) == sorted(found)
 
 
-@on_filtering
+@on_all
 def test_where_changes_no_score(shelf: Index) -> None:
     everywhere = shelf.matching(["word", "two"], 10)
     narrowed = shelf.matching(["word", "two"], 10, {"folder": "faq"})
@@ -535,7 +532,7 @@ def test_where_changes_no_score(shelf: Index) -> None:
     assert len(narrowed) == 2
 
 
-@on_filtering
+@on_all
 @pytest.mark.parametrize("key", ["tean", "name", "team = team OR 1", "", "%(words)s", "{s}"])
 def test_an_unknown_key_is_refused(shelf: Index, key: str) -> None:
     for search in (
@@ -548,7 +545,7 @@ def test_an_unknown_key_is_refused(shelf: Index, key: str) -> None:
         assert [name for name in known if name not in caught.value.remedy] == []
 
 
-@on_filtering
+@on_all
 def test_a_narrow_search_among_many_finds_all(index: Index) -> None:
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(6_000, DIMENSION)).astype(np.float32)

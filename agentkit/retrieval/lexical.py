@@ -1,0 +1,153 @@
+"""Search by words: BM25 of SQLite's FTS5, which is a sum over words, so that the terms of the sum can be kept.
+
+FTS5 takes about a microsecond to score a chunk, and a common word stands in tens of thousands: a question of seven
+words costs tens of milliseconds at 100,000 chunks. What a word adds to each chunk does not depend on the other words.
+It is asked of FTS5 once and kept; a search adds up arrays.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentkit.retrieval.database import generation
+
+KEPT = 8_000_000
+"""Scores that are kept in all, 8 bytes each; the words used longest ago are dropped."""
+EXACT_TO = 10_000
+"""Chunks up to which every change drops what is kept: asking again is cheap there."""
+SHARE = 0.01
+"""Of a larger number of chunks: when more have changed, what is kept is dropped.
+
+Until then the kept scores take the number and mean length of chunks as they were, which moves them by about as much.
+"""
+COMMON = 0.5
+"""Of a larger number of chunks: BM25 gives nothing for a word that more than half of them have."""
+
+_ALL = "SELECT rowid, -bm25(words, 2.0, 1.0, 1.0) FROM words WHERE words MATCH ? AND rowid <= ?"
+_SINCE = "SELECT rowid, -bm25(words, 2.0, 1.0, 1.0) FROM words WHERE words MATCH ? AND rowid > ?"
+_Scores = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+class Lexicon:
+    """The lexical index of a database.
+
+    Args:
+        connection: To the database; the caller takes care that one thread uses it at a time.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._scores: OrderedDict[str, _Scores] = OrderedDict()
+        self._kept = 0
+        self._base = self._now = -1
+        """Generations: that since which scores are kept, and that of the last search."""
+        self._chunks = self._last = 0
+        """At the first of these: the number of chunks, and the highest id."""
+        self._gone = np.zeros(0, np.int64)
+        """Chunks removed since."""
+
+    def frequency(self, word: str) -> int:
+        """In how many chunks a word occurs, in any inflection Porter's stemmer joins."""
+        query = "SELECT count(*) FROM words WHERE words MATCH ?"
+        return int(self._connection.execute(query, (quoted(word),)).fetchone()[0])
+
+    def matching(
+        self, words: Sequence[str], limit: int, chunks: NDArray[np.int64] | None = None
+    ) -> dict[int, float]:
+        """BM25 by chunk id, best first.
+
+        Args:
+            chunks: Ids of the chunks to search in.
+        """
+        if not words:
+            return {}
+        self._follow()
+        parts = [self._of(word, COMMON) for word in words]
+        if not any(len(ids) for ids, _ in parts):
+            parts = [self._of(word, 1.0) for word in words]
+        totals = np.zeros(self._last + 1, np.float32)
+        for ids, scores in parts:
+            totals[ids] += scores  # an id occurs once in each
+        totals[self._gone] = 0.0
+        recent = self._since(words)
+        if chunks is not None:
+            inside = np.zeros(
+                max(self._last, int(chunks.max(initial=0)), int(recent[0].max(initial=0))) + 1, bool
+            )
+            inside[chunks] = True
+            totals[~inside[: len(totals)]] = 0.0
+            recent = recent[0][inside[recent[0]]], recent[1][inside[recent[0]]]
+        best = _top(totals, limit, max(parts, key=lambda part: part[1].max(initial=0.0)))
+        ids, scores = np.concatenate([best, recent[0]]), np.concatenate([totals[best], recent[1]])
+        order = np.lexsort((ids, -scores))[:limit]
+        return dict(zip(ids[order].tolist(), scores[order].tolist(), strict=True))
+
+    def compact(self) -> None:
+        """Merge the segments that changes left; takes about 3 µs a chunk."""
+        self._connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+
+    def _follow(self) -> None:
+        """Note what was removed since; drop everything where too much has changed."""
+        now = generation(self._connection)
+        if now == self._now:
+            return
+        allowed = SHARE * self._chunks if self._chunks > EXACT_TO else 0
+        trimmed = self._connection.execute("SELECT value FROM meta WHERE key = 'trimmed'").fetchone()[0]
+        if self._base < 0 or now - self._base > allowed or int(trimmed) > self._base or now < self._base:
+            self._scores.clear()
+            self._kept, self._base = 0, now
+            row = self._connection.execute("SELECT count(*), coalesce(max(id), 0) FROM chunks").fetchone()
+            self._chunks, self._last = row
+        query = "SELECT chunk FROM changes WHERE id > ? AND rows < 0 AND chunk <= ?"
+        rows = self._connection.execute(query, (self._base, self._last)).fetchall()
+        self._gone = np.array(rows, np.int64).reshape(-1)
+        self._now = now
+
+    def _of(self, word: str, share: float) -> _Scores:
+        """What a word adds to each chunk; nothing where more than this share of many chunks have it."""
+        known = self._scores.get(word)
+        if known is not None and (share < 1.0 or len(known[0])):
+            self._scores.move_to_end(word)
+            return known
+        rows: list[tuple[int, float]] = []
+        if share == 1.0 or self._chunks <= EXACT_TO or self.frequency(word) <= share * self._chunks:
+            rows = self._connection.execute(_ALL, (quoted(word), self._last)).fetchall()
+        self._scores[word] = found = _arrays(rows)
+        self._kept += len(rows)
+        while self._kept > KEPT and len(self._scores) > 1:
+            self._kept -= len(self._scores.popitem(last=False)[1][0])
+        return found
+
+    def _since(self, words: Sequence[str]) -> _Scores:
+        """What the words together add to chunks that are newer than what is kept."""
+        if self._now == self._base:
+            return _arrays([])
+        expression = " OR ".join(map(quoted, words))
+        return _arrays(self._connection.execute(_SINCE, (expression, self._last)).fetchall())
+
+
+def quoted(word: str) -> str:
+    """A word as an FTS5 string: nothing in it is an operator."""
+    return '"' + word.replace('"', '""') + '"'
+
+
+def _arrays(rows: Sequence[tuple[int, float]]) -> _Scores:
+    ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+    return ids, np.fromiter((row[1] for row in rows), np.float32, len(rows))
+
+
+def _top(totals: NDArray[np.float32], limit: int, strongest: _Scores) -> NDArray[np.int64]:
+    """Positions of at least the ``limit`` highest totals above 0, those of equal total included.
+
+    The chunks of one word alone tell what a total must reach: one comparison of all is left, and few to sort.
+    """
+    least = np.float32(0.0)
+    held = totals[strongest[0]]
+    if len(held) > limit:
+        least = np.partition(held, len(held) - limit)[len(held) - limit]
+    return np.flatnonzero((totals >= least) & (totals > 0))
