@@ -248,18 +248,19 @@ class AgentLoop:
 
     def _search(self, turn: _Turn) -> Iterator[Event]:
         said = self._said()
-        turn.asked = understood(turn.question, said)
+        text = turn.question if self.knowledge is None else self.knowledge.corrected(turn.question)
+        turn.asked = understood(text, said)
         if self._is_small_talk(turn):
-            said, turn.asked = [], alone(turn.question)
+            said, turn.asked = [], alone(text)
         if self.knowledge is None:
             return
-        found = self.knowledge.search(turn.question, self._passage_limit, history=said)
+        found = self.knowledge.search(text, self._passage_limit, history=said)
         turn.passages = tuple(p for p in found if self._min_score is None or p.score >= self._min_score)
         yield Retrieved(turn.asked.standalone, turn.passages)
 
     def _is_small_talk(self, turn: _Turn) -> bool:
         """Whether a scrap of a few words is no question at all, so that nothing must be put before it."""
-        if self._router is None or turn.asked.standalone == turn.question or points_back(turn.question):
+        if self._router is None or turn.asked.standalone == turn.asked.text or points_back(turn.question):
             return False
         return self._router.route(turn.question, self.tools.specs(), None).kind == "chat"
 

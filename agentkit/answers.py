@@ -31,6 +31,10 @@ class Knowledge(Retriever, Protocol):
     @property
     def answer_threshold(self) -> float: ...
 
+    def corrected(self, query: str) -> str:
+        """The question with its spelling put right."""
+        ...
+
     def answerable(self, query: str, passages: Sequence[Passage]) -> float: ...
 
 

@@ -10,7 +10,9 @@
     │   └── NotFoundError          a named model, tool, session, document or adapter does not exist
     ├── AssetError                 an embedded asset is missing, corrupt or cannot be fetched
     ├── ModelError                 a model cannot be loaded or failed while decoding
-    ├── KnowledgeError             a document cannot be read or the index is damaged
+    ├── KnowledgeError             a document cannot be read, or the index not read or written
+    │   └── IndexDamaged           the index has to be made anew from the documents
+    │       └── IndexOutdated      because an older agentkit made it
     ├── StoreError                 the session database cannot be read or written
     ├── MissingBackendError        an optional program or package is not installed
     └── TrainingError              a fine-tuning job cannot start or failed
@@ -67,6 +69,14 @@ class ModelError(AgentkitError):
 
 class KnowledgeError(AgentkitError):
     """A document cannot be read, or the knowledge index is damaged."""
+
+
+class IndexDamaged(KnowledgeError):
+    """The index cannot be used any more; it is made anew from the documents."""
+
+
+class IndexOutdated(IndexDamaged):
+    """The index was made by another version of agentkit."""
 
 
 class StoreError(AgentkitError):

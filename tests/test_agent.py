@@ -118,6 +118,9 @@ class FakeKnowledge:
     def search(self, query: str, limit: int = 4, *, history: Sequence[Message] = ()) -> list[Passage]:
         return [self.passage]
 
+    def corrected(self, query: str) -> str:
+        return query
+
     def answerable(self, query: str, passages: Sequence[Passage]) -> float:
         return self._answerable
 

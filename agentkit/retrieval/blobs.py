@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import IndexDamaged
 from agentkit.retrieval.records import Vectors
 
 BYTES = 2
@@ -27,5 +27,5 @@ def from_blob(blob: bytes, dimension: int) -> Vectors:
         KnowledgeError: They have another length.
     """
     if not blob or len(blob) % (BYTES * dimension):
-        raise KnowledgeError("the index has vectors of another length", "run `agentkit knowledge rebuild`")
+        raise IndexDamaged("the index has vectors of another length", "run `agentkit knowledge rebuild`")
     return np.frombuffer(blob, np.float16).reshape(-1, dimension).astype(np.float32)

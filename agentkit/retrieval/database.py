@@ -10,14 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 WORDS_SCHEMA = """
 CREATE VIRTUAL TABLE words USING fts5 (
     heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
 );
+CREATE VIRTUAL TABLE spellings USING fts5 (
+    heading, text, content = 'chunks', content_rowid = 'id', detail = none, columnsize = 0,
+    tokenize = 'unicode61 remove_diacritics 0'
+);
+CREATE VIRTUAL TABLE vocabulary USING fts5vocab ('spellings', 'row');
 """
+# Words are stemmed in the first, and as they are written in the second.
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -62,10 +68,12 @@ CREATE TABLE changes (
 CREATE TRIGGER chunks_insert AFTER INSERT ON chunks BEGIN
     INSERT INTO words (rowid, heading, text, keywords)
     SELECT new.id, new.heading, new.text, keywords FROM documents WHERE id = new.document;
+    INSERT INTO spellings (rowid, heading, text) VALUES (new.id, new.heading, new.text);
     INSERT INTO changes (chunk, rows) VALUES (new.id, new.rows);
 END;
 CREATE TRIGGER chunks_delete AFTER DELETE ON chunks BEGIN
     DELETE FROM words WHERE rowid = old.id;
+    INSERT INTO spellings (spellings, rowid, heading, text) VALUES ('delete', old.id, old.heading, old.text);
     INSERT INTO changes (chunk, rows) VALUES (old.id, -old.rows);
 END;
 """
@@ -137,8 +145,10 @@ def _check(connection: sqlite3.Connection, path: Path, writable: bool) -> None:
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if version == SCHEMA_VERSION:
             return
+        if tables and not version:
+            raise KnowledgeError(f"{path} is a database of something else", "move it, or name another file")
         if version or tables:
-            raise KnowledgeError(
+            raise IndexOutdated(
                 f"{path} is of another version of agentkit", "run `agentkit knowledge rebuild`"
             )
         run_script(connection, _SCHEMA)
@@ -203,7 +213,7 @@ def guarded(path: Path) -> Iterator[None]:
                 f"cannot read or write {path}: {error}; nothing was changed",
                 "check its permissions and the disk",
             ) from error
-        raise KnowledgeError(f"{path} is damaged: {error}", "run `agentkit knowledge rebuild`") from error
+        raise IndexDamaged(f"{path} is damaged: {error}", "run `agentkit knowledge rebuild`") from error
     except OSError as error:
         raise KnowledgeError(
             f"cannot open {path}: {error.strerror}", "check its permissions and the disk"

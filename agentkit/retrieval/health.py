@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import IndexDamaged
 from agentkit.retrieval.blobs import BYTES
 from agentkit.retrieval.database import WORDS_SCHEMA, guarded, run_script, transaction
 
@@ -21,7 +21,7 @@ def check(connection: sqlite3.Connection, path: Path, dimension: int, notice: Ca
     """
     fault = _damage(connection, dimension)
     if fault:
-        raise KnowledgeError(f"{path} is damaged: {fault}", _REMEDY)
+        raise IndexDamaged(f"{path} is damaged: {fault}", _REMEDY)
     fault = _lexical_fault(connection)
     if fault:
         notice(f"the lexical index of {path.name} {fault}; rebuilt from its chunks")
@@ -56,6 +56,7 @@ def _lexical_fault(connection: sqlite3.Connection) -> str:
     try:
         if connection.execute("PRAGMA query_only").fetchone()[0] == 0:
             connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+            connection.execute("INSERT INTO spellings (spellings) VALUES ('integrity-check')")
         surplus = "SELECT 1 FROM words_content WHERE id NOT IN (SELECT id FROM chunks) LIMIT 1"
         if connection.execute(query).fetchone() or connection.execute(surplus).fetchone():
             return "is out of step"
@@ -69,10 +70,12 @@ def _lexical_fault(connection: sqlite3.Connection) -> str:
 
 def _rebuild(connection: sqlite3.Connection) -> None:
     with transaction(connection):
-        connection.execute("DROP TABLE IF EXISTS words")
+        for table in ("vocabulary", "spellings", "words"):
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
         run_script(connection, WORDS_SCHEMA)
         connection.execute(
             "INSERT INTO words (rowid, heading, text, keywords)"
             " SELECT chunks.id, heading, chunks.text, keywords"
             " FROM chunks JOIN documents ON documents.id = chunks.document"
         )
+        connection.execute("INSERT INTO spellings (spellings) VALUES ('rebuild')")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +143,11 @@ class SqliteIndex:
         """`Index.frequency`."""
         with self._read():
             return self._lexicon.frequency(word)
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """`Index.vocabulary`."""
+        with self._read():
+            return self._lexicon.vocabulary()
 
     def fetch(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """`Index.fetch`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agentkit.errors import KnowledgeError, NotFoundError, UsageError
+from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError, NotFoundError, UsageError
 from agentkit.messages import Message, Passage
 from agentkit.retrieval.abstention import Abstention, load_abstention
 from agentkit.retrieval.followup import understood
@@ -16,6 +16,8 @@ from agentkit.retrieval.places import IndexPlace, SqlitePlace
 from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
 from agentkit.retrieval.records import IndexedDocument
 from agentkit.retrieval.search import find
+from agentkit.retrieval.seen import Seen
+from agentkit.retrieval.spelling import corrected, is_english
 from agentkit.retrieval.sync import (
     Progress,
     SyncReport,
@@ -86,12 +88,17 @@ class KnowledgeBase:
             raise UsageError("the question is empty", "ask something")
         if limit < 1:
             raise UsageError(f"a limit of {limit} passages finds nothing", "use 1 or more")
-        question = understood(query, history)
+        question = understood(self.corrected(query), history)
         return find(question, limit, self._index(), self.embedder, where=where, reranker=self._reranker)
 
     def answerable(self, query: str, passages: Sequence[Passage]) -> float:
         """Probability, 0 to 1, that the passages answer the question; compare with `answer_threshold`."""
-        return self._abstention.probability(query[:QUERY_CHARACTERS], passages, self.embedder, self._index())
+        query = self.corrected(query[:QUERY_CHARACTERS])
+        return self._abstention.probability(query, passages, self.embedder, self._index())
+
+    def corrected(self, query: str) -> str:
+        """The question, its misspelt words replaced by the nearest words of the documents."""
+        return corrected(query, self._index().vocabulary, is_english)
 
     @property
     def answer_threshold(self) -> float:
@@ -187,7 +194,7 @@ class KnowledgeBase:
             try:
                 index = self._index()
                 index.verify()
-            except KnowledgeError as error:
+            except IndexDamaged as error:
                 self.close()
                 self._notice(f"{error.cause}; {self._place.discard(self.embedder.dimension)}")
                 index = self._index()
@@ -216,13 +223,20 @@ class KnowledgeBase:
                 )
             else:
                 sources.append(source)
-        report = synchronize(index, sources, lambda texts: self.embedder.embed(texts), progress, force)
+        seen = Seen(self.index_path.with_name(self.index_path.name + ".seen"))
+        report = synchronize(index, sources, lambda texts: self.embedder.embed(texts), progress, force, seen)
         return replace(report, skipped=(*skipped, *report.skipped))
 
     def _index(self) -> Index:
         with self._lock:
             if self._opened is None:
-                self._opened = self._place.open(self.embedder.dimension, self._notice)
+                try:
+                    self._opened = self._place.open(self.embedder.dimension, self._notice)
+                except IndexOutdated as error:
+                    self._notice(f"{error.cause}; {self._place.discard(self.embedder.dimension)}")
+                    self._opened = self._place.open(self.embedder.dimension, self._notice)
+                    self._opened.reset(self.embedder.name)
+                    self._sync(self._opened, None, force=True)
                 self._check_embedder(self._opened)
             return self._opened
 

@@ -43,6 +43,9 @@ class Lexicon:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._scores: OrderedDict[str, _Scores] = OrderedDict()
+        self._vocabulary: dict[str, int] = {}
+        self._spelt = -1
+        """Generation of the vocabulary."""
         self._kept = 0
         self._base = self._now = -1
         """Generations: that since which scores are kept, and that of the last search."""
@@ -55,6 +58,13 @@ class Lexicon:
         """In how many chunks a word occurs, in any inflection Porter's stemmer joins."""
         query = "SELECT count(*) FROM words WHERE words MATCH ?"
         return int(self._connection.execute(query, (quoted(word),)).fetchone()[0])
+
+    def vocabulary(self) -> dict[str, int]:
+        """Words as they are written, lower case, with the number of chunks that have them."""
+        if (now := generation(self._connection)) != self._spelt:
+            self._vocabulary = dict(self._connection.execute("SELECT term, doc FROM vocabulary").fetchall())
+            self._spelt = now
+        return self._vocabulary
 
     def matching(
         self, words: Sequence[str], limit: int, chunks: NDArray[np.int64] | None = None

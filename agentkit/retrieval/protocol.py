@@ -109,6 +109,10 @@ class Index(Protocol):
         """In how many chunks a word occurs, in any inflection that the stemmer joins."""
         ...
 
+    def vocabulary(self) -> Mapping[str, int]:
+        """Words as the chunks have them, lower case, with the number of chunks; kept until the index changes."""
+        ...
+
     def fetch(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Chunks by id; ids that are gone by now are left out."""
         ...

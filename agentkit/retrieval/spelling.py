@@ -1,13 +1,14 @@
 """Misspelt words of a question, put right by the words of the documents.
 
-Only a word that stands in no document and that the encoder does not know whole is taken for misspelt, and only the
-documents' own words are put in its place: nothing is found by a word that nobody wrote.
+Only a word that stands in no document and in no dictionary is taken for misspelt, and only the documents' own words
+are put in its place: nothing is found by a word that nobody wrote.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 
 _WORD = re.compile(r"(?<![\w./'’-])[^\W\d_]+(?![\w'’/-]|\.\w)")
 SHORTEST = 5
@@ -18,26 +19,38 @@ WORDS = 32
 """Of a question that are looked at."""
 
 
-def corrected(text: str, vocabulary: Mapping[str, int], knows: Callable[[str], bool]) -> str:
+@cache
+def _english() -> frozenset[str]:
+    from spellchecker import SpellChecker
+
+    return frozenset(SpellChecker(language="en", distance=1).word_frequency.dictionary)
+
+
+def is_english(word: str) -> bool:
+    """Whether a lower-case word is in the dictionary of pyspellchecker, which has inflections too."""
+    return word in _english()
+
+
+def corrected(text: str, vocabulary: Callable[[], Mapping[str, int]], knows: Callable[[str], bool]) -> str:
     """The text with misspelt words replaced by the nearest word of ``vocabulary``.
 
     Distance counts letters put in, left out, changed or swapped with their neighbour (Damerau 1964): one may be wrong,
     two from `LONG` letters on if the word begins right. Of words equally near the more frequent is taken.
 
     Args:
-        vocabulary: Lower-case words of the documents, with how often they occur.
-        knows: Whether a lower-case word is a common one, so that it is meant as it stands.
+        vocabulary: Gives the lower-case words of the documents, with how often they occur.
+        knows: Whether a lower-case word is in a dictionary, so that it is meant as it stands.
     """
     seen = 0
 
     def replace(match: re.Match[str]) -> str:
         nonlocal seen
         word = match.group()
-        plain = word.lower().replace("’", "'")
-        if len(plain) < SHORTEST or plain.removesuffix("'s") in vocabulary or knows(plain):
+        plain = word.lower()
+        if len(plain) < SHORTEST or knows(plain) or plain in vocabulary():
             return word
         seen += 1
-        return _nearest(plain, vocabulary) or word if seen <= WORDS else word
+        return _nearest(plain, vocabulary()) or word if seen <= WORDS else word
 
     return _WORD.sub(replace, text)
 

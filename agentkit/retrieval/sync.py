@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from agentkit.retrieval.documents import Document
 from agentkit.retrieval.loaders import parse_document, read_bytes
 from agentkit.retrieval.protocol import Index
 from agentkit.retrieval.records import NewDocument, Origin, Vectors
+from agentkit.retrieval.seen import Seen
 from agentkit.retrieval.sentences import sentences
 
 
@@ -107,9 +107,10 @@ def find_sources(folder: Path, origin: Origin, skipped: list[tuple[str, str]]) -
 
 
 def synchronize(
-    index: Index, sources: list[Source], embed: Embed, progress: Progress | None, force: bool
+    index: Index, sources: list[Source], embed: Embed, progress: Progress | None, force: bool, seen: Seen
 ) -> SyncReport:
-    """Make the index hold exactly ``sources``; only new and changed files are loaded and embedded.
+    """Make the index hold exactly ``sources``; only new and changed files are loaded and embedded, and those that have
+    not been touched since ``seen`` are not even read.
 
     Documents are stored whole, a few in one transaction: a stop half-way keeps what is done.
     """
@@ -128,10 +129,14 @@ def synchronize(
 
     for source in sources:
         try:
-            data = read_bytes(source.path)
-            sha256 = hashlib.sha256(data).hexdigest()
             old = known.get(source.name)
-            if old and not force and (old.sha256, old.origin) == (sha256, source.origin):
+            same = (old.sha256, old.origin) if old and not force else None
+            if same == (seen.digest(source.path), source.origin):
+                unchanged.append(source.name)
+                continue
+            data = read_bytes(source.path)
+            sha256 = seen.note(source.path, data)
+            if same == (sha256, source.origin):
                 unchanged.append(source.name)
                 continue
             document = parse_document(data, source.path, source.name)
@@ -150,6 +155,7 @@ def synchronize(
     if removed:
         index.remove(removed)
     index.flush()
+    seen.save()
     return SyncReport(
         tuple(added), tuple(changed), tuple(removed), tuple(unchanged), tuple(skipped), tuple(notices)
     )

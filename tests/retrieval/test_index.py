@@ -165,7 +165,7 @@ def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db")
     connection.execute("CREATE TABLE mine (x)")
     connection.close()
-    with pytest.raises(KnowledgeError, match="another version"):
+    with pytest.raises(KnowledgeError, match="something else"):
         SqliteIndex(tmp_path / "x.db", DIMENSION)
 
 

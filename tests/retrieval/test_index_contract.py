@@ -569,3 +569,15 @@ def test_a_narrow_search_among_many_finds_all(index: Index) -> None:
     best = sorted(own, key=lambda n: -float(rows[n] @ query))[:20]
     found = texts(index, index.nearest(query, 20, {"half": "1"}))
     assert len({f"chunk {n}" for n in best} & set(found)) >= 19
+
+
+@on_all
+def test_vocabulary(index: Index) -> None:
+    assert index.vocabulary() == {}
+    index.put([document("a.md", ["Größe and sizes", "sizes"]), document("b.md", ["sizes of Lamps"])])
+    found = index.vocabulary()
+    assert found["sizes"] == 3
+    assert found["größe"] == found["lamps"] == 1
+    index.remove(["b.md"])
+    assert "lamps" not in index.vocabulary()
+    assert index.vocabulary()["sizes"] == 2

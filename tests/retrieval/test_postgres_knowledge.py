@@ -87,7 +87,9 @@ def test_the_same_passages_as_with_sqlite(
     for n, question in enumerate(sample):
         ours, theirs = base.search(question, 3), starter.search(question, 3)
         same += [(p.document, p.start, p.end) for p in ours] == [(p.document, p.start, p.end) for p in theirs]
-        assert [p.score for p in ours] == pytest.approx([p.score for p in theirs], abs=1e-6)
+        assert [p.score for p in ours] == pytest.approx(
+            [p.score for p in theirs], abs=1e-4
+        )  # halves in SQLite
         if n % 5 == 0:
             assert base.answerable(question, ours) == pytest.approx(
                 starter.answerable(question, theirs), abs=1e-4
@@ -127,9 +129,20 @@ def test_added_documents_belong_to_all_machines(
     assert [path.name for path in (tmp_path / "a").rglob("gifts.md")] == []
 
 
-@pytest.mark.parametrize(
-    "statement", ["TRUNCATE vectors", "DROP TABLE chunks CASCADE", "UPDATE meta SET value = '0'"]
-)
+def test_tables_of_an_older_agentkit_are_made_anew(
+    machine: Callable[[str], KnowledgeBase], damage: Callable[[str], None], tmp_path: Path
+) -> None:
+    a = machine("a")
+    a.sync()
+    (tmp_path / "gifts.md").write_text("# Gifts\n\nGift cards are valid for three years.\n")
+    a.add([tmp_path / "gifts.md"])
+    a.close()
+    damage("UPDATE meta SET value = '0' WHERE key = 'version'")
+    assert a.search("gift cards")[0].document == "gifts.md"
+    assert "another version" in a.notices[-1]
+
+
+@pytest.mark.parametrize("statement", ["TRUNCATE vectors", "DROP TABLE chunks CASCADE"])
 def test_rebuild_makes_damaged_tables_anew(
     machine: Callable[[str], KnowledgeBase], damage: Callable[[str], None], tmp_path: Path, statement: str
 ) -> None:

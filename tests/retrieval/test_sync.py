@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pdf_files import column, encrypted, make_pdf
 
-from agentkit.retrieval.index import Index
+from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.records import Vectors
+from agentkit.retrieval.seen import Seen
 from agentkit.retrieval.sync import Step, find_sources, synchronize
 
 TEXT = "You can return any item within thirty days of delivery."
@@ -21,13 +22,13 @@ def embed(texts: list[str]) -> Vectors:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    index = Index(tmp_path / "index.db", 4, lambda notice: None)
+def index(tmp_path: Path) -> Iterator[SqliteIndex]:
+    index = SqliteIndex(tmp_path / "index.db", 4, lambda notice: None)
     yield index
     index.close()
 
 
-def test_progress_counts_every_file_of_the_round(tmp_path: Path, index: Index) -> None:
+def test_progress_counts_every_file_of_the_round(tmp_path: Path, index: SqliteIndex) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     steps: list[Step] = []
@@ -35,16 +36,16 @@ def test_progress_counts_every_file_of_the_round(tmp_path: Path, index: Index) -
         (folder / f"{number}.md").write_text(f"# Title\n\n{TEXT} {number}")
     (folder / "2.md").write_bytes(b"\x00")
     sources = list(find_sources(folder, "folder", []))
-    report = synchronize(index, sources, embed, steps.append, force=False)
+    report = synchronize(index, sources, embed, steps.append, force=False, seen=Seen(tmp_path / "seen"))
     assert steps == ["0.md", "1.md", "3.md"]
     assert [(step.done, step.total) for step in steps] == [(2, 4), (3, 4), (4, 4)]
     assert [name for name, _ in report.skipped] == ["2.md"]
     (folder / "3.md").write_text(TEXT)
-    synchronize(index, sources, embed, steps.append, force=False)
+    synchronize(index, sources, embed, steps.append, force=False, seen=Seen(tmp_path / "seen"))
     assert [(step, step.done, step.total) for step in steps[3:]] == [("3.md", 4, 4)]
 
 
-def test_a_bad_file_is_named_and_the_rest_goes_on(tmp_path: Path, index: Index) -> None:
+def test_a_bad_file_is_named_and_the_rest_goes_on(tmp_path: Path, index: SqliteIndex) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     good = make_pdf([column([TEXT])])
@@ -58,7 +59,14 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(tmp_path: Path, index: Index) 
     outside.write_bytes(good)
     (folder / "link.pdf").symlink_to(outside)
     refused: list[tuple[str, str]] = []
-    report = synchronize(index, list(find_sources(folder, "folder", refused)), embed, None, force=False)
+    report = synchronize(
+        index,
+        list(find_sources(folder, "folder", refused)),
+        embed,
+        None,
+        force=False,
+        seen=Seen(tmp_path / "seen"),
+    )
     assert report.added == ("d.pdf", "e.csv", "f.txt")
     assert [(name, reason.split(" ", 1)[1]) for name, reason in report.skipped] == [
         ("a.pdf", "is encrypted; save it without a password"),

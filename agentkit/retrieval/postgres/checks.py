@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import LiteralString
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import IndexDamaged
 from agentkit.retrieval.postgres.changes import remake_derived
 from agentkit.retrieval.postgres.errors import REBUILD
 from agentkit.retrieval.postgres.schema import column_dimension, create_nearest, lacks_nearest
@@ -47,10 +47,10 @@ def verify(server: Server, dimension: int, notice: Callable[[str], None]) -> Non
     """
     found = column_dimension(server)
     if found != dimension:
-        raise KnowledgeError(f"{server.where} has vectors of dimension {found}, not {dimension}", REBUILD)
+        raise IndexDamaged(f"{server.where} has vectors of dimension {found}, not {dimension}", REBUILD)
     for fault, count in zip(_FAULTS, server.read(server.sql(_TRUTH))[0], strict=True):
         if count:
-            raise KnowledgeError(f"{server.where} is damaged: {count} {fault}", REBUILD)
+            raise IndexDamaged(f"{server.where} is damaged: {count} {fault}", REBUILD)
     words_agree = server.read(server.sql(_DERIVED))[0][0]
     if not words_agree:
         with server.write() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import IndexDamaged, KnowledgeError
 
 REBUILD = "run `agentkit knowledge rebuild`"
 
@@ -58,7 +58,8 @@ def explained(error: psycopg.Error, where: str) -> KnowledgeError:
     text = first_line(error)
     for kinds, cause, remedy in _CODES:
         if isinstance(error, kinds):
-            return KnowledgeError(f"{where} {cause.format(text=text)}", remedy)
+            kind = IndexDamaged if remedy == REBUILD else KnowledgeError
+            return kind(f"{where} {cause.format(text=text)}", remedy)
     return KnowledgeError(f"{where} failed: {text}", "see the server's log")
 
 

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 from psycopg import sql
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import IndexDamaged
 from agentkit.retrieval.postgres.changes import delete, insert
 from agentkit.retrieval.postgres.checks import verify
 from agentkit.retrieval.postgres.errors import REBUILD
@@ -116,6 +116,9 @@ class PostgresIndex:
         self._server = Server(dsn, schema)
         self._dimension = dimension
         self._notice = notice
+        self._vocabulary: dict[str, int] = {}
+        self._spelt: Any = None
+        """What the vocabulary is of."""
         try:
             open_schema(self._server, dimension)
         except BaseException:
@@ -173,7 +176,7 @@ class PostgresIndex:
         """`Index.counts`."""
         rows = self._server.read(self._server.sql("SELECT documents, chunks FROM {s}.totals"))
         if len(rows) != 1:
-            raise KnowledgeError(f"{self._server.where} is damaged: its totals are missing", REBUILD)
+            raise IndexDamaged(f"{self._server.where} is damaged: its totals are missing", REBUILD)
         return int(rows[0][0]), int(rows[0][1])
 
     def nearest(self, vector: Vectors, limit: int, where: Where | None = None) -> list[int]:
@@ -209,6 +212,21 @@ class PostgresIndex:
         statement = _PHRASE if len(parts) > 1 else _WORD
         return int(self._server.read(self._server.sql(statement), {"word": " ".join(parts)})[0][0])
 
+    def vocabulary(self) -> Mapping[str, int]:
+        """`Index.vocabulary`; read anew when the number of chunks, or of the highest, has changed."""
+        state = self._server.read(self._server.sql("SELECT count(*), coalesce(max(id), 0) FROM {s}.chunks"))[
+            0
+        ]
+        if state != self._spelt:
+            texts = self._server.sql("SELECT to_tsvector('simple', heading || ' ' || text) FROM {s}.chunks")
+            rows = self._server.read(
+                self._server.sql(
+                    "SELECT word, ndoc FROM ts_stat({texts})", texts=sql.Literal(texts.as_string())
+                )
+            )
+            self._vocabulary, self._spelt = {str(word): int(chunks) for word, chunks in rows}, state
+        return self._vocabulary
+
     def fetch(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """`Index.fetch`."""
         chunks = {}
@@ -217,9 +235,7 @@ class PostgresIndex:
             try:
                 own, whole = read_vectors(vectors, self._dimension), read_vectors(phrases, self._dimension)
             except ValueError as error:
-                raise KnowledgeError(
-                    f"{self._server.where} has vectors of another length", REBUILD
-                ) from error
+                raise IndexDamaged(f"{self._server.where} has vectors of another length", REBUILD) from error
             chunks[id_] = StoredChunk(
                 id_, name, heading, text, page, start, stop, own, whole, keywords, language, position
             )

@@ -6,7 +6,7 @@ from typing import LiteralString
 
 from psycopg import errors, sql
 
-from agentkit.errors import KnowledgeError
+from agentkit.errors import IndexOutdated, KnowledgeError
 from agentkit.retrieval.postgres.errors import REBUILD, first_line
 from agentkit.retrieval.postgres.server import Connection, Server
 
@@ -129,7 +129,7 @@ def open_schema(server: Server, dimension: int) -> None:
             _create(server, connection, dimension)
     rows = server.read(server.sql("SELECT value FROM {s}.meta WHERE key = 'version'"))
     if [row[0] for row in rows] != [SCHEMA_VERSION]:
-        raise KnowledgeError(f"{server.where} is of another version of agentkit", REBUILD)
+        raise IndexOutdated(f"{server.where} is of another version of agentkit", REBUILD)
 
 
 def remake_schema(server: Server, dimension: int) -> None:
