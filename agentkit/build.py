@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agentkit.llm.protocol import ChatModel, Router
     from agentkit.llm.remote import RemoteModel
     from agentkit.retrieval.places import IndexPlace
-    from agentkit.retrieval.protocol import Embedder
+    from agentkit.retrieval.protocol import Embedder, Reranker
     from agentkit.retrieval.sync import Progress
     from agentkit.store import SessionStore
     from agentkit.tooling.registry import ToolRegistry
@@ -143,6 +143,7 @@ class KnowledgeBase(BaseKnowledge):
             PostgreSQL database with pgvector: ``postgresql://USER@HOST:PORT/DATABASE``.
         embedder: Texts to unit vectors; the embedded one by default.
         index_schema: Schema of the PostgreSQL database; knowledge bases in one schema are one.
+        reranker: Reads question and passage together; folder or hub id of a cross-encoder, or an object.
 
     Raises:
         KnowledgeError: The folder does not exist, or the index cannot be reached.
@@ -154,6 +155,7 @@ class KnowledgeBase(BaseKnowledge):
         index_path: str | Path | None = None,
         embedder: Embedder | None = None,
         index_schema: str = "agentkit",
+        reranker: Reranker | str | None = None,
     ) -> None:
         root = Path(folder).expanduser().resolve() if folder is not None else None
         address = index_path if isinstance(index_path, str) and index_path.startswith(POSTGRES) else ""
@@ -163,7 +165,13 @@ class KnowledgeBase(BaseKnowledge):
                 private_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
             )
         place = _index_place(address, index_schema)
-        super().__init__(root, Path(index_path), embedder or load_embedder(), place=place)
+        super().__init__(
+            root,
+            Path(index_path),
+            embedder or load_embedder(),
+            reranker=_reranker(reranker) if isinstance(reranker, str) else reranker,
+            place=place,
+        )
         self.sync()
 
 
@@ -202,7 +210,13 @@ class Workspace:
         # Added files on a server are mirrored here, apart from those that belong to the SQLite file.
         name = "knowledge.postgres" if place else "knowledge.sqlite"
         index = private_dir(self.project.data_dir) / name
-        return BaseKnowledge(folder if folder.is_dir() else None, index, self.embedder, place=place)
+        return BaseKnowledge(
+            folder if folder.is_dir() else None,
+            index,
+            self.embedder,
+            reranker=_reranker(options.reranker),
+            place=place,
+        )
 
     def ready_knowledge(self, progress: Progress | None = None) -> BaseKnowledge:
         """The knowledge base in step with its folder."""
@@ -427,6 +441,13 @@ def start_finetune(data: str | Path, name: str | None = None, epochs: int = 3) -
     """Start a LoRA run for the current project's model; see `Workspace.start_finetune`."""
     with open_project() as workspace:
         return workspace.start_finetune(data, name, epochs)
+
+
+def _reranker(source: str) -> Reranker | None:
+    """The cross-encoder of a folder or hub id; its weights load at the first search."""
+    from agentkit.retrieval.rerank import CrossEncoder
+
+    return CrossEncoder(source) if source else None
 
 
 def _index_place(address: str, schema: str) -> IndexPlace | None:

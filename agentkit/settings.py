@@ -85,6 +85,8 @@ class KnowledgeSettings(_Section):
     """Passages per question."""
     min_score: float | None = Field(default=None, ge=-1, le=1)
     """Cosine similarity under which a passage is no evidence; unset uses the measured default."""
+    reranker: str = ""
+    """Folder or hub id of a cross-encoder that has the last word about the order of passages; none by default."""
     index: str = Field(default="", repr=False)
     """Where the index is kept: empty for a SQLite file among the user's data, or a PostgreSQL database with pgvector,
     ``postgresql://USER@HOST:PORT/DATABASE``; its password may stand in ``PGPASSWORD`` or ``~/.pgpass``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from agentkit.cli.common import Common, common, group_app
 from agentkit.cli.output import data, json_line, note, one_line, table
 from agentkit.cli.progress import indexing
+from agentkit.errors import UsageError
 from agentkit.ui.clean import source_text
 
 if TYPE_CHECKING:
@@ -39,22 +41,38 @@ def search(
     options: Common,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for.")],
     limit: Annotated[int | None, typer.Option(metavar="N", help="Passages at most.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only such documents, e.g. folder=orders; may be repeated."),
+    ] = None,
 ) -> None:
     """Show the best passages, best first."""
+    wanted_only = _conditions(where or [])
     with options.workspace() as workspace:
         wanted = limit if limit is not None else workspace.settings.knowledge.limit
         with indexing(options.as_json) as progress:
             knowledge = workspace.ready_knowledge(progress)
-        passages = knowledge.search(text, wanted)
+        passages = knowledge.search(text, wanted, where=wanted_only or None)
         for number, passage in enumerate(passages, 1):
             if options.as_json:
                 json_line(passage.to_json())
                 continue
-            where = source_text(passage.document, passage.heading, passage.page)
-            data(f"{number}. {where}  ({passage.score:.2f})")
+            place = source_text(passage.document, passage.heading, passage.page)
+            data(f"{number}. {place}  ({passage.score:.2f})")
             data(f"   {one_line(passage.text, PASSAGE_CHARS)}")
         if not passages:
-            note("no passages; the knowledge base is empty")
+            note("no passages; " + ("nothing is like that" if where else "the knowledge base is empty"))
+
+
+def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
+    """KEY=VALUE options as a filter; a key that comes several times may have any of its values."""
+    found: dict[str, list[str]] = {}
+    for condition in where:
+        key, equals, value = condition.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{condition!r} is no condition", "write --where KEY=VALUE")
+        found.setdefault(key.strip(), []).append(value.strip())
+    return found
 
 
 @app.command("list")

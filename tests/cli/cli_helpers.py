@@ -57,7 +57,13 @@ class ScriptedWorkspace:
         self.store = SessionStore(self.project.sessions_path)
         self.registry = ToolRegistry([shout, send, broken], self.settings.tools)
         self.model = ScriptedModel(steps)
-        self.knowledge = SimpleNamespace(search=lambda text, limit: PASSAGES[:limit])
+        self.searched: Any = None
+        """What the last search was narrowed to."""
+        self.knowledge = SimpleNamespace(search=self._search)
+
+    def _search(self, text: str, limit: int, where: Any = None) -> list[Passage]:
+        self.searched = where
+        return PASSAGES[:limit]
 
     def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> Any:
         if progress:
@@ -93,7 +99,8 @@ class Cli:
         patch.setattr("agentkit.build.open_project", self._open)
 
     def _open(self, project: Path | None = None, options: Any = None) -> ScriptedWorkspace:
-        return ScriptedWorkspace(project, dict(options or {}), self.steps)
+        self.workspace = ScriptedWorkspace(project, dict(options or {}), self.steps)
+        return self.workspace
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> int:
         import io

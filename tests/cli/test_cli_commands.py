@@ -140,6 +140,13 @@ def test_knowledge_search(cli: Cli) -> None:
     ]
 
 
+def test_a_search_is_narrowed(cli: Cli) -> None:
+    assert cli("knowledge", "search", "days", "--where", "folder=orders", "--where", "folder=payment") == 0
+    assert cli.workspace.searched == {"folder": ["orders", "payment"]}
+    assert cli("knowledge", "search", "days", "--where", "folder") == 2
+    assert "'folder' is no condition; write --where KEY=VALUE" in cli.err
+
+
 def test_chat_line_by_line(cli: Cli) -> None:
     cli.steps = ["One.", ToolCall("c", "send", {"to": "Rome"}), "Two."]
     assert cli("chat", stdin="first\n\n/tools\n/nope\nsecond\n/sessions\n/quit\nnever\n") == 0
