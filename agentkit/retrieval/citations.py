@@ -29,11 +29,12 @@ _ASKS_NUMBER = re.compile(
     r"what time|costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
     re.IGNORECASE,
 )
+_FEEL_FREE = re.compile(r"\bfeel free\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
 _NEGATIONS = frozenset("not no never cannot without neither nor none nothing unable except".split())  # noqa: SIM905
 _COURTESY = stems(
     "go help hope happy glad thank thanks sorry welcome please let know question questions anything else "
-    "contact hello hi hey sure course great good answer assist assistance reach feel free ask enjoy day "
+    "contact hello hi hey sure course great good answer assist assistance reach feel ask enjoy day "
     "wish kind regards today further more here there pleasure apologies afraid moment check look come "
     "soon need needs anytime always nice"
 )
@@ -142,7 +143,7 @@ def is_courtesy(sentence: str) -> bool:
     """Whether a sentence claims nothing: short, without a number, and made of polite words only."""
     if len(words(sentence)) >= COURTESY_WORDS or any(character.isdigit() for character in sentence):
         return False
-    return stems(sentence) <= _COURTESY
+    return stems(_FEEL_FREE.sub("feel", sentence)) <= _COURTESY  # "it is free" is a claim
 
 
 def best_quotes(

@@ -115,6 +115,8 @@ def test_without_passages_only_courtesy_stays(minilm: MiniLMEmbedder) -> None:
         ("Returns are free.", False),
         ("Sure, here you go.", True),
         ("It is 5.", False),
+        ("It is free.", False),
+        ("Feel free to ask!", True),
     ],
 )
 def test_courtesy(sentence: str, expected: bool) -> None:
