@@ -27,7 +27,7 @@ SAMPLE = 32
 QUERIES = 256
 """Vectors that are searched for when ``nprobe`` is chosen."""
 _NEAREST = 10
-_WIDEN = 0.25
+_WIDEN = 0.5
 """Exponent: what fits lies further away, but not so much further as there are fewer."""
 _MANY = 1_000
 """Vectors from which adding them gains from several threads; a few wait for their threads longer than it takes."""
@@ -64,7 +64,7 @@ class VectorView:
 
     @classmethod
     def approximate(cls, sample: Vectors, size: int) -> VectorView:
-        """An empty view for ``size`` vectors, its lists trained on ``sample``; see `tune`."""
+        """An empty view for ``size`` vectors, its lists trained on ``sample``; see `fill`."""
         import faiss
 
         dimension = sample.shape[1]
