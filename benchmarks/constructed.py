@@ -67,7 +67,7 @@ class Constructor:
         yield self.real[:count]
         for start in range(len(self.real), count, _BATCH):
             own = numbers.integers(0, len(self.real), min(_BATCH, count - start))
-            weights = numbers.standard_normal((len(own), NEIGHBOURS), np.float32) / np.sqrt(NEIGHBOURS)
+            weights = numbers.standard_normal((len(own), NEIGHBOURS), np.float32) / float(np.sqrt(NEIGHBOURS))
             base = self.real[own]
             made = base * (1 - self.spread * weights.sum(axis=1, keepdims=True))
             for rank in range(NEIGHBOURS):

@@ -33,10 +33,10 @@ CREATE TABLE documents (
     sha256 TEXT NOT NULL,
     origin TEXT NOT NULL CHECK (origin IN ('folder', 'added')),
     title TEXT NOT NULL,
-    text TEXT NOT NULL,
     language TEXT NOT NULL,
     keywords TEXT NOT NULL, -- one phrase a line
-    vectors BLOB NOT NULL -- float16 rows: title, then every keyword
+    vectors BLOB NOT NULL, -- float16 rows: title, then every keyword
+    text TEXT NOT NULL -- last: SQLite reads past what stands before a column
 );
 CREATE TABLE metadata (
     document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agentkit.errors import KnowledgeError
 from agentkit.retrieval.blobs import from_blob
 from agentkit.retrieval.database import generation, snapshot, transaction
 from agentkit.retrieval.records import Vectors
@@ -156,6 +157,10 @@ class LiveView:
         at = self._origin.generation
         while at < state.generation:
             rows = self._connection.execute(query, (at, _BATCH)).fetchall()
+            if not rows:
+                raise KnowledgeError(
+                    f"the journal beside {self.path.name} has a gap", "run `agentkit knowledge rebuild`"
+                )
             gone = [(chunk, -count) for _, chunk, count, _ in rows if count < 0]
             view.remove(row_ids(*_columns(gone)))
             ids, vectors = self._decode([(chunk, blob) for _, chunk, _, blob in rows if blob is not None])

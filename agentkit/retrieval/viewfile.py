@@ -65,6 +65,8 @@ def read_view(path: Path) -> tuple[Any, Origin]:
             return faiss.read_index(faiss.PyCallbackIOReader(file.read)), origin
     except OSError as error:
         raise _unreadable(error) from error
+    except RuntimeError as error:  # whole, but written by another version of FAISS
+        raise StaleView("cannot be read by this version of FAISS") from error
 
 
 def write_view(path: Path, index: Any, origin: Origin) -> None:

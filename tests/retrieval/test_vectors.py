@@ -60,7 +60,7 @@ def test_one_list_is_exact() -> None:
 def test_many_lists_find_nearly_all_and_look_into_few() -> None:
     held, ids = crowd(20_000, 1), np.arange(20_000)
     view = listed(held, ids)
-    assert recall(view, ids, held, crowd(100, 2)) >= 0.95
+    assert recall(view, ids, held, crowd(100, 2)) >= 0.93  # 8 bits swap some of these
     assert view.index.nprobe < view.index.nlist / 3
 
 
