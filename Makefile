@@ -27,8 +27,8 @@ test-all: $(VENV)/.dev test-assets $(VENV)/.apertium ## run all tests
 	$(BIN)/python -m pytest -q
 
 .PHONY: bench
-bench: $(VENV)/.bench assets ## measure against llama.cpp, transformers, smolagents and xgrammar; about an hour
-	for each in speed drafts sessions quality tool_loop bfcl arguments index; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+bench: $(VENV)/.bench assets ## measure against llama.cpp, transformers, smolagents, xgrammar and txtai; about an hour
+	for each in speed drafts sessions quality tool_loop bfcl arguments index search; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 	$(BIN)/python benchmarks/report.py
 
 .PHONY: check
@@ -73,7 +73,7 @@ test-assets: assets # a second family, on which the engine is held to what it pr
 # Built from source, about eight minutes: prebuilt wheels use less of the processor, and with AMX it crashes.
 $(VENV)/.bench: $(VENV)/.dev
 	@CMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON $(AVX512)' \
-		$(PIP) llama-cpp-python smolagents
+		$(PIP) llama-cpp-python smolagents txtai
 	@$(PIP) --no-deps bfcl-eval==2026.3.23 xgrammar==0.2.8 # what else they name are clients and GPU compilers
 	@$(PIP) apache-tvm-ffi==0.1.15.post2
 	@touch $@

@@ -106,13 +106,13 @@ ENGINES = {"agentkit": ours, "txtai, hybrid": txtai}
 def play(name: str, count: int, out: Connection) -> None:
     """Builds one engine and asks it everything."""
     parts = pieces(count)
-    vectors = embedded("pieces", [f"{piece.title}\n{piece.text}" for piece in parts])
+    vectors = embedded([f"{piece.title}\n{piece.text}" for piece in parts])
     everything = items()[: parts[-1].item + 1]
-    titles = embedded("titles", [item.title for item in everything])
+    titles = embedded([item.title for item in everything])
     asked = [(n, item.question) for n, item in enumerate(everything) if item.question]
     step = max(1, len(asked) // QUESTIONS)
     asked = asked[::step][:QUESTIONS]
-    rows = embedded("questions", [question for _, question in asked])
+    rows = embedded([question for _, question in asked])
     table = {question: row for (_, question), row in zip(asked, rows, strict=True)}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
