@@ -269,16 +269,42 @@ def index() -> str:
 def search() -> str:
     body = load("search.json")
     rows: list[tuple[object, ...]] = [
-        (name, *(f"{row[key]:.1f} ms" for key in ("p50_ms", "p95_ms", "p99_ms")), row["ndcg"], f"{row['built_s']:.0f} s")
+        (
+            name,
+            *(f"{row[key]:.1f} ms" for key in ("p50_ms", "p95_ms", "p99_ms")),
+            row["ndcg"],
+            f"{row['built_s']:.0f} s",
+        )
         for name, row in body["engines"].items()
     ]
     return (
         "## Hybrid search\n\n"
-        f"{machine(body)}; {body['chunks']:,} chunks of docstrings, {body['questions']} of their first sentences, which "
-        "are not among the texts, as questions; both engines have the same texts and MiniLM vectors, one a chunk, from a "
-        "table: no encoding is timed. agentkit's time includes reading the passages. nDCG@10 over docstrings. "
+        f"{machine(body)}; {body['chunks']:,} chunks of docstrings, {body['questions']} of their first sentences, "
+        "which are not among the texts, as questions; both engines have the same texts and MiniLM vectors, one a chunk, "
+        "from a table: no encoding is timed. agentkit's time includes reading the passages. nDCG@10 over docstrings. "
         "Reproduce: `python benchmarks/search.py`.\n\n"
         + table(("engine", "p50", "p95", "p99", "nDCG@10", "built in"), rows)
+    )
+
+
+def ingest() -> str:
+    body = load("ingest.json")
+    return (
+        "## Indexing a folder\n\n"
+        f"{machine(body)}; {body['documents']} Markdown files, {body['chunks']:,} chunks; with their sentences and titles "
+        f"{body['texts']:,} texts are embedded. Reproduce: `python benchmarks/ingest.py`.\n\n"
+        + table(
+            ("", "chunks/s", "agentkit's share of it"),
+            [
+                ("agentkit: read, cut, embed, store, index", body["indexed"], ""),
+                ("the embedder alone, the same texts", body["embedder_same_texts"], body["ratio_same_texts"]),
+                (
+                    "the embedder alone, chunks only",
+                    body["embedder_chunks_alone"],
+                    body["ratio_chunks_alone"],
+                ),
+            ],
+        )
     )
 
 
@@ -291,7 +317,18 @@ def _times(row: Any) -> tuple[str, ...]:
 
 
 def main() -> None:
-    parts = (speed(), drafts(), sessions(), quality(), tool_loop(), bfcl(), arguments(), index(), search(), routing())
+    parts = (
+        speed(),
+        drafts(),
+        sessions(),
+        quality(),
+        tool_loop(),
+        bfcl(),
+        arguments(),
+        index(),
+        search(),
+        routing(),
+    )
     text = "\n\n".join((HEAD.strip(), *parts)) + "\n"
     (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
 
