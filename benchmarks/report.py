@@ -280,8 +280,8 @@ def search() -> str:
     return (
         "## Hybrid search\n\n"
         f"{machine(body)}; {body['chunks']:,} chunks of docstrings, {body['questions']} of their first sentences, "
-        "which are not among the texts, as questions; both engines have the same texts and MiniLM vectors, one a chunk, "
-        "from a table: no encoding is timed. agentkit's time includes reading the passages. nDCG@10 over docstrings. "
+        "which are not among the texts, as questions; both engines have the same texts and MiniLM vectors, one a "
+        "chunk, from a table: no encoding is timed. agentkit's time includes reading the passages. nDCG@10 over docstrings. "
         "Reproduce: `python benchmarks/search.py`.\n\n"
         + table(("engine", "p50", "p95", "p99", "nDCG@10", "built in"), rows)
     )
@@ -291,7 +291,7 @@ def ingest() -> str:
     body = load("ingest.json")
     return (
         "## Indexing a folder\n\n"
-        f"{machine(body)}; {body['documents']} Markdown files, {body['chunks']:,} chunks; with their sentences and titles "
+        f"{machine(body)}; {body['documents']} Markdown files, {body['chunks']:,} chunks; with sentences and titles "
         f"{body['texts']:,} texts are embedded. Reproduce: `python benchmarks/ingest.py`.\n\n"
         + table(
             ("", "chunks/s", "agentkit's share of it"),

@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agentkit.messages import Message
 from agentkit.retrieval.abstention import Abstention, evidence, load_abstention
 from agentkit.retrieval.embedder import load_embedder
+from agentkit.retrieval.followup import understood
 from agentkit.retrieval.knowledge import KnowledgeBase
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +62,26 @@ def kind(question: Mapping[str, Any]) -> str:
     return "off_topic" if question.get("off_topic") else "near"
 
 
+def labelled() -> list[dict[str, Any]]:
+    """The questions of both files, in one form; the second has follow-ups, paraphrases and misspelt ones."""
+    data = ROOT / "tests" / "data"
+    single = (data / "knowledge_questions.jsonl").read_text(encoding="utf-8").splitlines()
+    found: list[dict[str, Any]] = [{"file": "single", **json.loads(line)} for line in single]
+    for line in (data / "rag.jsonl").read_text(encoding="utf-8").splitlines():
+        question = json.loads(line)
+        found.append(
+            {
+                "file": "rag",
+                "question": question["question"],
+                "document": next(iter(question["documents"]), None),
+                "off_topic": question["kind"] == "unanswerable" and not question.get("near_miss"),
+                "history": [Message(m["role"], m["content"]) for m in question.get("history", ())],
+                "split": question["split"],
+            }
+        )
+    return found
+
+
 def mix(kinds: list[str]) -> NDArray[np.float64]:
     """A weight for each question, 1 on average, that gives every kind its share of `MIX`."""
     counts = Counter(kinds)
@@ -69,17 +91,20 @@ def mix(kinds: list[str]) -> NDArray[np.float64]:
 
 def measure(folder: Path) -> list[Row]:
     """The signals of every question."""
-    lines = (ROOT / "tests" / "data" / "knowledge_questions.jsonl").read_text(encoding="utf-8").splitlines()
     embedder = load_embedder(folder)
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         base = KnowledgeBase(ROOT / "knowledge", Path(temporary) / "index.db", embedder)
         base.sync()
-        for question in map(json.loads, lines):
-            passages = base.search(question["question"])
-            signals = evidence(question["question"], passages, embedder, base._index())
+        for question in labelled():
+            history = question.get("history", ())
+            text = understood(base.corrected(question["question"]), history).standalone
+            signals = evidence(
+                text, base.search(question["question"], history=history), embedder, base._index()
+            )
             answerable = question["document"] is not None
-            rows.append(Row(signals, answerable, question["split"], kind(question), trains(question)))
+            split = f"{question['split']} ({question['file']})"
+            rows.append(Row(signals, answerable, split, kind(question), trains(question)))
         base.close()
     return rows
 
@@ -130,7 +155,7 @@ def main() -> None:
     rows = measure(arguments.folder or asset_path("minilm"))
     if not arguments.fit:
         model = load_abstention()
-        for split in ("tune", "stress", "report"):
+        for split in sorted({row.split for row in rows}):
             found = right(model, [row for row in rows if row.split == split])
             print(f"{split}: {sum(found)} of {len(found)} right")
         print(f"all: {sum(right(model, rows))} of {len(rows)} right")

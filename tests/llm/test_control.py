@@ -168,7 +168,7 @@ def conversation(texts: list[str]) -> tuple[list[Message], list[ToolSpec]]:
     """The texts, in every field that a foreign text can reach: 20 of them."""
     take = iter(texts).__next__
     passage = {"number": 1, "heading": take(), "document": f"docs/{take()}.md", "text": take()}
-    question = load_prompt(PROMPTS, "passages").render(passages=[passage], question=take())
+    question = load_prompt(PROMPTS, "passages").render(passages=[passage], question=take(), fence="```")
     system = load_prompt(PROMPTS, "system").render(name=take(), company=take(), today=take())
     schema = {"type": "object", "properties": {take(): {"type": "string", "description": take()}}}
     spec = ToolSpec(take(), take(), schema, (ToolExample(take(), {"q": take()}),))
