@@ -281,8 +281,8 @@ def search() -> str:
         "## Hybrid search\n\n"
         f"{machine(body)}; {body['chunks']:,} chunks of docstrings, {body['questions']} of their first sentences, "
         "which are not among the texts, as questions; both engines have the same texts and MiniLM vectors, one a "
-        "chunk, from a table: no encoding is timed. agentkit's time includes reading the passages. nDCG@10 over docstrings. "
-        "Reproduce: `python benchmarks/search.py`.\n\n"
+        "chunk, from a table: no encoding is timed. agentkit's time includes reading the passages. nDCG@10 over "
+        "docstrings. Reproduce: `python benchmarks/search.py`.\n\n"
         + table(("engine", "p50", "p95", "p99", "nDCG@10", "built in"), rows)
     )
 
