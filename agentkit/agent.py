@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agentkit.answers import Knowledge, checked, fence_of, plainly, quoted
+from agentkit.answers import Knowledge, checked, fenced, plainly, quoted
 from agentkit.compaction import compact
 from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import (
@@ -248,13 +248,13 @@ class AgentLoop:
 
     def _search(self, turn: _Turn) -> Iterator[Event]:
         said = self._said()
-        text = turn.question if self.knowledge is None else self.knowledge.corrected(turn.question)
-        turn.asked = understood(text, said)
-        if self._is_small_talk(turn):
-            said, turn.asked = [], alone(text)
         if self.knowledge is None:
+            turn.asked = understood(turn.question, said)
             return
-        found = self.knowledge.search(text, self._passage_limit, history=said)
+        turn.asked = understood(turn.question, said, self.knowledge.corrected)
+        if self._is_small_talk(turn):
+            said, turn.asked = [], alone(turn.asked.text)
+        found = self.knowledge.search(turn.asked.text, self._passage_limit, history=said)
         turn.passages = tuple(p for p in found if self._min_score is None or p.score >= self._min_score)
         yield Retrieved(turn.asked.standalone, turn.passages)
 
@@ -318,10 +318,15 @@ class AgentLoop:
         elif not (turn.route.kind == "knowledge" if turn.route else self._has_evidence(turn)):
             turn.passages = ()
         elif not self._quote:  # a quoted answer needs no reading by the model
-            numbered = [{"number": n, **p.to_json()} for n, p in enumerate(turn.passages, 1)]
-            fence = fence_of(f"{p.document} {p.heading} {p.text}" for p in turn.passages)
+            fence, texts = fenced(p.text for p in turn.passages)
+            numbered = [
+                {**p.to_json(), "number": n, "text": text}
+                for n, (p, text) in enumerate(zip(turn.passages, texts, strict=True), 1)
+            ]
+            asked = turn.asked
+            question = turn.question if asked.standalone == asked.text else asked.standalone
             self._append_context(
-                self._prompts.passages.render(passages=numbered, question=turn.asked.standalone, fence=fence)
+                self._prompts.passages.render(passages=numbered, question=question, fence=fence)
             )
 
     def _describe_tool(self, turn: _Turn, route: Route, spec: ToolSpec) -> None:

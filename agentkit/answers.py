@@ -20,6 +20,9 @@ from agentkit.retrieval.protocol import Embedder, Retriever
 
 QUOTES = 2
 """Sentences of a quoted answer."""
+RUN = 16
+"""Backticks in a row that a passage keeps."""
+_RUN = re.compile(f"`{{{RUN + 1},}}")
 
 
 class Knowledge(Retriever, Protocol):
@@ -47,17 +50,19 @@ class Grounded:
     notices: tuple[Notice, ...] = ()
 
 
-def fence_of(texts: Iterable[str]) -> str:
-    """A run of backticks longer than any in the texts: what is in them cannot end the block they stand in."""
-    runs = (len(run) for text in texts for run in re.findall("`+", text))
-    return "`" * max(3, 1 + max(runs, default=0))
+def fenced(texts: Iterable[str]) -> tuple[str, list[str]]:
+    """A line of backticks, longer than any run of them in the texts, and the texts: what is in them cannot end the
+    block that they stand in. Runs of absurd length are shortened."""
+    kept = [_RUN.sub("`" * RUN, text) for text in texts]
+    longest = max((len(run) for text in kept for run in re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1), kept
 
 
 def quoted(question: Question, passages: Sequence[Passage], embedder: Embedder) -> str:
     """The passages' sentences that answer the question best: best passage first, within it as they are written."""
     quotes = best_quotes(question, passages, embedder, limit=QUOTES)
     order = list(dict.fromkeys(quote.passage.id for quote in quotes))
-    quotes.sort(key=lambda quote: (order.index(quote.passage.id), quote.passage.text.find(quote.text)))
+    quotes.sort(key=lambda quote: (order.index(quote.passage.id), quote.start))
     return " ".join(text if text[-1:] in ".!?…" else f"{text}." for text in (quote.text for quote in quotes))
 
 
@@ -68,6 +73,8 @@ def checked(text: str, question: Question, passages: Sequence[Passage], embedder
         Notice("unsupported_sentence", f"removed, no passage supports it: {sentence}")
         for sentence in answer.dropped
     ]
+    if answer.refused and not answer.citations and not answer.dropped:
+        return Grounded("", ())  # it says that it does not know
     if not answer.citations:
         answer = check_answer(quoted(question, passages, embedder), passages, embedder)
         notices.append(Notice("quoted", "the passages are quoted instead of the model's own words"))

@@ -182,6 +182,13 @@ class Passage:
     start: int = 0
     """First character of the passage in the document's extracted text."""
     end: int = 0
+    pages: tuple[tuple[int, int], ...] = ()
+    """Of a passage put together from several chunks: where each begins, and its page."""
+
+    def page_at(self, offset: int) -> int | None:
+        """The page on which character ``offset`` of the document stands, as far as chunks tell."""
+        found = [page for start, page in self.pages if start <= offset]
+        return found[-1] if found else self.page
 
     def to_json(self) -> dict[str, Any]:
         """The form of `agentkit knowledge search --json`."""

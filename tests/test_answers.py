@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_agent import WordEmbedder
 
-from agentkit.answers import checked, plainly, quoted
+from agentkit.answers import RUN, checked, fenced, plainly, quoted
 from agentkit.messages import Passage
 from agentkit.retrieval.followup import alone
 
@@ -49,6 +49,20 @@ def test_an_unsupported_answer_gives_way_to_quotes(answer: str) -> None:
 def test_without_passages_nothing_is_left() -> None:
     grounded = checked("You can return items.", QUESTION, [], WordEmbedder())
     assert (grounded.text, grounded.citations) == ("", ())
+
+
+def test_an_honest_answer_is_not_overridden_by_quotes() -> None:
+    for text in ("I do not know.", "Sorry! The passages do not say that."):
+        grounded = checked(text, QUESTION, [RETURNS, CLUB], WordEmbedder())
+        assert (grounded.text, grounded.citations) == ("", ())
+
+
+def test_nothing_in_a_passage_ends_its_fence() -> None:
+    fence, texts = fenced(["a ``` b ````", "c " + "`" * 4_000, "d"])
+    assert texts[0] == "a ``` b ````"
+    assert len(texts[1]) == 2 + RUN
+    assert all(fence not in text for text in texts)
+    assert fenced(["plain"]) == ("```", ["plain"])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from agentkit.retrieval.words import stems, words
 SUPPORT_THRESHOLD = 0.6
 """Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
 COURTESY_WORDS = 8
+REFUSAL_WORDS = 24
 RANK_WEIGHT, LEAD_WEIGHT, NUMBER_WEIGHT, WORDS_WEIGHT = 0.06, 0.1, 0.18, 0.15
 SAID_WEIGHT = 0.1
 """Of the signals in `best_quotes`, against a cosine; chosen on the tuning questions."""
@@ -29,15 +30,25 @@ _ASKS_NUMBER = re.compile(
     r"what time|costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
     re.IGNORECASE,
 )
+_REFUSAL = re.compile(
+    r"\bI (?:do not|don't|can't|cannot|could not|couldn't) (?:know|say|tell|find|answer)\b|\bI(?:'m| am) not sure\b"
+    r"|\b(?:passages?|documents?|texts?|information|context|sources?)\b.{0,40}\b(?:do|does|did)(?: not|n't) "
+    r"(?:mention|say|state|tell|answer|contain|specify|provide|include)\b"
+    r"|\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b|\bno information\b",
+    re.IGNORECASE,
+)
 _FEEL_FREE = re.compile(r"\bfeel free\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
 _NEGATIONS = frozenset("not no never cannot without neither nor none nothing unable except".split())  # noqa: SIM905
 _COURTESY = stems(
     "go help hope happy glad thank thanks sorry welcome please let know question questions anything else "
     "contact hello hi hey sure course great good answer assist assistance reach feel ask enjoy day "
-    "wish kind regards today further more here there pleasure apologies afraid moment check look come "
-    "soon need needs anytime always nice"
+    "wish kind regards further more here there pleasure apologies afraid moment check look nice"
 )
+
+
+_POLITE = frozenset({"thank", "thanks", "hello", "hi", "hey", "please", "sorry", "welcome", "okay"})
+"""Stop words that make a courtesy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,8 @@ class CheckedAnswer:
     citations: tuple[Citation, ...]
     dropped: tuple[str, ...]
     """Sentences that no passage supports, in order."""
+    refused: bool = False
+    """A sentence says that the passages do not tell."""
 
 
 class Quote(NamedTuple):
@@ -70,38 +83,50 @@ class Quote(NamedTuple):
     passage: Passage
     score: float
     """Cosine with the question: mean of the sentence alone and below its heading."""
+    start: int = 0
+    """Place in the passage."""
 
 
 def support(sentence: str, passages: Sequence[Passage], embedder: Embedder) -> Support:
     """The passage and quote that support a sentence best.
 
     A sentence that is one of a passage's own has score 1. Else the score is the mean of two measures: the share
-    of the sentence's content words that passage and quote have, and the cosine with the quote. A number, amount
-    or date that the passage lacks makes it 0;
-    a negation on one side only halves it.
+    of the sentence's content words that passage and quote have, and the cosine with the quote; a negation on one side
+    only halves it. A number, amount or date that neither the quote nor its heading has makes it 0.
     """
-    best = Support(None, Sentence("", 0, 0), 0.0)
-    wanted, plain = stems(sentence), _plain(sentence)
-    offered = [(passage, passage_quotes(passage)) for passage in passages]
-    for passage, quotes in offered:
-        for quote in quotes:
-            if _plain(quote.text) == plain:
-                return Support(passage, quote, 1.0)
-    for passage, quotes in offered:
-        if not quotes or contradicts(sentence, f"{passage.heading}\n{passage.text}"):
+    own = verbatim(sentence, passages)
+    if own is not None:
+        return own
+    best, wanted = Support(None, Sentence("", 0, 0), 0.0), stems(sentence)
+    for passage in passages:
+        quotes = passage_quotes(passage)
+        if not quotes:
             continue
         vectors = embedder.embed([sentence, *(quote.text for quote in quotes)])
-        cosines = vectors[1:] @ vectors[0]
-        quote = quotes[int(np.argmax(cosines))]
-        # Words scattered over a passage need not be about one another; those of the quote mostly are.
-        texts = (f"{passage.heading} {passage.text}", f"{last_heading(passage)} {quote.text}")
-        overlap = sum(len(wanted & stems(text)) for text in texts) / (2 * len(wanted)) if wanted else 0.0
-        score = (overlap + max(0.0, float(cosines.max()))) / 2
-        if _negative(sentence) != _negative(quote.text):
-            score /= 2
-        if score > best.score:
-            best = Support(passage, quote, min(score, 1.0))
+        whole = wanted & stems(f"{passage.heading} {passage.text}")
+        for quote, cosine in zip(quotes, (vectors[1:] @ vectors[0]).tolist(), strict=True):
+            # Words scattered over a passage need not be about one another; those of the quote mostly are.
+            shared = len(whole) + len(wanted & stems(f"{last_heading(passage)} {quote.text}"))
+            score = (shared / (2 * len(wanted) or 1) + max(0.0, cosine)) / 2
+            if _negative(sentence) != _negative(quote.text):
+                score /= 2
+            if score > best.score:
+                best = Support(passage, quote, min(score, 1.0))
+    # Held against the nearest quote, not against any that has the number: "express costs 9" is no support for
+    # "standard costs 9" where "standard costs 4" stands beside it.
+    if best.passage and contradicts(sentence, f"{best.passage.heading}\n{best.quote.text}"):
+        return Support(None, best.quote, 0.0)
     return best
+
+
+def verbatim(sentence: str, passages: Sequence[Passage]) -> Support | None:
+    """The passage of which this is a sentence, word for word; none where there is none."""
+    plain = _plain(sentence)
+    for passage in passages:
+        for quote in passage_quotes(passage):
+            if plain and _plain(quote.text) == plain:
+                return Support(passage, quote, 1.0)
+    return None
 
 
 def check_answer(
@@ -115,35 +140,62 @@ def check_answer(
     citations: dict[tuple[str, str], Citation] = {}
     dropped: list[str] = []
     lines: list[str] = []
+    refused = False
     for line in _MARKER.sub("", text).splitlines():
         kept: list[str] = []
-        for sentence in sentences(line):
-            if is_courtesy(sentence):
+        for sentence in _sentences(line, passages):
+            found = verbatim(sentence, passages)
+            if found is None and (is_courtesy(sentence) or is_refusal(sentence)):
+                refused = refused or is_refusal(sentence)
                 kept.append(sentence)
                 continue
-            found = support(sentence, passages, embedder)
+            found = found or support(sentence, passages, embedder)
             if found.passage is None or found.score < threshold:
                 dropped.append(sentence)
                 continue
-            passage = found.passage
-            text, start, end = found.quote
-            key = (passage.document, text)
-            new = Citation(
-                len(citations) + 1, passage.document, passage.heading, passage.page, text, found.score,
-                passage.start + start, passage.start + end,
-            )  # fmt: skip
-            kept.append(f"{sentence} [{citations.setdefault(key, new).number}]")
+            new = _citation(len(citations) + 1, found.passage, found)
+            kept.append(f"{sentence} [{citations.setdefault((new.document, new.quote), new).number}]")
         if kept or not line.strip():
             lines.append(" ".join(kept))
     checked = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    return CheckedAnswer(checked, tuple(citations.values()), tuple(dropped))
+    return CheckedAnswer(checked, tuple(citations.values()), tuple(dropped), refused)
+
+
+def _sentences(line: str, passages: Sequence[Passage]) -> list[str]:
+    """The sentences of a line; a quote of several ("Is it free? No.") stays one."""
+    whole = {
+        quote.text
+        for passage in passages
+        for quote in passage_quotes(passage)
+        if len(sentences(quote.text)) > 1
+    }
+    for text in sorted(whole, key=len, reverse=True):
+        before, found, after = line.partition(text)
+        if found and not (before[-1:].isalnum() or after[:1].isalnum()):
+            return [*_sentences(before, passages), text, *_sentences(after, passages)]
+    return sentences(line)
+
+
+def _citation(number: int, passage: Passage, found: Support) -> Citation:
+    quote, start, end = found.quote
+    start, end = passage.start + start, passage.start + end
+    return Citation(
+        number, passage.document, passage.heading, passage.page_at(start), quote, found.score, start, end
+    )
 
 
 def is_courtesy(sentence: str) -> bool:
-    """Whether a sentence claims nothing: short, without a number, and made of polite words only."""
+    """Whether a sentence claims nothing: short, without number or negation, and made of polite words only."""
     if len(words(sentence)) >= COURTESY_WORDS or any(character.isdigit() for character in sentence):
         return False
-    return stems(_FEEL_FREE.sub("feel", sentence)) <= _COURTESY  # "it is free" is a claim
+    own = stems(_FEEL_FREE.sub("feel", sentence))  # "it is free" is a claim
+    polite = bool(own) or not _POLITE.isdisjoint(words(sentence))  # "yes, you can" is a claim too
+    return polite and own <= _COURTESY and not _negative(sentence)
+
+
+def is_refusal(sentence: str) -> bool:
+    """Whether a sentence says that the passages do not tell, and no more."""
+    return len(words(sentence)) <= REFUSAL_WORDS and _REFUSAL.search(sentence) is not None
 
 
 def best_quotes(
@@ -156,15 +208,15 @@ def best_quotes(
     the answer before has quoted counts less: who asks on mostly wants more than that.
     """
     candidates = [
-        (quote.text, passage, rank, place)
+        (quote, passage, rank, place)
         for rank, passage in enumerate(passages)
         for place, quote in enumerate(passage_quotes(passage))
     ]
     if not candidates or not question.text.strip():
         return []
-    headed = [f"{last_heading(passage)}: {quote}" for quote, passage, *_ in candidates]
+    headed = [f"{last_heading(passage)}: {quote.text}" for quote, passage, *_ in candidates]
     asked = embedder.embed([question.text, question.joined]).T @ [1 - question.weight, question.weight]
-    vectors = embedder.embed([*(quote for quote, *_ in candidates), *headed])
+    vectors = embedder.embed([*(quote.text for quote, *_ in candidates), *headed])
     alone, below_heading = np.split(vectors @ asked, 2)
     cosines = (alone + below_heading) / 2
     asks_number = _ASKS_NUMBER.search(question.text) is not None
@@ -173,15 +225,15 @@ def best_quotes(
         cosine
         - RANK_WEIGHT * rank
         + LEAD_WEIGHT * (place == 0)
-        + NUMBER_WEIGHT * (asks_number and bool(numbers(quote)))
+        + NUMBER_WEIGHT * (asks_number and bool(numbers(quote.text)))
         + WORDS_WEIGHT * len(wanted & stems(text)) / max(len(wanted), 1)
-        - SAID_WEIGHT * (quote in question.said)
+        - SAID_WEIGHT * (quote.text in question.said)
         for cosine, (quote, _, rank, place), text in zip(cosines, candidates, headed, strict=True)
     ]
     best: dict[str, Quote] = {}
     for n in np.argsort(-np.array(scores), kind="stable"):
         quote, passage, *_ = candidates[int(n)]
-        best.setdefault(quote, Quote(quote, passage, float(cosines[n])))
+        best.setdefault(quote.text, Quote(quote.text, passage, float(cosines[n]), quote.start))
         if len(best) == limit:
             break
     return list(best.values())

@@ -9,7 +9,7 @@ questions wrongly more often than not. The forms of speech are English.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentkit.messages import Message
@@ -30,14 +30,21 @@ _POINTS = re.compile(
 )
 _EMPTY = re.compile(
     # "it" that stands for what follows, "there" that stands for nothing
-    r"\b(is|was|would|will|isn't) (it|there)\b(?=.*\b(to|if|that|for|a|an|any|no)\b)|\b(are|aren't) there\b"
+    r"\b(is|was|would|will|isn't) (it|there)\b(?=.{0,80}\b(to|if|that|for|a|an|any|no)\b)|\b(are|aren't) there\b"
     r"|\bdoes it (take|cost) (to|for)\b|\b(there|it)('s| is| are)\b|\bthat (is|are|was|were|has|have)\b",
     re.IGNORECASE,
 )
 
 
+_POLITE = frozenset(
+    {"lot", "great", "perfect", "super", "fine", "good", "nice", "cool", "bye", "goodbye", "right"}
+)
+"""Content words of thanks and the like; most of their words are stop words."""
+
+
 def points_back(question: str) -> bool:
     """Whether a question names what it is about only by a pronoun, or opens like a continuation."""
+    question = question[:CHARACTERS]
     if _OPENS.match(question):
         return True
     return bool(len(content_words(question)) <= FEW and _POINTS.search(_EMPTY.sub(" ", question)))
@@ -45,6 +52,7 @@ def points_back(question: str) -> bool:
 
 def leans(question: str) -> bool:
     """Whether a question says too little by itself: it points back, or is a scrap of a few words."""
+    question = question[:CHARACTERS]
     meant, all_words = content_words(question), words(question)
     scrap = not meant or (len(meant) == 1 and 2 <= len(all_words) <= 4)
     return scrap or points_back(question)
@@ -76,27 +84,38 @@ def alone(text: str) -> Question:
     return Question(text, text)
 
 
-def understood(text: str, history: Sequence[Message]) -> Question:
+def understood(
+    text: str, history: Sequence[Message], corrected: Callable[[str], str] = lambda text: text
+) -> Question:
     """A question after a conversation.
 
     Args:
         text: What the user asks now.
         history: What was said before, oldest first; ``meta["citations"]`` of an answer says what it rests on.
+        corrected: Puts the spelling of a text right.
     """
-    earlier = [message.content for message in history if message.role == "user"]
+    text = corrected(text)
+    earlier = [
+        m.content.strip()[:CHARACTERS] for m in history if m.role == "user" and not _is_polite(m.content)
+    ]
     if not earlier or not text.strip():
         return alone(text)
     before: list[str] = []
     for asked in reversed(earlier):
-        before.insert(0, asked.strip()[:CHARACTERS])
+        before.insert(0, asked)
         if len(before) == EARLIER or not leans(asked):
             break
-    answers = [message for message in history if message.role == "assistant"]
-    cited = answers[-1].meta.get("citations") or () if answers else ()
+    answers = (m.meta.get("citations") for m in reversed(history) if m.role == "assistant")
+    cited = next(filter(None, answers), ())
     return Question(
         text,
-        " ".join([*before, text]),
+        " ".join([*map(corrected, before), text]),
         LEANING if leans(text) else STANDING,
         frozenset(citation["document"] for citation in cited),
         frozenset(citation["quote"] for citation in cited),
     )
+
+
+def _is_polite(text: str) -> bool:
+    """Thanks and the like, which nothing goes on from."""
+    return not points_back(text) and set(content_words(text[:CHARACTERS])) <= _POLITE

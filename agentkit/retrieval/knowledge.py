@@ -83,12 +83,12 @@ class KnowledgeBase:
             UsageError: The query is empty, ``limit`` is less than 1, or no document has a key of ``where``.
             KnowledgeError: The index is damaged.
         """
-        query = query[:QUERY_CHARACTERS].strip()
+        query = query.strip()[:QUERY_CHARACTERS]
         if not query:
             raise UsageError("the question is empty", "ask something")
         if limit < 1:
             raise UsageError(f"a limit of {limit} passages finds nothing", "use 1 or more")
-        question = understood(self.corrected(query), history)
+        question = understood(query, history, self.corrected)
         return find(question, limit, self._index(), self.embedder, where=where, reranker=self._reranker)
 
     def answerable(self, query: str, passages: Sequence[Passage]) -> float:

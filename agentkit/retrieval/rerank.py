@@ -71,7 +71,8 @@ class CrossEncoder:
                 folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            cause = f"cannot load the reranker {str(self.source)!r}: {str(error).splitlines()[0]}"
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            cause = f"cannot load the reranker {str(self.source)!r}: {reason}"
             raise ModelError(cause, "name a folder or hub id of a cross-encoder") from error
         if model.config.num_labels != 1:
             cause = f"{str(self.source)!r} has {model.config.num_labels} outputs"

@@ -36,6 +36,8 @@ SAME_COSINE, SAME_WORDS = 0.98, 0.9
 """From which cosine, and from which share of common words, two chunks count as the same text."""
 MERGED_CHARACTERS = 4_000
 """Of a passage put together from neighbours at most."""
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_NEGATION = re.compile(r"\b(?:not|no|never|none|without|cannot|except|\w+n't)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,11 @@ def find(
     wanted = max(CANDIDATES, 2 * limit)
     hits = ranked(question.text, wanted, index, embedder, where)
     if question.weight:
-        hits = mixed(question, hits, ranked(question.joined, wanted, index, embedder, where))
+        hits = mixed(question, hits, ranked(question.joined, wanted, index, embedder, where), embedder)
+    hits = distinct(hits)
     if reranker is not None and hits:
         hits = reranked(question.standalone, hits, reranker)
-    return merged(distinct(hits), limit, index)
+    return merged(hits, limit, index)
 
 
 def ranked(text: str, wanted: int, index: Index, embedder: Embedder, where: Where | None = None) -> list[Hit]:
@@ -92,8 +95,9 @@ def ranked(text: str, wanted: int, index: Index, embedder: Embedder, where: Wher
     return sorted(hits, key=lambda hit: -hit.relevance)
 
 
-def mixed(question: Question, hits: Sequence[Hit], joined: Sequence[Hit]) -> list[Hit]:
+def mixed(question: Question, hits: Sequence[Hit], joined: Sequence[Hit], embedder: Embedder) -> list[Hit]:
     """The hits of a question and of its joined text in one order; who asks on mostly stays with a document."""
+    vector = embedder.embed([question.standalone])[0]
     weight, bonus = question.weight, CITED_WEIGHT * question.weight
     floors = [min((hit.relevance for hit in found), default=0.0) for found in (hits, joined)]
     own, whole = ({hit.chunk.id: hit for hit in found} for found in (hits, joined))
@@ -102,7 +106,7 @@ def mixed(question: Question, hits: Sequence[Hit], joined: Sequence[Hit]) -> lis
         relevance = (1 - weight) * (own[id_].relevance if id_ in own else floors[0])
         relevance += weight * (whole[id_].relevance if id_ in whole else floors[1])
         relevance += bonus * (hit.chunk.document in question.documents)
-        result.append(Hit(hit.chunk, relevance, hit.cosine))
+        result.append(Hit(hit.chunk, relevance, float(hit.chunk.vectors[0] @ vector)))
     return sorted(result, key=lambda hit: -hit.relevance)
 
 
@@ -133,50 +137,75 @@ def reranked(query: str, hits: Sequence[Hit], reranker: Reranker) -> list[Hit]:
 
 def distinct(hits: Sequence[Hit]) -> list[Hit]:
     """Without chunks that say what a better one says word for word, or nearly so."""
-    kept: list[Hit] = []
-    for hit in hits:
-        if not any(_same(hit.chunk, other.chunk) for other in kept):
-            kept.append(hit)
-    return kept
+    if not hits:
+        return []
+    vectors = np.stack([hit.chunk.vectors[0] for hit in hits])
+    near = vectors @ vectors.T >= SAME_COSINE
+    kept: list[int] = []
+    for n, hit in enumerate(hits):
+        if not any(near[n, m] and _same(hit.chunk.text, hits[m].chunk.text) for m in kept):
+            kept.append(n)
+    return [hits[n] for n in kept]
 
 
-def _same(one: StoredChunk, other: StoredChunk) -> bool:
-    if float(one.vectors[0] @ other.vectors[0]) < SAME_COSINE:
+def _same(one: str, other: str) -> bool:
+    # Another number, the same in another order, or a "not" more is another fact, however near the vectors are.
+    if any(pattern.findall(one) != pattern.findall(other) for pattern in (_NUMBER, _NEGATION)):
         return False
-    # A number more or less is another fact, however near the vectors are.
-    first, second = (set(re.findall(r"\w+", chunk.text.lower())) for chunk in (one, other))
-    if {word for word in first ^ second if any(map(str.isdigit, word))}:
-        return False
+    first, second = (set(re.findall(r"\w+", text.lower())) for text in (one, other))
     return len(first & second) >= SAME_WORDS * len(first | second)
 
 
 def merged(hits: Sequence[Hit], limit: int, index: Index) -> list[Passage]:
-    """The first ``limit`` passages; neighbours of one section become one, at the place of the better."""
+    """The first ``limit`` passages; neighbours of one section become one, at the place of the best."""
     groups: list[list[Hit]] = []
     for hit in hits:
-        home = next((group for group in groups if _continues(group, hit.chunk)), None)
-        if home is not None:
-            home.append(hit)
-        elif len(groups) < limit:
-            groups.append([hit])
+        near = [group for group in groups if _continues(group, hit.chunk)]
+        if not near:
+            if len(groups) < limit:
+                groups.append([hit])
+            continue
+        near[0].append(hit)
+        for group in near[1:]:  # it stands between two
+            if _length([*near[0], *group]) <= MERGED_CHARACTERS:
+                near[0] += group
+                groups.remove(group)
     return [_passage(group, index) for group in groups]
 
 
 def _continues(group: Sequence[Hit], chunk: StoredChunk) -> bool:
     """Whether a chunk stands right before or after the group, in the same section."""
-    first, chunks = group[0].chunk, [hit.chunk for hit in group]
+    first = group[0].chunk
     if (first.document, first.heading) != (chunk.document, chunk.heading):
         return False
-    begin, end = min(c.start for c in chunks), max(c.end for c in chunks)
-    if max(end, chunk.end) - min(begin, chunk.start) > MERGED_CHARACTERS:
+    if _length([*group, Hit(chunk, 0.0, 0.0)]) > MERGED_CHARACTERS:
         return False
-    return any(abs(c.position - chunk.position) == 1 for c in chunks)
+    return any(abs(hit.chunk.position - chunk.position) == 1 for hit in group)
+
+
+def _length(group: Sequence[Hit]) -> int:
+    return max(hit.chunk.end for hit in group) - min(hit.chunk.start for hit in group)
 
 
 def _passage(group: Sequence[Hit], index: Index) -> Passage:
+    """One chunk, or several with what stands between them; of a document that has changed meanwhile the best alone."""
     best, chunks = group[0], sorted((hit.chunk for hit in group), key=lambda chunk: chunk.position)
-    start, end, text = chunks[0].start, chunks[-1].end, best.chunk.text
-    if len(chunks) > 1:
-        text = index.text(best.chunk.document, start, end) or text
     c = best.chunk
-    return Passage(c.id, c.document, c.heading, text, best.cosine, chunks[0].page, start, end)
+    if len(chunks) > 1:
+        start, end = chunks[0].start, chunks[-1].end
+        text = index.text(c.document, start, end)
+        if _holds(text, chunks):
+            pages = tuple((chunk.start, chunk.page) for chunk in chunks if chunk.page is not None)
+            return Passage(c.id, c.document, c.heading, text, best.cosine, chunks[0].page, start, end, pages)
+    return Passage(c.id, c.document, c.heading, c.text, best.cosine, c.page, c.start, c.end)
+
+
+def _holds(text: str, chunks: Sequence[StoredChunk]) -> bool:
+    """Whether the text is these chunks with nothing but space between them."""
+    stop = 0
+    for chunk in chunks:
+        start = chunk.start - chunks[0].start
+        if text[stop:start].strip() or text[start : start + len(chunk.text)] != chunk.text:
+            return False
+        stop = start + len(chunk.text)
+    return stop == len(text)

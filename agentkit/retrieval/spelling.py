@@ -17,6 +17,11 @@ LONG = 8
 """Letters from which two may be wrong."""
 WORDS = 32
 """Of a question that are looked at."""
+ENGLISH = 0.5
+"""Share of a question's words that the dictionary has; another language is left alone."""
+FEW = 4
+"""Words that tell the language; in fewer only one letter may be wrong."""
+_LOOKED_AT = 2_000
 
 
 @cache
@@ -41,6 +46,10 @@ def corrected(text: str, vocabulary: Callable[[], Mapping[str, int]], knows: Cal
         vocabulary: Gives the lower-case words of the documents, with how often they occur.
         knows: Whether a lower-case word is in a dictionary, so that it is meant as it stands.
     """
+    known = [knows(word.lower()) for word in re.findall(r"[^\W\d_]{2,}", text[:_LOOKED_AT])]
+    enough = len(known) >= FEW
+    if enough and sum(known) < ENGLISH * len(known):
+        return text
     seen = 0
 
     def replace(match: re.Match[str]) -> str:
@@ -49,17 +58,25 @@ def corrected(text: str, vocabulary: Callable[[], Mapping[str, int]], knows: Cal
         plain = word.lower()
         if len(plain) < SHORTEST or knows(plain) or plain in vocabulary():
             return word
+        if word[0].isupper() and not word.isupper() and _goes_on(text, match.start()):
+            return word  # a name
         seen += 1
-        return _nearest(plain, vocabulary()) or word if seen <= WORDS else word
+        return _nearest(plain, vocabulary(), enough) or word if seen <= WORDS else word
 
     return _WORD.sub(replace, text)
 
 
-def _nearest(word: str, vocabulary: Mapping[str, int]) -> str | None:
+def _goes_on(text: str, start: int) -> bool:
+    """Whether a sentence is under way at this place."""
+    before = text[max(0, start - 40) : start].rstrip(" \"'(“‘")
+    return bool(before) and before[-1] not in ".!?:\n"
+
+
+def _nearest(word: str, vocabulary: Mapping[str, int], two: bool) -> str | None:
     from rapidfuzz.distance import OSA
     from rapidfuzz.process import extract
 
-    limit = 2 if len(word) >= LONG else 1
+    limit = 2 if two and len(word) >= LONG else 1
     near = extract(word, vocabulary.keys(), scorer=OSA.distance, score_cutoff=limit, limit=None)
     fitting = [(int(far), known) for known, far, _ in near if far < 2 or known[0] == word[0]]
     return min(fitting, key=lambda pair: (pair[0], -vocabulary[pair[1]], pair[1]))[1] if fitting else None

@@ -11,6 +11,7 @@ from agentkit.retrieval.citations import (
     best_quotes,
     check_answer,
     is_courtesy,
+    is_refusal,
     support,
 )
 from agentkit.retrieval.embedder import MiniLMEmbedder
@@ -116,6 +117,10 @@ def test_without_passages_only_courtesy_stays(minilm: MiniLMEmbedder) -> None:
         ("Sure, here you go.", True),
         ("It is 5.", False),
         ("It is free.", False),
+        ("Yes, you can do that.", False),
+        ("You can come anytime.", False),
+        ("No.", False),
+        ("No, we do not have any.", False),
         ("Feel free to ask!", True),
     ],
 )
@@ -163,3 +168,44 @@ def test_a_question_for_a_number_prefers_one(minilm: MiniLMEmbedder) -> None:
     text = "Sending a parcel back is easy. The label is in the parcel. A return label is deducted: €3.95."
     passage = Passage(1, "a.md", "Returns", text, 0.5)
     assert "€3.95" in best_quotes(alone("how much is a return label?"), [passage], minilm)[0].text
+
+
+def test_a_yes_that_is_a_passage_is_cited(minilm: MiniLMEmbedder) -> None:
+    passages = [Passage(1, "faq.csv", "FAQ > Do you ship to Canada?", "Yes.", 0.9)]
+    checked = check_answer("Yes.", passages, minilm)
+    assert (checked.text, checked.citations[0].quote) == ("Yes. [1]", "Yes.")
+
+
+def test_a_number_of_the_next_sentence_supports_nothing(minilm: MiniLMEmbedder) -> None:
+    text = "Standard delivery costs 4.95 euros. Express delivery costs 9.95 euros."
+    passages = [Passage(1, "a.md", "Delivery", text, 0.9)]
+    assert check_answer("Standard delivery costs 4.95 euros.", passages, minilm).citations
+    assert check_answer("Standard delivery costs 9.95 euros.", passages, minilm).dropped
+
+
+def test_a_quote_of_two_sentences_stays_one(minilm: MiniLMEmbedder) -> None:
+    passage = Passage(1, "a.md", "Phone", "Our phone line is open all day. Call us.", 0.9, start=100)
+    checked = check_answer("Our phone line is open all day. Call us.", [passage], minilm)
+    assert checked.dropped == ()
+    assert [(c.start, c.end) for c in checked.citations] == [(100, 140)]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("I do not know.", True),
+        ("The passages do not mention the weight of the lamp.", True),
+        ("This is not stated in the documents.", True),
+        ("The lamp does not contain mercury.", False),
+        ("You cannot return pillows.", False),
+    ],
+)
+def test_refusals(sentence: str, expected: bool) -> None:
+    assert is_refusal(sentence) is expected
+
+
+def test_a_citation_has_the_page_of_its_quote(minilm: MiniLMEmbedder) -> None:
+    text = "Lamps are tested at night. Rugs are beaten in the yard."
+    passage = Passage(1, "a.pdf", "Care", text, 0.9, 2, 50, 50 + len(text), ((50, 2), (77, 3)))
+    checked = check_answer("Rugs are beaten in the yard.", [passage], minilm)
+    assert [(c.page, c.start) for c in checked.citations] == [(3, 77)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from agentkit.messages import Message
@@ -83,3 +85,27 @@ def test_what_the_last_answer_cited_is_known() -> None:
 def test_a_long_message_before_does_not_drown_the_question() -> None:
     question = understood("and then?", said("word " * 10_000, "Yes."))
     assert len(question.joined) < 500
+
+
+def test_thanks_are_not_gone_on_from() -> None:
+    cited = [{"document": "returns.md", "quote": "You have 30 days."}]
+    history = said("How do I return a lamp?", "You have 30 days. [1]", citations=cited)
+    history += said("Thanks a lot!", "You are welcome!", "Ok.", "Anything else?")
+    question = understood("and how long does that take?", history)
+    assert question.standalone == "How do I return a lamp? and how long does that take?"
+    assert question.documents == {"returns.md"}
+
+
+def test_earlier_questions_are_corrected_too() -> None:
+    history = said("how much is delivry?", "€5.")
+    question = understood(
+        "and abrod?", history, lambda text: text.replace("delivry", "delivery").replace("abrod", "abroad")
+    )
+    assert question.standalone == "how much is delivery? and abroad?"
+
+
+@pytest.mark.parametrize("text", ["is it " * 20_000, "there " * 20_000, "and " * 20_000, "'" * 100_000])
+def test_a_long_message_is_looked_at_in_part(text: str) -> None:
+    start = time.perf_counter()
+    understood(text, said(text, text))
+    assert time.perf_counter() - start < 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from agentkit.errors import UsageError
 from agentkit.messages import Message
 from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.knowledge import KnowledgeBase
-from agentkit.retrieval.search import RRF_CONSTANT, reciprocal_ranks
+from agentkit.retrieval.protocol import Index
+from agentkit.retrieval.records import StoredChunk
+from agentkit.retrieval.search import RRF_CONSTANT, Hit, merged, reciprocal_ranks
 
 Base = Callable[[dict[str, str]], KnowledgeBase]
 
@@ -54,22 +57,27 @@ def test_reciprocal_ranks() -> None:
     assert fused == {7: 1 / (RRF_CONSTANT + 1), 8: 1 / (RRF_CONSTANT + 2) + 1 / (RRF_CONSTANT + 1)}
 
 
-def test_copies_are_shown_once(base: Base) -> None:
-    text = "# Towels\n\nTowels are washed at 60 degrees."
-    knowledge = base({"a.md": text, "b.md": text, "c.md": "# Rugs\n\nRugs are beaten outside."})
-    found = knowledge.search("How hot are towels washed?")
-    assert sorted(passage.document for passage in found)[-1] == "c.md"
-    assert len(found) == 2
+WASHING = (
+    "All of our terry towels and bath mats may be washed in the machine at up to 60 degrees with a mild powder, "
+    "and may be dried in the tumble dryer on a low setting afterwards."
+)
 
 
-def test_another_number_is_no_copy(base: Base) -> None:
-    knowledge = base(
-        {
-            "a.md": "# Towels\n\nTowels are washed at 60 degrees.",
-            "b.md": "# Towels\n\nTowels are washed at 90 degrees.",
-        }
-    )
-    assert len(knowledge.search("How hot are towels washed?")) == 2
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (WASHING, 1),
+        (WASHING.replace("powder", "detergent"), 1),
+        (WASHING.replace("60", "90"), 2),
+        (WASHING.replace("may be dried", "may not be dried"), 2),
+        (WASHING.replace("60 degrees", "6 times 0 degrees"), 2),
+    ],
+)
+def test_copies_are_shown_once_and_other_facts_are_none(base: Base, other: str, found: int) -> None:
+    files = {"a.md": WASHING, "b.md": other, "c.md": "Rugs are beaten outside."}
+    knowledge = base({name: f"# Towels\n\n{text}" for name, text in files.items()})
+    documents = [passage.document for passage in knowledge.search("How hot are towels washed?")]
+    assert len([name for name in documents if name != "c.md"]) == found
 
 
 def test_pieces_of_one_section_come_as_one_passage(base: Base) -> None:
@@ -126,3 +134,45 @@ def test_a_reranker_has_the_last_word(base: Base) -> None:
 def test_a_search_for_nothing_is_refused(base: Base, query: str, limit: int) -> None:
     with pytest.raises(UsageError):
         base({"a.md": "# A\n\nText."}).search(query, limit)
+
+
+class Text:
+    """An index that has one document's text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def text(self, document: str, start: int, end: int) -> str:
+        return self._text[start:end]
+
+
+def hits_of(text: str, order: Sequence[int]) -> list[Hit]:
+    """A hit for each sentence, which is a chunk on a page of its own."""
+    vector = np.eye(4, dtype=np.float32)
+    found, start = [], 0
+    for n, sentence in enumerate(text.split("\n")):
+        chunk = StoredChunk(
+            n, "a.pdf", "A", sentence, n + 1, start, start + len(sentence), vector[:1], vector[:1], "", "", n
+        )
+        found.append(Hit(chunk, 0.0, 0.5))
+        start += len(sentence) + 1
+    return [found[n] for n in order]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 2, 1], [2, 1, 0], [1, 0, 2]])
+def test_neighbours_are_merged_in_any_order(order: list[int]) -> None:
+    text = "One is first.\nTwo is next.\nThree is last."
+    (passage,) = merged(hits_of(text, order), 4, cast(Index, Text(text)))
+    assert (passage.text, passage.start, passage.end, passage.id) == (text, 0, len(text), order[0])
+    assert [passage.page_at(text.index(word)) for word in ("One", "Two", "Three")] == [1, 2, 3]
+
+
+def test_a_document_that_has_changed_meanwhile_gives_its_best_chunk() -> None:
+    text = "One is first.\nTwo is next."
+    for other in (
+        "",
+        "Something else altogether, which is longer.",
+        "One is first. And a heading.\nTwo is next.",
+    ):
+        (passage,) = merged(hits_of(text, [1, 0]), 4, cast(Index, Text(other)))
+        assert (passage.text, passage.start, passage.end, passage.page) == ("Two is next.", 14, 26, 2)
