@@ -27,7 +27,7 @@ from machine import ROOT, write
 
 from agentkit.retrieval.chunks import Chunk
 from agentkit.retrieval.index import SqliteIndex
-from agentkit.retrieval.knowledge import CANDIDATES
+from agentkit.retrieval.search import CANDIDATES
 from agentkit.retrieval.records import NewDocument
 from agentkit.retrieval.words import content_words
 

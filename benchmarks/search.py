@@ -100,7 +100,7 @@ def txtai(parts: list[Piece], vectors: Any, titles: Any, questions: dict[str, An
     index.index((n, text, None) for n, text in enumerate(texts))
 
     def search(question: str) -> Found:
-        return [int(row["id"]) for row in index.search(question.replace("'", "''"), TOP)]
+        return [int(row["id"]) for row in index.search(question, TOP)]
 
     return search
 

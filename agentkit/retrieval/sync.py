@@ -37,7 +37,7 @@ class Step(str):
 Progress = Callable[[Step], None]
 """Told of every document that has been indexed; a function of its name alone will do."""
 Embed = Callable[[list[str]], Vectors]
-GROUP = 64
+GROUP = 512
 """Chunks embedded together, across documents: full batches cost half of many small ones."""
 
 
