@@ -19,10 +19,12 @@ from agentkit.retrieval.words import stems, words
 
 SUPPORT_THRESHOLD = 0.6
 """Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
+QUOTE_SHARE = 0.8
+"""Of the weight that the joined text of a follow-up has in the search: within a passage the new words decide more."""
 COURTESY_WORDS = 8
 REFUSAL_WORDS = 24
 RANK_WEIGHT, LEAD_WEIGHT, NUMBER_WEIGHT, WORDS_WEIGHT = 0.06, 0.1, 0.18, 0.15
-SAID_WEIGHT = 0.1
+SAID_WEIGHT = 0.03
 """Of the signals in `best_quotes`, against a cosine; chosen on the tuning questions."""
 
 _ASKS_NUMBER = re.compile(
@@ -215,12 +217,13 @@ def best_quotes(
     if not candidates or not question.text.strip():
         return []
     headed = [f"{last_heading(passage)}: {quote.text}" for quote, passage, *_ in candidates]
-    asked = embedder.embed([question.text, question.joined]).T @ [1 - question.weight, question.weight]
+    share = QUOTE_SHARE * question.weight
+    asked = embedder.embed([question.text, question.joined]).T @ [1 - share, share]
     vectors = embedder.embed([*(quote.text for quote, *_ in candidates), *headed])
     alone, below_heading = np.split(vectors @ asked, 2)
     cosines = (alone + below_heading) / 2
     asks_number = _ASKS_NUMBER.search(question.text) is not None
-    wanted = stems(question.standalone)
+    wanted = stems(question.text) or stems(question.joined)
     scores = [
         cosine
         - RANK_WEIGHT * rank

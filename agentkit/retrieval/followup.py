@@ -19,7 +19,7 @@ EARLIER = 2
 """Questions before this one that are joined to it at most."""
 CHARACTERS = 400
 """Of an earlier question: a long message would drown the new one."""
-LEANING, STANDING = 0.6, 0.2
+LEANING, STANDING = 0.8, 0.2
 """Weight of the joined text where a question leans and where it stands alone; chosen on the tuning questions."""
 FEW = 3
 """Content words that a question with a pronoun has at most if the pronoun is its subject matter."""
