@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACES = re.compile(r"[ \t\u00a0]+")
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _LANGUAGE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9_-]+)?", re.IGNORECASE)
@@ -202,8 +203,9 @@ def clean_metadata(pairs: Iterable[tuple[str, object]]) -> dict[str, str]:
 
 
 def clean(text: str) -> str:
-    """Drop control and zero-width characters, unify line ends."""
-    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Drop control and zero-width characters, unify line ends, replace halves of characters (lone surrogates)."""
+    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def clean_line(text: str) -> str:
