@@ -51,7 +51,13 @@ def broken() -> str:
 class ScriptedWorkspace:
     """`build.Workspace` with a scripted model and a knowledge base of fixed passages."""
 
-    def __init__(self, project: Path | None, options: dict[str, Any], steps: Sequence[Step]) -> None:
+    def __init__(
+        self,
+        project: Path | None,
+        options: dict[str, Any],
+        steps: Sequence[Step],
+        notices: Sequence[str] = (),
+    ) -> None:
         self.project = find_project(project)
         self.settings = self.project.settings(options)
         self.store = SessionStore(self.project.sessions_path)
@@ -59,7 +65,7 @@ class ScriptedWorkspace:
         self.model = ScriptedModel(steps)
         self.searched: Any = None
         """What the last search was narrowed to."""
-        self.knowledge = SimpleNamespace(search=self._search)
+        self.knowledge = SimpleNamespace(search=self._search, list=lambda: [], notices=notices)
 
     def _search(self, text: str, limit: int, where: Any = None) -> list[Passage]:
         self.searched = where
@@ -93,13 +99,15 @@ class Cli:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
         self.folder, self._capsys, self._patch = folder, capsys, patch
         self.steps: list[Step] = []
+        self.notices: list[str] = []
+        """Of the knowledge base."""
         self.out = self.err = ""
         patch.chdir(folder)
         patch.setenv("AGENTKIT_DATA_DIR", str(folder / "data"))
         patch.setattr("agentkit.build.open_project", self._open)
 
     def _open(self, project: Path | None = None, options: Any = None) -> ScriptedWorkspace:
-        self.workspace = ScriptedWorkspace(project, dict(options or {}), self.steps)
+        self.workspace = ScriptedWorkspace(project, dict(options or {}), self.steps, self.notices)
         return self.workspace
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> int:
