@@ -19,6 +19,8 @@ MAX_METADATA = 32
 """Further metadata of a document is ignored."""
 METADATA_CHARACTERS = 500
 """A longer value is cut."""
+EMPTY_CELL = "–"
+"""Stands in a table's row for a cell without text, so that the others stay in their columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,11 @@ class DocumentBuilder:
         """Add one line of a list or table; neighbouring lines form one block."""
         if text := clean_line(text):
             self._lines.append(text)
+
+    def row(self, cells: Sequence[str]) -> None:
+        """Add a row of a table as a line; a row without any text is left out."""
+        if any(clean_line(cell) for cell in cells):
+            self.line(" | ".join(clean_line(cell) or EMPTY_CELL for cell in cells))
 
     def flush(self) -> None:
         """End the block of lines being collected."""
