@@ -242,27 +242,26 @@ class KnowledgeBase:
             self._notice(f"{name}: {text}")
 
     def _index(self, progress: Progress | None = None) -> Index:
+        """The index, filled anew where another version or another embedder made it; one that is refused is closed."""
         with self._lock:
             if self._opened is None:
-                self._opened = self._open(progress)
+                self._opened = self._open()
+                try:
+                    self._check_embedder(self._opened)
+                    if self._stale:
+                        self._renewed = self._sync(self._opened, progress, force=False)
+                        self._stale = False
+                except BaseException:
+                    self.close()
+                    raise
             return self._opened
 
-    def _open(self, progress: Progress | None) -> Index:
-        """The index, filled anew where another version or another embedder made it; refused, it does not stay open."""
+    def _open(self) -> Index:
         try:
-            index = self._place.open(self.embedder.dimension, self._notice)
+            return self._place.open(self.embedder.dimension, self._notice)
         except IndexOutdated as error:
             self._put_away(error)
-            index = self._place.open(self.embedder.dimension, self._notice)
-        try:
-            self._check_embedder(index)
-            if self._stale:
-                self._renewed = self._sync(index, progress, force=False)
-                self._stale = False
-        except BaseException:
-            index.close()
-            raise
-        return index
+            return self._place.open(self.embedder.dimension, self._notice)
 
     def _put_away(self, error: IndexDamaged) -> None:
         """Make room for a new index; not where its documents could not be read again."""

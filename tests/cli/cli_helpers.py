@@ -63,6 +63,8 @@ class ScriptedWorkspace:
         self.store = SessionStore(self.project.sessions_path)
         self.registry = ToolRegistry([shout, send, broken], self.settings.tools)
         self.model = ScriptedModel(steps)
+        self.changes: list[list[str]] = []
+        """Notices that come with each agent."""
         self.searched: Any = None
         """What the last search was narrowed to."""
         self.knowledge = SimpleNamespace(search=self._search, list=lambda: [], notices=notices)
@@ -78,6 +80,7 @@ class ScriptedWorkspace:
 
     def agent(self, session: str | None = None) -> AgentLoop:
         opened = self.store.open(session) if session else self.store.create()
+        self.knowledge.notices += self.changes.pop(0) if self.changes else []
         prompts = Workspace(Project(starter_root(), is_starter=True), Settings(), {}).prompts
         mode = self.settings.agent.approve
         return AgentLoop(self.model, opened, prompts, tools=self.registry, mode=mode)
@@ -101,6 +104,8 @@ class Cli:
         self.steps: list[Step] = []
         self.notices: list[str] = []
         """Of the knowledge base."""
+        self.changes: list[list[str]] = []
+        """Of the knowledge base, with each agent."""
         self.out = self.err = ""
         patch.chdir(folder)
         patch.setenv("AGENTKIT_DATA_DIR", str(folder / "data"))
@@ -108,6 +113,7 @@ class Cli:
 
     def _open(self, project: Path | None = None, options: Any = None) -> ScriptedWorkspace:
         self.workspace = ScriptedWorkspace(project, dict(options or {}), self.steps, self.notices)
+        self.workspace.changes = [*self.changes]
         return self.workspace
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> int:

@@ -160,6 +160,14 @@ def test_what_cannot_be_read_is_told_on_stderr(cli: Cli, arguments: tuple[str, .
     assert "skipped" not in cli.out
 
 
+def test_a_new_session_tells_what_became_unreadable(cli: Cli) -> None:
+    cli.notices = ["a.pdf skipped: it is encrypted"]
+    cli.changes = [[], ["b.pdf skipped: it is empty"]]
+    assert cli("chat", "--no-input", stdin="/new\n") == 0
+    told = [line for line in cli.err.splitlines() if line.startswith("!")]
+    assert told == ["! a.pdf skipped: it is encrypted", "! b.pdf skipped: it is empty"]
+
+
 def test_a_search_is_narrowed(cli: Cli) -> None:
     assert cli("knowledge", "search", "days", "--where", "folder=orders", "--where", "folder=payment") == 0
     assert cli.workspace.searched == {"folder": ["orders", "payment"]}

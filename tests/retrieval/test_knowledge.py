@@ -344,6 +344,14 @@ def test_two_processes_at_once_make_one_index(base: KnowledgeBase, folder: Path)
     assert list(NAMES) in found
 
 
+def test_progress_may_ask_the_knowledge_base(base: KnowledgeBase) -> None:
+    base.sync()
+    outdate(base)
+    listed: list[int] = []
+    base.sync(lambda name: listed.append(len(base.list())))
+    assert listed == [3, 3, 3]
+
+
 def test_rebuild_of_an_older_index_embeds_once(base: KnowledgeBase, embedder: CountingEmbedder) -> None:
     base.sync()
     once = embedder.texts
