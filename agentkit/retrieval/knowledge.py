@@ -240,6 +240,9 @@ class KnowledgeBase:
         self._told = reasons
         for name, text in report.notices:
             self._notice(f"{name}: {text}")
+        if report.removed and not (report.added or report.changed or report.unchanged):
+            where = self.folder or self._added  # a disk that is not mounted leaves an empty folder
+            self._notice(f"{where} holds no documents any more: {len(report.removed)} removed from the index")
 
     def _index(self, progress: Progress | None = None) -> Index:
         """The index, filled anew where another version or another embedder made it; one that is refused is closed."""

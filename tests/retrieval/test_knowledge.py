@@ -320,6 +320,17 @@ def test_an_optional_folder_may_be_missing_as_long_as_nothing_is_lost(
     assert names(base) == list(NAMES)
 
 
+def test_a_folder_that_is_suddenly_empty_is_told(base: KnowledgeBase, folder: Path) -> None:
+    base.sync()
+    (folder / "contact.html").unlink()
+    base.sync()
+    assert base.notices == []
+    folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+    base.sync()
+    assert base.notices == [f"{folder} holds no documents any more: 2 removed from the index"]
+
+
 def test_two_processes_meet_an_older_index(base: KnowledgeBase, embedder: CountingEmbedder) -> None:
     base.sync()
     outdate(base)
