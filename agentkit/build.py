@@ -139,8 +139,8 @@ class KnowledgeBase(BaseKnowledge):
 
     Args:
         folder: The documents; ``None`` for a knowledge base of added documents only.
-        index_path: The SQLite file of the index; beside the other user data by default, one for each folder. Or a
-            PostgreSQL database with pgvector: ``postgresql://USER@HOST:PORT/DATABASE``.
+        index_path: The SQLite file of the index; beside the other user data by default, one for each folder and
+            embedder. Or a PostgreSQL database with pgvector: ``postgresql://USER@HOST:PORT/DATABASE``.
         embedder: Texts to unit vectors; the embedded one by default.
         index_schema: Schema of the PostgreSQL database; knowledge bases in one schema are one.
         reranker: Reads question and passage together; folder or hub id of a cross-encoder, or an object.
@@ -160,14 +160,16 @@ class KnowledgeBase(BaseKnowledge):
         root = Path(folder).expanduser().resolve() if folder is not None else None
         address = index_path if isinstance(index_path, str) and index_path.startswith(POSTGRES) else ""
         if index_path is None or address:
-            key = hashlib.sha256(os.fsencode(root or "added")).hexdigest()[:16]
+            # Each embedder has an index of its own, or two programs would make one anew in turns.
+            what = os.fsencode(root or "added") + (f"\0{embedder.name}".encode() if embedder else b"")
+            key = hashlib.sha256(what).hexdigest()[:16]
             index_path = (
                 private_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
             )
         place = _index_place(address, index_schema)
         super().__init__(
             root,
-            Path(index_path),
+            Path(index_path).expanduser(),
             embedder or load_embedder(),
             reranker=_reranker(reranker) if isinstance(reranker, str) else reranker,
             place=place,
@@ -188,6 +190,7 @@ class Workspace:
         self.project, self.settings = project, settings
         self._options = {key: value for key, value in options.items() if value is not None}
         self._lock = threading.RLock()
+        self._is_ready = False  # `ready_knowledge` has been called for the next agent
 
     @cached_property
     def store(self) -> SessionStore:
@@ -211,16 +214,18 @@ class Workspace:
         name = "knowledge.postgres" if place else "knowledge.sqlite"
         index = private_dir(self.project.data_dir) / name
         return BaseKnowledge(
-            folder if folder.is_dir() else None,
+            folder,
             index,
             self.embedder,
             reranker=_reranker(options.reranker),
             place=place,
+            optional=folder == self.project.knowledge_dir,
         )
 
     def ready_knowledge(self, progress: Progress | None = None) -> BaseKnowledge:
         """The knowledge base in step with its folder."""
         self.knowledge.sync(progress)
+        self._is_ready = True
         return self.knowledge
 
     @cached_property
@@ -288,10 +293,14 @@ class Workspace:
             )
 
     def agent(self, session: str | None = None) -> Agent:
-        """The project's agent, in a new session or a resumed one."""
+        """The project's agent, in a new session or a resumed one.
+
+        Its knowledge base is in step with the folder: the first agent takes what `ready_knowledge` has just made.
+        """
         if session is not None:
             self.store.open(session)  # an unknown id is told before a model is loaded
-        knowledge = self.ready_knowledge()
+        knowledge = self.knowledge if self._is_ready else self.ready_knowledge()
+        self._is_ready = False
         return Agent(self.model, tools=self.registry, knowledge=knowledge, workspace=self, session=session)
 
     def start_finetune(self, data: str | Path, name: str | None = None, epochs: int = 3) -> Job:

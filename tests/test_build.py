@@ -7,11 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import agentkit
 from agentkit import Agent, KnowledgeBase, load_model, open_project, tool
-from agentkit.errors import AgentkitError, NotFoundError, SchemaError, SettingsError, UsageError
+from agentkit.build import BaseKnowledge, Workspace
+from agentkit.errors import (
+    AgentkitError,
+    KnowledgeError,
+    NotFoundError,
+    SchemaError,
+    SettingsError,
+    UsageError,
+)
 from agentkit.events import ToolFinished
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import ToolCall
@@ -152,6 +161,71 @@ def test_the_knowledge_base_of_a_folder(project: Path, tmp_path: Path) -> None:
     base.close()
     with pytest.raises(AgentkitError, match="nowhere"):
         KnowledgeBase(tmp_path / "nowhere")
+
+
+def test_one_synchronisation_for_each_agent(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[None] = []
+    sync = BaseKnowledge.sync
+
+    def counted(base: BaseKnowledge, progress: Any = None) -> Any:
+        rounds.append(None)
+        return sync(base, progress)
+
+    monkeypatch.setattr(BaseKnowledge, "sync", counted)
+    monkeypatch.setattr(Workspace, "model", ScriptedModel(["Hello."]))
+    (project / "knowledge" / "bad.md").write_bytes(b"\x00")
+    with open_project(project) as workspace:
+        knowledge = workspace.ready_knowledge()
+        assert [notice.split(":")[0] for notice in knowledge.notices] == ["bad.md skipped"]
+        workspace.agent().close()
+        assert len(rounds) == 1
+        workspace.agent().close()
+        assert len(rounds) == 2
+        assert len(knowledge.notices) == 1
+
+
+def test_a_knowledge_folder_that_is_missing_is_told(project: Path) -> None:
+    wrong = {"knowledge.path": "knowlege"}
+    with (
+        open_project(project, wrong) as workspace,
+        pytest.raises(KnowledgeError, match="knowlege does not exist"),
+    ):
+        workspace.ready_knowledge()
+    with open_project(project) as workspace:
+        workspace.ready_knowledge()
+    (project / "knowledge").rename(project / "moved")
+    with open_project(project) as workspace:
+        with pytest.raises(KnowledgeError, match="knowledge does not exist"):
+            workspace.ready_knowledge()
+        assert len(workspace.knowledge.list()) == 1
+
+
+def test_a_project_may_have_no_knowledge_folder(project: Path) -> None:
+    (project / "knowledge" / "returns.md").unlink()
+    (project / "knowledge").rmdir()
+    with open_project(project) as workspace:
+        assert workspace.ready_knowledge().list() == []
+
+
+def test_embedders_have_indexes_of_their_own(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other:
+        name, dimension = "other", 4
+
+        def embed(self, texts: Any) -> Any:
+            return np.eye(1, 4, dtype=np.float32).repeat(len(texts), 0)
+
+    folder = project / "knowledge"
+    for _ in range(2):
+        for embedder in (None, Other()):
+            base = KnowledgeBase(folder, embedder=embedder)
+            assert base.notices == []
+            base.close()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    base = KnowledgeBase(folder, "~/index.sqlite", Other())
+    assert (tmp_path / "index.sqlite").is_file()
+    base.close()
 
 
 def test_settings_reach_the_worker_process(project: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentkit.cli.common import Common, command_app, common
-from agentkit.cli.output import data, is_terminal, note
+from agentkit.cli.output import data, is_terminal, note, notices
+from agentkit.ui.clean import first_of
 
 if TYPE_CHECKING:
     from agentkit.build import Workspace
@@ -56,7 +57,9 @@ def chat_lines(workspace: Workspace, options: Common, session: str | None) -> in
         if command == "/quit":
             break
         if command == "/new":
+            told = len(workspace.knowledge.notices)
             agent = workspace.agent(None)
+            notices(first_of(workspace.knowledge.notices[told:]))
             note(f"session {agent.session.id}")
         elif command:
             data(answer(command, workspace, agent.session.id))

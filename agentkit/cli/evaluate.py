@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentkit.cli.common import Common, common, group_app
-from agentkit.cli.output import data, json_line, note, status, table
+from agentkit.cli.output import data, json_line, note, notices, status, table
 
 if TYPE_CHECKING:
     from agentkit.answers import Knowledge
@@ -56,6 +56,7 @@ def rag(
     questions = read_questions(file, split)[:limit]
     with options.workspace() as workspace:
         knowledge = workspace.ready_knowledge(_indexing)
+        notices(knowledge.notices)
         evaluation = _evaluation(workspace, knowledge)
         check_labels(file, questions, evaluation.sources.text)
         identity = _identity(workspace, knowledge, file)

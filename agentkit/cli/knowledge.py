@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentkit.cli.common import Common, common, group_app
-from agentkit.cli.output import data, json_line, note, one_line, table
+from agentkit.cli.output import data, json_line, note, notices, one_line, table
 from agentkit.cli.progress import indexing
 from agentkit.errors import UsageError
-from agentkit.ui.clean import source_text
+from agentkit.ui.clean import first_of, source_text
 
 if TYPE_CHECKING:
     from agentkit.retrieval.sync import SyncReport
@@ -33,6 +33,7 @@ def add(
         with indexing(options.as_json) as progress:
             report = workspace.knowledge.add(paths, progress)
         _report(report, options.as_json)
+        notices(workspace.knowledge.notices)
 
 
 @app.command()
@@ -52,6 +53,7 @@ def search(
         wanted = limit if limit is not None else workspace.settings.knowledge.limit
         with indexing(options.as_json) as progress:
             knowledge = workspace.ready_knowledge(progress)
+        notices(first_of(knowledge.notices))
         passages = knowledge.search(text, wanted, where=wanted_only or None)
         for number, passage in enumerate(passages, 1):
             if options.as_json:
@@ -81,7 +83,9 @@ def list_documents(options: Common) -> None:
     """List the documents."""
     with options.workspace() as workspace:
         with indexing(options.as_json) as progress:
-            documents = workspace.ready_knowledge(progress).list()
+            knowledge = workspace.ready_knowledge(progress)
+        documents = knowledge.list()
+        notices(knowledge.notices)
         if options.as_json:
             for document in documents:
                 json_line(asdict(document))
@@ -99,6 +103,7 @@ def remove(
     with options.workspace() as workspace:
         with indexing(options.as_json) as progress:
             knowledge = workspace.ready_knowledge(progress)
+        notices(first_of(knowledge.notices))
         knowledge.remove(id)
         _done({"removed": id}, f"removed {id}", options.as_json)
 
@@ -112,8 +117,7 @@ def verify(options: Common) -> None:
         knowledge.verify()
         documents = knowledge.list()
         chunks = sum(document.chunks for document in documents)
-        for notice in knowledge.notices:
-            note(one_line(notice), "!")
+        notices(knowledge.notices)
         found = {"ok": True, "documents": len(documents), "chunks": chunks}
         _done(found, f"ok: {len(documents)} documents, {chunks} chunks", options.as_json)
 
@@ -125,9 +129,8 @@ def rebuild(options: Common) -> None:
     with options.workspace() as workspace:
         with indexing(options.as_json) as progress:
             report = workspace.knowledge.rebuild(progress)
-        for notice in workspace.knowledge.notices:
-            note(one_line(notice), "!")
         _report(report, options.as_json)
+        notices(workspace.knowledge.notices)
 
 
 def _report(report: SyncReport, as_json: bool | None) -> None:
@@ -138,10 +141,6 @@ def _report(report: SyncReport, as_json: bool | None) -> None:
         f"{len(getattr(report, kind))} {kind}" for kind in ("added", "changed", "removed", "unchanged")
     )
     _done(body, counts, as_json)
-    for name, reason in report.skipped:
-        note(one_line(f"{name} skipped: {reason}"), "!")
-    for name, text in report.notices:
-        note(one_line(f"{name}: {text}"), "!")
 
 
 def _done(body: dict[str, Any], text: str, as_json: bool | None) -> None:

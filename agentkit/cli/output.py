@@ -9,7 +9,18 @@ from typing import Any, TextIO
 
 from agentkit.ui.clean import clean, json_text, one_line
 
-__all__ = ["clean", "confirm", "data", "json_line", "json_text", "note", "one_line", "status", "table"]
+__all__ = [
+    "clean",
+    "confirm",
+    "data",
+    "json_line",
+    "json_text",
+    "note",
+    "notices",
+    "one_line",
+    "status",
+    "table",
+]
 
 
 def data(text: str, end: str = "\n") -> None:
@@ -30,6 +41,12 @@ def note(text: str, mark: str = "") -> None:
     line = clean(f"{mark} {text}" if mark else text)
     sys.stderr.write((f"\x1b[2m{line}\x1b[0m" if has_colours(sys.stderr) else line) + "\n")
     sys.stderr.flush()
+
+
+def notices(texts: Iterable[str]) -> None:
+    """What should be known of a knowledge base, one a line: repairs, and files that cannot be read."""
+    for text in texts:
+        note(one_line(text), "!")
 
 
 _status_shown = False

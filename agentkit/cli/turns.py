@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from agentkit.cli.output import can_ask, clean, confirm, data, is_terminal, json_line, note, status
+from agentkit.cli.output import can_ask, clean, confirm, data, is_terminal, json_line, note, notices, status
 from agentkit.events import (
     ApprovalRequired,
     Event,
@@ -21,7 +21,7 @@ from agentkit.events import (
     TurnDone,
     TurnFailed,
 )
-from agentkit.ui.clean import call_text, json_text, one_line, source_text
+from agentkit.ui.clean import call_text, first_of, json_text, one_line, source_text
 
 if TYPE_CHECKING:
     from agentkit.build import Agent, Workspace
@@ -35,7 +35,8 @@ def make_agent(workspace: Workspace, session: str | None = None) -> Agent:
     if session is not None:
         workspace.store.open(session)  # an unknown id is told before anything is loaded
     status("reading the knowledge base")
-    workspace.ready_knowledge(lambda name: status(f"indexing {name}"))
+    knowledge = workspace.ready_knowledge(lambda name: status(f"indexing {name}"))
+    notices(first_of(knowledge.notices))
     status(f"loading {workspace.settings.model}")
     agent = workspace.agent(session)
     status("")

@@ -12,6 +12,8 @@ from agentkit.retrieval.sentences import sentence_spans
 
 MAX_WORDS = 120
 """Fits the 256 tokens of MiniLM together with a heading path."""
+MAX_SENTENCES = 1_000
+"""A chunk has a vector of its own and one for each sentence, and an index numbers fewer than 1,024 of them."""
 HEADING_SEPARATOR = " > "
 
 _WORD = re.compile(r"\S{1,24}")
@@ -47,7 +49,8 @@ def chunk_document(document: Document, max_words: int = MAX_WORDS) -> list[Chunk
     for section in _sections(document):
         heading = HEADING_SEPARATOR.join(section[0].headings)
         keywords = tuple(dict.fromkeys(word for block in section for word in block.keywords))
-        for start, end in _pack(_pieces(document.text, section, max_words), max_words):
+        packed = _pack(_pieces(document.text, section, max_words), max_words)
+        for start, end in (part for span in packed for part in _few_sentences(document.text, *span)):
             text, page = document.text[start:end], document.page_at(start)
             declared = next((block.language for block in section if start < block.end), "")
             language = declared or chunk_language(text, document.language)
@@ -95,6 +98,20 @@ def _pack(pieces: Iterator[tuple[int, int, int]], max_words: int) -> Iterator[tu
         stop, total = end, total + words
     if total:
         yield begin, stop
+
+
+def _few_sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A span, cut where it has more than `MAX_SENTENCES`; without spaces many sentences count as few words."""
+    if end - start < 2 * MAX_SENTENCES:  # a sentence and what parts it from the next are two characters
+        yield start, end
+        return
+    spans = sentence_spans(text[start:end])
+    if len(spans) <= MAX_SENTENCES:
+        yield start, end
+        return
+    for first in range(0, len(spans), MAX_SENTENCES):
+        group = spans[first : first + MAX_SENTENCES]
+        yield start + group[0][0], start + group[-1][1]
 
 
 def count_words(text: str) -> int:

@@ -88,6 +88,15 @@ _CANNOT_WRITE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PERM,
 }
+_NOT_THE_FILE = {
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_RANGE,
+    sqlite3.SQLITE_MISUSE,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_INTERRUPT,
+}
+"""What was asked is at fault, or there is no memory; a new index would not help."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -207,6 +216,10 @@ def guarded(path: Path) -> Iterator[None]:
         if kind in _BUSY:
             raise KnowledgeError(
                 f"{path} is in use by another process", "try again when it is done"
+            ) from error
+        if kind in _NOT_THE_FILE or isinstance(error, sqlite3.ProgrammingError) or "too many" in str(error):
+            raise KnowledgeError(
+                f"SQLite refuses to ask {path}: {error}", "ask for less at a time"
             ) from error
         if kind in _CANNOT_WRITE:
             raise KnowledgeError(

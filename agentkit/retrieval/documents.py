@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACES = re.compile(r"[ \t\u00a0]+")
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _LANGUAGE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9_-]+)?", re.IGNORECASE)
@@ -18,6 +19,8 @@ MAX_METADATA = 32
 """Further metadata of a document is ignored."""
 METADATA_CHARACTERS = 500
 """A longer value is cut."""
+EMPTY_CELL = "–"
+"""Stands in a table's row for a cell without text, so that the others stay in their columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,11 @@ class DocumentBuilder:
         if text := clean_line(text):
             self._lines.append(text)
 
+    def row(self, cells: Sequence[str]) -> None:
+        """Add a row of a table as a line; a row without any text is left out."""
+        if any(clean_line(cell) for cell in cells):
+            self.line(" | ".join(clean_line(cell) or EMPTY_CELL for cell in cells))
+
     def flush(self) -> None:
         """End the block of lines being collected."""
         if text := clean("\n".join(self._lines)).strip("\n"):
@@ -202,8 +210,9 @@ def clean_metadata(pairs: Iterable[tuple[str, object]]) -> dict[str, str]:
 
 
 def clean(text: str) -> str:
-    """Drop control and zero-width characters, unify line ends."""
-    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Drop control and zero-width characters, unify line ends, replace halves of characters (lone surrogates)."""
+    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def clean_line(text: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agentkit.retrieval import storage
 from agentkit.retrieval.database import connect, generation, guarded, transaction
-from agentkit.retrieval.filters import cache_key, chunks_where
+from agentkit.retrieval.filters import checked, chunks_where
 from agentkit.retrieval.health import check
 from agentkit.retrieval.lexical import Lexicon
 from agentkit.retrieval.liveview import LiveView
@@ -175,9 +175,10 @@ class SqliteIndex:
 
     def _select(self, where: Where) -> _Narrowed:
         """The chunks that fit; those of the last filter are kept."""
-        key = (cache_key(where), generation(self._connection))
+        wanted = checked(where)
+        key = (sorted(wanted.items()), generation(self._connection))
         if self._narrowed is None or self._narrowed.key != key:
-            query, values = chunks_where(self._connection, where)
+            query, values = chunks_where(self._connection, wanted)
             table = np.array(self._connection.execute(query, values).fetchall(), np.int64).reshape(-1, 2)
             chunks, rows = table[:, 0], table[:, 1]
             selector = selector_of(row_ids(chunks, rows)) if len(chunks) > _FEW_CHUNKS else None

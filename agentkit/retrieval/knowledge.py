@@ -17,15 +17,9 @@ from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
 from agentkit.retrieval.records import IndexedDocument
 from agentkit.retrieval.search import find
 from agentkit.retrieval.seen import Seen
+from agentkit.retrieval.sources import Listing, copy_file, list_folder, readable_sources
 from agentkit.retrieval.spelling import corrected, is_english
-from agentkit.retrieval.sync import (
-    Progress,
-    SyncReport,
-    copy_file,
-    find_sources,
-    sources_of,
-    synchronize,
-)
+from agentkit.retrieval.sync import Progress, SyncReport, synchronize
 
 QUERY_CHARACTERS = 8_000
 
@@ -39,9 +33,10 @@ class KnowledgeBase:
         folder: Documents kept by the user; ``None`` for a knowledge base of added documents only.
         index_path: The SQLite file. Beside it: ``.faiss`` (a view) and ``.added/`` (copies of added files).
         embedder: Texts to vectors.
-        on_notice: Told of every repair, as it happens; `notices` keeps them too.
+        on_notice: Told of every repair and of every file that cannot be read, as it happens; `notices` keeps them too.
         reranker: Reads question and passage together and decides about the order; without one the index does.
         place: Where the index is kept instead of the SQLite file; only ``.added/`` is then beside ``index_path``.
+        optional: The folder may be missing as long as the index has no documents of it.
     """
 
     def __init__(
@@ -52,6 +47,7 @@ class KnowledgeBase:
         on_notice: Callable[[str], None] | None = None,
         reranker: Reranker | None = None,
         place: IndexPlace | None = None,
+        optional: bool = False,
     ) -> None:
         self.folder = folder
         self.index_path = index_path
@@ -62,6 +58,10 @@ class KnowledgeBase:
         self._added = index_path.with_name(index_path.name + ".added")
         self._lock = threading.RLock()
         self._opened: Index | None = None
+        self._optional = optional
+        self._stale = False  # the index has been emptied, and not been filled again yet
+        self._renewed: SyncReport | None = None  # what filled it again
+        self._told: dict[str, str] = {}  # files that the last round could not read, and why
 
     def search(
         self,
@@ -118,39 +118,28 @@ class KnowledgeBase:
         Raises:
             KnowledgeError: The folder is missing, or the index is damaged or not writable.
         """
-        return self._sync(self._index(), progress, force=False)
+        return self._sync(self._index(progress), progress, force=False)
 
     def add(self, paths: Sequence[Path], progress: Progress | None = None) -> SyncReport:
         """Add files, or all files of folders, to the knowledge base; their content is copied.
 
-        A document of the same name that was added before is replaced.
+        A document of the same name that was added before is replaced. What is refused is named in the report.
 
         Raises:
             NotFoundError: A path does not exist; nothing has been added.
             KnowledgeError: None of the files can be read as text, or a name is taken by the folder.
         """
-        from agentkit.retrieval.loaders import load_document
-
-        index = self._index()
+        index = self._index(progress)
         skipped: list[tuple[str, str]] = []
-        sources = [source for path in paths for source in sources_of(path, skipped)]
         taken = {document.name for document in index.documents() if document.origin == "folder"}
-        accepted = []
-        for source in sources:
-            try:
-                if source.name in taken:
-                    raise KnowledgeError(
-                        f"{source.name} is in {self.folder} already", "change the file there"
-                    )
-                load_document(source.path, source.name)
-                accepted.append(source)
-            except KnowledgeError as error:
-                skipped.append((source.name, str(error)))
+        accepted = readable_sources(paths, taken, skipped)
         if skipped and not accepted:
             raise KnowledgeError(skipped[0][1])
         for source in accepted:
             self._place.push(source.name, source.path)
             copy_file(source.path, self._added / source.name)
+        for name, reason in skipped:
+            self._notice(f"{name} skipped: {reason}")
         report = self._sync(index, progress, force=False)
         return replace(report, skipped=(*report.skipped, *skipped))
 
@@ -160,6 +149,7 @@ class KnowledgeBase:
         Raises:
             NotFoundError: There is no such document; names the nearest ones.
             UsageError: The document is a file of the folder.
+            KnowledgeError: Its file cannot be deleted.
         """
         index = self._index()
         documents = {document.name: document for document in index.documents()}
@@ -172,7 +162,12 @@ class KnowledgeBase:
                 f"{name} is a file of {self.folder}", f"delete {self.folder}/{name} and it is gone"
             )
         self._place.forget(name)
-        (self._added / name).unlink(missing_ok=True)
+        file = self._added / name
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            cause = f"cannot delete {file}: {error.strerror}"
+            raise KnowledgeError(cause, "check permissions and the disk") from error
         index.remove([name])
         index.flush()
 
@@ -191,14 +186,15 @@ class KnowledgeBase:
     def rebuild(self, progress: Progress | None = None) -> SyncReport:
         """Load and embed every document again; a damaged index is put out of the way first."""
         with self._lock:
+            self._renewed = None
             try:
-                index = self._index()
+                index = self._index(progress)
                 index.verify()
             except IndexDamaged as error:
                 self.close()
-                self._notice(f"{error.cause}; {self._place.discard(self.embedder.dimension)}")
-                index = self._index()
-            return self._sync(index, progress, force=True)
+                self._put_away(error)
+                index = self._index(progress)
+            return self._renewed or self._sync(index, progress, force=True)
 
     def close(self) -> None:
         """Release the index; the next call opens it again."""
@@ -208,48 +204,87 @@ class KnowledgeBase:
             self._opened = None
 
     def _sync(self, index: Index, progress: Progress | None, force: bool) -> SyncReport:
-        if self.folder is not None and not self.folder.is_dir():
-            raise KnowledgeError(
-                f"the knowledge folder {self.folder} does not exist", "make it or name another"
-            )
-        self._place.pull(self._added)
-        skipped: list[tuple[str, str]] = []
-        sources = [] if self.folder is None else [*find_sources(self.folder, "folder", skipped)]
-        names = {source.name for source in sources}
-        for source in find_sources(self._added, "added", skipped) if self._added.is_dir() else ():
-            if source.name in names:
-                skipped.append(
-                    (source.name, "an added document of this name is hidden by the one in the folder")
-                )
-            else:
-                sources.append(source)
+        walk = self._has_folder(index)
         seen = Seen(self.index_path.with_name(self.index_path.name + ".seen"))
-        report = synchronize(index, sources, lambda texts: self.embedder.embed(texts), progress, force, seen)
-        return replace(report, skipped=(*skipped, *report.skipped))
+        embed = self.embedder.embed
+        report = synchronize(index, lambda: self._list_files(walk), embed, progress, force, seen)
+        self._tell(report)
+        return report
 
-    def _index(self) -> Index:
+    def _has_folder(self, index: Index | None = None) -> bool:
+        """Whether there is a folder to read.
+
+        Raises:
+            KnowledgeError: It is missing, and documents would be.
+        """
+        if self.folder is None or self.folder.is_dir():
+            return self.folder is not None
+        if self._optional and not (index and any(d.origin == "folder" for d in index.documents())):
+            return False
+        cause = f"the knowledge folder {self.folder} does not exist"
+        raise KnowledgeError(cause, "make it or name another")
+
+    def _list_files(self, walk: bool) -> Listing:
+        self._place.pull(self._added)
+        listing = list_folder(self.folder, "folder") if walk and self.folder is not None else Listing()
+        if self._added.is_dir():
+            listing.join(list_folder(self._added, "added"))
+        return listing
+
+    def _tell(self, report: SyncReport) -> None:
+        """Say what the user should know of files; of a file that is still unreadable, once."""
+        reasons = dict(report.skipped)
+        for name, reason in reasons.items():
+            if self._told.get(name) != reason:
+                self._notice(f"{name} skipped: {reason}")
+        self._told = reasons
+        for name, text in report.notices:
+            self._notice(f"{name}: {text}")
+        if report.removed and not (report.added or report.changed or report.unchanged):
+            where = self.folder or self._added  # a disk that is not mounted leaves an empty folder
+            self._notice(f"{where} holds no documents any more: {len(report.removed)} removed from the index")
+
+    def _index(self, progress: Progress | None = None) -> Index:
+        """The index, filled anew where another version or another embedder made it; one that is refused is closed."""
         with self._lock:
             if self._opened is None:
+                self._opened = self._open()
                 try:
-                    self._opened = self._place.open(self.embedder.dimension, self._notice)
-                except IndexOutdated as error:
-                    self._notice(f"{error.cause}; {self._place.discard(self.embedder.dimension)}")
-                    self._opened = self._place.open(self.embedder.dimension, self._notice)
-                    self._opened.reset(self.embedder.name)
-                    self._sync(self._opened, None, force=True)
-                self._check_embedder(self._opened)
+                    self._check_embedder(self._opened)
+                    if self._stale:
+                        self._renewed = self._sync(self._opened, progress, force=False)
+                        self._stale = False
+                except BaseException:
+                    self.close()
+                    raise
             return self._opened
+
+    def _open(self) -> Index:
+        try:
+            return self._place.open(self.embedder.dimension, self._notice)
+        except IndexOutdated as error:
+            self._put_away(error)
+            return self._place.open(self.embedder.dimension, self._notice)
+
+    def _put_away(self, error: IndexDamaged) -> None:
+        """Make room for a new index; not where its documents could not be read again."""
+        self._has_folder()
+        outdated = isinstance(error, IndexOutdated)
+        self._notice(f"{error.cause}; {self._place.discard(self.embedder.dimension, outdated)}")
+        self._stale = True
 
     def _check_embedder(self, index: Index) -> None:
         """Vectors of another embedder cannot be compared with ours."""
-        before = index.embedder()
-        if before == self.embedder.name:
+        before, ours = index.embedder(), self.embedder.name
+        if before == ours:
             return
         had_documents = index.counts()[0] > 0
-        index.reset(self.embedder.name)
         if had_documents:
-            self._notice(f"the embedding model changed from {before} to {self.embedder.name}; indexing again")
-            self._sync(index, None, force=True)
+            self._has_folder(index)
+        index.reset(ours)
+        if had_documents:
+            self._notice(f"the embedding model changed from {before} to {ours}; indexing again")
+            self._stale = True
 
     def _notice(self, text: str) -> None:
         self.notices.append(text)

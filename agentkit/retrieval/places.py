@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agentkit.retrieval.database import damaged_files
+from agentkit.errors import IndexOutdated, KnowledgeError
+from agentkit.retrieval.database import connect, damaged_files, guarded
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.protocol import Index
 
@@ -24,8 +27,13 @@ class IndexPlace(Protocol):
         """The index, made where there is none."""
         ...
 
-    def discard(self, dimension: int) -> str:
-        """Put a damaged index out of the way; says in a few words what became of it."""
+    def discard(self, dimension: int, outdated: bool = False) -> str:
+        """Put a damaged index out of the way; says in a few words what became of it.
+
+        Args:
+            dimension: Of the vectors to come.
+            outdated: Only if it is still of another version: another process may have been faster.
+        """
         ...
 
     def pull(self, folder: Path) -> None:
@@ -51,10 +59,17 @@ class SqlitePlace:
         """`IndexPlace.open`."""
         return SqliteIndex(self.path, dimension, notice)
 
-    def discard(self, dimension: int) -> str:
+    def discard(self, dimension: int, outdated: bool = False) -> str:
         """`IndexPlace.discard`: the file stays, under another name."""
-        for path in damaged_files(self.path):
-            os.replace(path, path.with_name(path.name + ".damaged"))
+        with _alone(self.path):
+            if outdated and _is_current(self.path):
+                return "another process has made it anew"
+            try:
+                for path in damaged_files(self.path):
+                    os.replace(path, path.with_name(path.name + ".damaged"))
+            except OSError as error:
+                cause = f"cannot move {self.path} out of the way: {error.strerror}"
+                raise KnowledgeError(cause, "check permissions and the disk") from error
         return f"moved to {self.path.name}.damaged and made anew"
 
     def pull(self, folder: Path) -> None:
@@ -65,3 +80,26 @@ class SqlitePlace:
 
     def forget(self, name: str) -> None:
         """`IndexPlace.forget`: nothing to do."""
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Held by one process at a time, however the last one ended: SQLite's lock on an empty file beside the index."""
+    lock = path.with_name(path.name + ".lock")
+    with guarded(lock):
+        os.close(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(lock, timeout=30.0, isolation_level=None)
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+        finally:
+            connection.close()
+
+
+def _is_current(path: Path) -> bool:
+    """Whether an index of this version is there by now; one is made where there is none."""
+    try:
+        connect(path).close()
+    except IndexOutdated:
+        return False
+    return True

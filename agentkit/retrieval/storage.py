@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -64,14 +65,15 @@ def fetch(connection: sqlite3.Connection, ids: Sequence[int], dimension: int) ->
     Raises:
         KnowledgeError: A vector has another length.
     """
-    query = f"""
+    query = """
         SELECT chunks.id, name, heading, chunks.text, page, start, stop, chunks.vectors,
             documents.vectors, keywords, chunks.language, position
         FROM chunks JOIN documents ON documents.id = chunks.document
-        WHERE chunks.id IN ({",".join("?" * len(ids))})"""
+        WHERE chunks.id IN (SELECT value FROM json_each(?))"""
     chunks = {}
+    wanted = (json.dumps([int(id_) for id_ in ids]),)
     for id_, name, heading, text, page, start, stop, vectors, phrases, *rest in connection.execute(
-        query, tuple(ids)
+        query, wanted
     ):
         own, whole = from_blob(vectors, dimension), from_blob(phrases, dimension)
         chunks[id_] = StoredChunk(id_, name, heading, text, page, start, stop, own, whole, *rest)

@@ -1,23 +1,21 @@
-"""What is on disk, and what of it the index does not have yet."""
+"""Brings the index in step with the files: loads, cuts and embeds what it does not have yet."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from agentkit.errors import KnowledgeError, NotFoundError
+from agentkit.errors import KnowledgeError
 from agentkit.retrieval.chunks import Chunk, chunk_document
 from agentkit.retrieval.documents import Document
-from agentkit.retrieval.loaders import parse_document, read_bytes
+from agentkit.retrieval.loaders import format_of, parse_document, read_bytes
 from agentkit.retrieval.protocol import Index
-from agentkit.retrieval.records import NewDocument, Origin, Vectors
-from agentkit.retrieval.seen import Seen
+from agentkit.retrieval.records import IndexedDocument, NewDocument, Vectors
+from agentkit.retrieval.seen import Seen, state
 from agentkit.retrieval.sentences import sentences
+from agentkit.retrieval.sources import Listing, Source
 
 
 class Step(str):
@@ -42,15 +40,6 @@ GROUP = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A file that should be in the index."""
-
-    name: str
-    path: Path
-    origin: Origin
-
-
-@dataclass(frozen=True, slots=True)
 class SyncReport:
     """What a round of synchronisation did; names in order."""
 
@@ -59,7 +48,7 @@ class SyncReport:
     removed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of files that cannot be read."""
+    """(name, reason) of files that cannot be read; what the index has of them stays as it was."""
     notices: tuple[tuple[str, str], ...] = ()
     """(name, what to know) of files that were read: rows left out, an encoding that was guessed."""
 
@@ -84,130 +73,131 @@ class _Loaded:
         )  # fmt: skip
 
 
-def find_sources(folder: Path, origin: Origin, skipped: list[tuple[str, str]]) -> Iterator[Source]:
-    """Every visible file under a folder, by name; what must not be followed goes to ``skipped``."""
-    root = folder.resolve()
-
-    def unreadable(error: OSError) -> None:
-        skipped.append((_name(Path(error.filename), folder), f"cannot be read: {error.strerror}"))
-
-    for where, folders, files in os.walk(folder, onerror=unreadable):
-        here = Path(where)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in [name for name in folders if (here / name).is_symlink()]:
-            skipped.append((_name(here / name, folder), "a link to a folder is not followed"))
-        for name in sorted(
-            name for name in files if not name.startswith((".", "~")) and not name.endswith("~")
-        ):
-            path = here / name
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                skipped.append((_name(path, folder), "a link that leads out of the knowledge folder"))
-            else:
-                yield Source(_name(path, folder), path, origin)
-
-
 def synchronize(
-    index: Index, sources: list[Source], embed: Embed, progress: Progress | None, force: bool, seen: Seen
+    index: Index,
+    find: Callable[[], Listing],
+    embed: Embed,
+    progress: Progress | None,
+    force: bool,
+    seen: Seen,
 ) -> SyncReport:
-    """Make the index hold exactly ``sources``; only new and changed files are loaded and embedded, and those that have
-    not been touched since ``seen`` are not even read.
+    """Make the index hold exactly the files that there are; only new and changed ones are loaded and embedded, and
+    those that have not been touched since ``seen`` are not even read.
 
-    Documents are stored whole, a few in one transaction: a stop half-way keeps what is done.
+    Documents are stored whole, a few in one transaction: a stop half-way keeps what is done. A document whose file
+    cannot be read stays as it was.
+
+    Args:
+        index: Where documents are stored.
+        find: Lists the files; asked again before documents are removed.
+        embed: Texts to vectors.
+        progress: Told of every document that has been stored.
+        force: Load and embed unchanged files, too, and those that could not be read.
+        seen: What is known of the files.
     """
+    # Read before the files are listed: what another process adds and indexes meanwhile is then not taken for removed.
     known = {document.name: document for document in index.documents()}
-    added, changed, unchanged = list[str](), list[str](), list[str]()
-    skipped: list[tuple[str, str]] = []
-    notices: list[tuple[str, str]] = []
-    pending: list[_Loaded] = []
-    waiting: set[str] = set()
-
-    def stored(name: str) -> None:
-        if progress:
-            waiting.discard(name)
-            done = len(added) + len(changed) + len(unchanged) + len(skipped) - len(waiting)
-            progress(Step(name, done, len(sources)))
-
-    for source in sources:
-        try:
-            old = known.get(source.name)
-            same = (old.sha256, old.origin) if old and not force else None
-            if same == (seen.digest(source.path), source.origin):
-                unchanged.append(source.name)
-                continue
-            data = read_bytes(source.path)
-            sha256 = seen.note(source.path, data)
-            if same == (sha256, source.origin):
-                unchanged.append(source.name)
-                continue
-            document = parse_document(data, source.path, source.name)
-        except KnowledgeError as error:
-            skipped.append((source.name, str(error)))
-            continue
-        (changed if old else added).append(source.name)
-        waiting.add(source.name)
-        notices += [(source.name, notice) for notice in document.notices]
-        pending.append(_Loaded(source, sha256, document, chunk_document(document)))
-        if sum(len(loaded.chunks) for loaded in pending) >= GROUP:
-            _store(index, pending, embed, stored)
-            pending = []
-    _store(index, pending, embed, stored)
-    removed = sorted(known.keys() - {*added, *changed, *unchanged})
+    listing = find()
+    work = _Round(index, embed, progress, force, seen, len(listing.sources))
+    for source in listing.sources:
+        work.take(source, known.get(source.name))
+    work.store()
+    removed = known.keys() - work.dealt_with()
     if removed:
-        index.remove(removed)
+        # Editors write a file anew under its name: for a moment there is none.
+        listing = find()
+        removed = listing.missing(removed)
+    if removed:
+        index.remove(sorted(removed))
     index.flush()
     seen.save()
     return SyncReport(
-        tuple(added), tuple(changed), tuple(removed), tuple(unchanged), tuple(skipped), tuple(notices)
+        tuple(work.added),
+        tuple(work.changed),
+        tuple(sorted(removed)),
+        tuple(work.unchanged),
+        (*listing.skipped, *work.skipped),
+        tuple(work.notices),
     )
 
 
-def _store(index: Index, pending: list[_Loaded], embed: Embed, stored: Callable[[str], None]) -> None:
-    if not pending:
-        return
-    texts = {text for loaded in pending for rows in loaded.texts() for text in rows}
-    vectors = dict(zip(texts, embed(list(texts)), strict=True))
-    index.put([loaded.prepared(vectors) for loaded in pending])
-    for loaded in pending:
-        stored(loaded.source.name)
+class _Round:
+    """The files of one round, one after the other."""
+
+    def __init__(
+        self, index: Index, embed: Embed, progress: Progress | None, force: bool, seen: Seen, total: int
+    ) -> None:
+        self._index, self._embed, self._progress, self._force = index, embed, progress, force
+        self._seen, self._total = seen, total
+        self._pending: list[_Loaded] = []
+        self.added, self.changed, self.unchanged = list[str](), list[str](), list[str]()
+        self.skipped: list[tuple[str, str]] = []
+        self.notices: list[tuple[str, str]] = []
+
+    def dealt_with(self) -> set[str]:
+        """Names of all files so far."""
+        return {*self.added, *self.changed, *self.unchanged, *(name for name, _ in self.skipped)}
+
+    def take(self, source: Source, old: IndexedDocument | None) -> None:
+        """Deal with one file; its document may be stored with those that follow."""
+        try:
+            loaded = self._load(source, old)
+        except KnowledgeError as error:
+            self.skipped.append((source.name, str(error)))
+            return
+        if loaded is None:
+            self.unchanged.append(source.name)
+            return
+        (self.changed if old else self.added).append(source.name)
+        self.notices += [(source.name, notice) for notice in loaded.document.notices]
+        self._pending.append(loaded)
+        if sum(len(loaded.chunks) for loaded in self._pending) >= GROUP:
+            self.store()
+
+    def _load(self, source: Source, old: IndexedDocument | None) -> _Loaded | None:
+        """The file's document; none where the index has it.
+
+        Raises:
+            KnowledgeError: It cannot be read, now or when it was last tried.
+        """
+        path, seen = source.path, self._seen
+        format = format_of(path)
+        same = (old.sha256, old.origin) if old and not self._force else None
+        if same == (seen.digest(path), source.origin):
+            return None
+        if not self._force and (reason := seen.failure(path)):
+            raise KnowledgeError(reason)
+        before = state(path)
+        data = read_bytes(path)
+        sha256 = seen.note(path, data, before)
+        if same == (sha256, source.origin):
+            return None
+        if not self._force and (reason := seen.failure(path, sha256)):
+            raise KnowledgeError(reason)
+        try:
+            document = parse_document(data, path, source.name)
+        except KnowledgeError as error:
+            if format.own:  # what another package reads may depend on more than its version
+                seen.fail(path, sha256, str(error))
+            raise
+        return _Loaded(source, sha256, document, chunk_document(document))
+
+    def store(self) -> None:
+        """Embed and store what is loaded."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        # In the order of the files: the same batches, and so the same vectors, every time.
+        texts = list(dict.fromkeys(text for loaded in pending for rows in loaded.texts() for text in rows))
+        vectors = dict(zip(texts, self._embed(texts), strict=True))
+        self._index.put([loaded.prepared(vectors) for loaded in pending])
+        dealt = len(self.added) + len(self.changed) + len(self.unchanged) + len(self.skipped)
+        done = dealt - len(pending)
+        for number, loaded in enumerate(pending, 1):
+            if self._progress:
+                self._progress(Step(loaded.source.name, done + number, self._total))
 
 
 def _embedded(chunk: Chunk) -> list[str]:
     """The rows of `StoredChunk.vectors`: a question may match a whole section or one sentence of it."""
     return [chunk.embedded_text(), *sentences(chunk.text)]
-
-
-def _name(path: Path, folder: Path) -> str:
-    # Undecodable bytes of a file name must not reach SQLite as lone surrogates.
-    return path.relative_to(folder).as_posix().encode(errors="surrogateescape").decode(errors="replace")
-
-
-def sources_of(path: Path, skipped: list[tuple[str, str]]) -> list[Source]:
-    """The file, or the files of the folder, that a user asks to add.
-
-    Raises:
-        NotFoundError: There is nothing at ``path``.
-    """
-    if not path.exists():
-        raise NotFoundError(f"{path} does not exist", "name an existing file or folder")
-    if not path.is_dir():
-        return [Source(path.name, path, "added")]
-    name = path.resolve().name
-    return [Source(f"{name}/{s.name}", s.path, "added") for s in find_sources(path, "added", skipped)]
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy content only, whole or not at all, readable by the owner only."""
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with (
-            source.open("rb") as read,
-            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as write,
-        ):
-            shutil.copyfileobj(read, write)
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise KnowledgeError(
-            f"cannot copy {source}: {error.strerror}", "check permissions and the disk"
-        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -44,3 +45,11 @@ def source_text(document: str, heading: str, page: int | None) -> str:
     """Where a passage stands: ``orders/returns.md › Returns › Deadline, page 2``."""
     parts = [document, *(part for part in heading.split(" > ") if part)]
     return one_line(" › ".join(parts) + (f", page {page}" if page is not None else ""))
+
+
+def first_of(notices: Sequence[str], most: int = 5) -> list[str]:
+    """What is said of a knowledge base at the start of something else: the first notices, and how many more."""
+    if len(notices) <= most:
+        return [*notices]
+    more = f"{len(notices) - most + 1} more; `agentkit knowledge list` shows them all"
+    return [*notices[: most - 1], more]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from textual.message import Message
 
 from agentkit.errors import AgentkitError
-from agentkit.events import ApprovalRequired, TurnFailed
+from agentkit.events import ApprovalRequired, Notice, TurnFailed
 from agentkit.ui.approval import Approval
+from agentkit.ui.clean import first_of
 from agentkit.ui.commands import answer
 from agentkit.ui.messages import AgentEvent, Answered, ApprovalAsked, LoadFailed, Loading, Ready, TurnEnded
 from agentkit.ui.protocol import ChatAgent, ChatWorkspace
@@ -38,9 +39,11 @@ class Runner:
         """Get everything ready; ends with `Ready` or `LoadFailed`."""
         try:
             self._post(Loading("reading the knowledge base"))
-            self._workspace.ready_knowledge(lambda name: self._post(Loading(f"indexing {name}")))
+            knowledge = self._workspace.ready_knowledge(lambda name: self._post(Loading(f"indexing {name}")))
             self._post(Loading(f"loading {self._workspace.settings.model}"))
             self._open(session)
+            for text in first_of(knowledge.notices):
+                self._post(AgentEvent(Notice("knowledge", text)))
         except Exception as error:
             self._post(LoadFailed(error))
 

@@ -51,15 +51,23 @@ def broken() -> str:
 class ScriptedWorkspace:
     """`build.Workspace` with a scripted model and a knowledge base of fixed passages."""
 
-    def __init__(self, project: Path | None, options: dict[str, Any], steps: Sequence[Step]) -> None:
+    def __init__(
+        self,
+        project: Path | None,
+        options: dict[str, Any],
+        steps: Sequence[Step],
+        notices: Sequence[str] = (),
+    ) -> None:
         self.project = find_project(project)
         self.settings = self.project.settings(options)
         self.store = SessionStore(self.project.sessions_path)
         self.registry = ToolRegistry([shout, send, broken], self.settings.tools)
         self.model = ScriptedModel(steps)
+        self.changes: list[list[str]] = []
+        """Notices that come with each agent."""
         self.searched: Any = None
         """What the last search was narrowed to."""
-        self.knowledge = SimpleNamespace(search=self._search)
+        self.knowledge = SimpleNamespace(search=self._search, list=lambda: [], notices=notices)
 
     def _search(self, text: str, limit: int, where: Any = None) -> list[Passage]:
         self.searched = where
@@ -72,6 +80,7 @@ class ScriptedWorkspace:
 
     def agent(self, session: str | None = None) -> AgentLoop:
         opened = self.store.open(session) if session else self.store.create()
+        self.knowledge.notices += self.changes.pop(0) if self.changes else []
         prompts = Workspace(Project(starter_root(), is_starter=True), Settings(), {}).prompts
         mode = self.settings.agent.approve
         return AgentLoop(self.model, opened, prompts, tools=self.registry, mode=mode)
@@ -93,13 +102,18 @@ class Cli:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
         self.folder, self._capsys, self._patch = folder, capsys, patch
         self.steps: list[Step] = []
+        self.notices: list[str] = []
+        """Of the knowledge base."""
+        self.changes: list[list[str]] = []
+        """Of the knowledge base, with each agent."""
         self.out = self.err = ""
         patch.chdir(folder)
         patch.setenv("AGENTKIT_DATA_DIR", str(folder / "data"))
         patch.setattr("agentkit.build.open_project", self._open)
 
     def _open(self, project: Path | None = None, options: Any = None) -> ScriptedWorkspace:
-        self.workspace = ScriptedWorkspace(project, dict(options or {}), self.steps)
+        self.workspace = ScriptedWorkspace(project, dict(options or {}), self.steps, self.notices)
+        self.workspace.changes = [*self.changes]
         return self.workspace
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> int:

@@ -140,6 +140,34 @@ def test_knowledge_search(cli: Cli) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (("ask", "How long?", "--json"), 5),
+        (("chat", "--no-input"), 5),
+        (("knowledge", "search", "days"), 5),
+        (("knowledge", "list"), 7),
+    ],
+)
+def test_what_cannot_be_read_is_told_on_stderr(cli: Cli, arguments: tuple[str, ...], lines: int) -> None:
+    cli.steps = ["Hello."]
+    cli.notices = [f"{n}.pdf skipped: it is encrypted\x1b[2J" for n in range(7)]
+    assert cli(*arguments) == 0
+    told = [line for line in cli.err.splitlines() if line.startswith("!")]
+    assert told[0] == "! 0.pdf skipped: it is encrypted"
+    assert len(told) == lines
+    assert lines == 7 or told[-1] == "! 3 more; `agentkit knowledge list` shows them all"
+    assert "skipped" not in cli.out
+
+
+def test_a_new_session_tells_what_became_unreadable(cli: Cli) -> None:
+    cli.notices = ["a.pdf skipped: it is encrypted"]
+    cli.changes = [[], ["b.pdf skipped: it is empty"]]
+    assert cli("chat", "--no-input", stdin="/new\n") == 0
+    told = [line for line in cli.err.splitlines() if line.startswith("!")]
+    assert told == ["! a.pdf skipped: it is encrypted", "! b.pdf skipped: it is empty"]
+
+
 def test_a_search_is_narrowed(cli: Cli) -> None:
     assert cli("knowledge", "search", "days", "--where", "folder=orders", "--where", "folder=payment") == 0
     assert cli.workspace.searched == {"folder": ["orders", "payment"]}

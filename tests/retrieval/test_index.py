@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agentkit.errors import KnowledgeError, UsageError
+from agentkit.errors import IndexDamaged, KnowledgeError, UsageError
 from agentkit.retrieval import liveview
 from agentkit.retrieval.chunks import Chunk
+from agentkit.retrieval.database import guarded
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.protocol import Where
 from agentkit.retrieval.records import NewDocument, Vectors
@@ -425,3 +426,16 @@ def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
         index.nearest(np.ones(DIMENSION, np.float32), 3, {"colour": "red"})
     with pytest.raises(UsageError, match="colour"):
         index.matching(["text"], 3, {"colour": []})
+
+
+def test_what_is_asked_wrongly_is_no_damage(path: Path) -> None:
+    for ask in (
+        lambda connection: connection.execute(f"SELECT {', '.join('?' * 40_000)}", [1] * 40_000),
+        lambda connection: connection.execute("SELECT ?", ()),
+    ):
+        with closing(sqlite3.connect(path)) as connection:
+            with pytest.raises(KnowledgeError) as caught, guarded(path):
+                ask(connection)
+            assert not isinstance(caught.value, IndexDamaged)
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(IndexDamaged), guarded(path):
+        connection.execute("SELECT * FROM missing")

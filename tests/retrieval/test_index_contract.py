@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import contract
 import numpy as np
@@ -581,3 +582,27 @@ def test_vocabulary(index: Index) -> None:
     index.remove(["b.md"])
     assert "lamps" not in index.vocabulary()
     assert index.vocabulary()["sizes"] == 2
+
+
+@on_all
+def test_any_number_of_ids_and_values(index: Index) -> None:
+    index.put([document("a/b.md", ["word"], metadata={"year": "2020"}), document("c.md", ["word"], axis=1)])
+    ids = index.nearest(AXES[0], 1)
+    assert [*index.fetch([*ids, *range(10**9, 10**9 + 40_000)])] == ids
+    many = [f"x{n}" for n in range(40_000)]
+    for key, value in (("document", "a/b.md"), ("year", "2020")):
+        assert index.nearest(AXES[0], 5, {key: [*many, value]}) == ids
+    assert index.nearest(AXES[0], 5, {"folder": [*many[:2_000], "a"]}) == ids
+    assert index.nearest(AXES[0], 5, {"folder": many[:2_000]}) == []
+
+
+@on_all
+@pytest.mark.parametrize(
+    "where", [{"year": 2020}, {"year": ["2020", 2021]}, {"year": None}, {3: "x"}, {"year": "\ud83d"}, "year"]
+)
+def test_a_filter_that_is_no_text_is_refused(index: Index, where: Any) -> None:
+    index.put([document("a.md", ["word"], metadata={"year": "2020"})])
+    assert index.nearest(AXES[0], 5, {"year": {"2020"}})  # type: ignore[dict-item]
+    for search in (lambda: index.nearest(AXES[0], 5, where), lambda: index.matching(["word"], 5, where)):
+        with pytest.raises(UsageError):
+            search()

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agentkit.errors import KnowledgeError, NotFoundError, UsageError
+from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.knowledge import KnowledgeBase
+from agentkit.retrieval.places import SqlitePlace
+from agentkit.retrieval.sources import copy_file
 
 if TYPE_CHECKING:
     from tests.retrieval.conftest import CountingEmbedder
@@ -184,3 +191,184 @@ def test_files_are_private(base: KnowledgeBase) -> None:
     base.sync()
     for path in base.index_path.parent.glob("index.db*"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def outdate(base: KnowledgeBase) -> None:
+    """As an older agentkit would have left it."""
+    base.close()
+    with closing(sqlite3.connect(base.index_path)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+
+
+def renamed(base: KnowledgeBase) -> None:
+    """Another embedder."""
+    base.close()
+    base.embedder = type(base.embedder)(base.embedder.inner, "another")  # type: ignore
+
+
+@pytest.mark.parametrize("spoil", [outdate, renamed])
+def test_an_index_that_cannot_be_made_anew_stays_and_is_refused(
+    base: KnowledgeBase, folder: Path, spoil: Callable[[KnowledgeBase], None]
+) -> None:
+    base.sync()
+    spoil(base)
+    folder.rename(folder.with_name("moved"))
+    for _ in range(2):
+        with pytest.raises(KnowledgeError, match="does not exist"):
+            base.search("return")
+    folder.with_name("moved").rename(folder)
+    assert base.search("return")[0].document == "returns.md"
+    assert len([n for n in base.notices if "anew" in n or "indexing again" in n]) == 1
+
+
+def test_a_round_that_fails_is_taken_up_again(
+    base: KnowledgeBase, embedder: CountingEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(texts: object) -> None:
+        raise KnowledgeError("no memory")
+
+    base.sync()
+    outdate(base)
+    monkeypatch.setattr(embedder, "embed", fail)
+    for _ in range(2):
+        with pytest.raises(KnowledgeError, match="no memory"):
+            base.search("return")
+    monkeypatch.undo()
+    assert names(base) == list(NAMES)
+
+
+def test_an_index_of_another_embedder_that_cannot_be_written_stays_refused(
+    base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(index: SqliteIndex, embedder: str) -> None:
+        raise KnowledgeError("cannot write")
+
+    base.sync()
+    renamed(base)
+    monkeypatch.setattr(SqliteIndex, "reset", refuse)
+    for _ in range(2):
+        with pytest.raises(KnowledgeError, match="cannot write"):
+            base.search("return")
+
+
+def test_unreadable_files_are_told_once(base: KnowledgeBase, folder: Path) -> None:
+    (folder / "bad.md").write_bytes(b"\x00")
+    (folder / "old.txt").write_bytes("It costs £5 to send it back to us.".encode("cp1252"))
+    for _ in range(2):
+        base.sync()
+        assert [notice.split(" ", 2)[:2] for notice in base.notices] == [
+            ["bad.md", "skipped:"],
+            ["old.txt:", "read"],
+        ]
+    (folder / "bad.md").write_text("Now it is good.")
+    base.sync()
+    (folder / "bad.md").write_bytes(b"\x00")
+    base.sync()
+    assert [notice.split(" ", 2)[0] for notice in base.notices] == ["bad.md", "old.txt:", "bad.md"]
+
+
+def test_add_refuses_what_would_be_lost(base: KnowledgeBase, tmp_path: Path) -> None:
+    for name in ("shop/faq.md", "blog/faq.md", ".faq.md", "notes.md~", ".docs/a.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"The text of {name}.")
+    asked = ["shop/faq.md", "blog/faq.md", "shop/faq.md", ".faq.md", "notes.md~", ".docs"]
+    report = base.add([*(tmp_path / name for name in asked), Path("/")])
+    assert [name for name in report.added if name not in NAMES] == ["faq.md"]
+    assert "shop" in base.search("text of the faq")[0].text
+    assert [name for name, _ in report.skipped] == [".faq.md", "notes.md~", ".docs", "/", "faq.md"]
+    assert all(f"{name} skipped: {reason}" in base.notices for name, reason in report.skipped)
+    assert [path.name for path in tmp_path.glob("index.db.added/*")] == ["faq.md"]
+
+
+def test_errors_of_the_file_system_are_told(
+    base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = tmp_path / "extra.txt"
+    extra.write_text("Workshops take place on Saturdays.")
+    base.add([extra])
+    (tmp_path / "extra.txt.d").mkdir()
+    inner = tmp_path / "extra.txt.d" / "a.txt"
+    inner.write_text("Inner text.")
+    added = tmp_path / "index.db.added"
+    with pytest.raises(KnowledgeError, match="cannot copy"):
+        copy_file(inner, added / "extra.txt" / "a.txt")
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(KnowledgeError, match=r"cannot delete .*extra\.txt: Permission denied"):
+            base.remove("extra.txt")
+    outdate(base)
+    monkeypatch.setattr("agentkit.retrieval.places.os.replace", refuse)
+    with pytest.raises(KnowledgeError, match="cannot move"):
+        base.search("return")
+
+
+def test_an_optional_folder_may_be_missing_as_long_as_nothing_is_lost(
+    base: KnowledgeBase, folder: Path, tmp_path: Path
+) -> None:
+    missing = KnowledgeBase(tmp_path / "none", tmp_path / "other.db", base.embedder, optional=True)
+    assert missing.sync().added == ()
+    missing.close()
+    base._optional = True
+    base.sync()
+    folder.rename(folder.with_name("moved"))
+    with pytest.raises(KnowledgeError, match="does not exist"):
+        base.sync()
+    assert names(base) == list(NAMES)
+
+
+def test_a_folder_that_is_suddenly_empty_is_told(base: KnowledgeBase, folder: Path) -> None:
+    base.sync()
+    (folder / "contact.html").unlink()
+    base.sync()
+    assert base.notices == []
+    folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+    base.sync()
+    assert base.notices == [f"{folder} holds no documents any more: 2 removed from the index"]
+
+
+def test_two_processes_meet_an_older_index(base: KnowledgeBase, embedder: CountingEmbedder) -> None:
+    base.sync()
+    outdate(base)
+    place = SqlitePlace(base.index_path)
+    assert names(base) == list(NAMES)  # the first makes it anew
+    assert place.discard(embedder.dimension, outdated=True) == "another process has made it anew"
+    assert names(base) == list(NAMES)
+    assert "moved to" in place.discard(embedder.dimension)  # a damaged one is of this version, too
+
+
+def test_two_processes_at_once_make_one_index(base: KnowledgeBase, folder: Path) -> None:
+    base.sync()
+    outdate(base)
+    bases = [KnowledgeBase(folder, base.index_path, base.embedder) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(names, bases))
+    for each in bases:
+        each.sync()
+        assert names(each) == list(NAMES)
+        each.verify()
+        each.close()
+    assert list(NAMES) in found
+
+
+def test_progress_may_ask_the_knowledge_base(base: KnowledgeBase) -> None:
+    base.sync()
+    outdate(base)
+    listed: list[int] = []
+    base.sync(lambda name: listed.append(len(base.list())))
+    assert listed == [3, 3, 3]
+
+
+def test_rebuild_of_an_older_index_embeds_once(base: KnowledgeBase, embedder: CountingEmbedder) -> None:
+    base.sync()
+    once = embedder.texts
+    outdate(base)
+    embedder.texts = 0
+    progress: list[str] = []
+    assert base.rebuild(progress.append).added == NAMES
+    assert progress == list(NAMES)
+    assert embedder.texts == once

@@ -251,3 +251,34 @@ def test_not_a_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.md").mkdir()
     with pytest.raises(KnowledgeError, match=name):
         load_document(tmp_path / name, name)
+
+
+ROWS = "Bed | Pillow | Duvet\nKing | – | 230\n– | Twin | –"
+
+
+def test_empty_cells_keep_the_columns_in_place(tmp_path: Path) -> None:
+    markdown = "| Bed | Pillow | Duvet |\n|---|---|---|\n| King | | 230 |\n||Twin||\n| | | |\n"
+    spaced = """<table><tr><th>Bed</th> <th>Pillow</th> <th>Duvet</th></tr>
+        <tr> <td>King</td> <td> &nbsp; </td> <td>230</td> </tr>
+        <tr> <td><p>\u200b</p></td> <td>Twin</td> <td><br></td> </tr> <tr><td></td><td></td><td></td></tr></table>"""
+    tight = (
+        "<table><tr><th>Bed<th>Pillow<th>Duvet</tr><tr><td>King</td><td></td><td>230</td></tr>"
+        "<tr><td></td><td>Twin</td><td></td></tr></table>"
+    )
+    for name, text in (
+        ("a.md", markdown),
+        ("b.html", spaced),
+        ("c.html", tight.replace("<th>", "</th><th>")),
+    ):
+        (tmp_path / name).write_text(text)
+        assert [block.text for block in load_document(tmp_path / name, name).blocks] == [ROWS], name
+
+
+def test_a_list_in_a_cell_leaves_no_mark_of_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        "<table><tr><td><ul><li>One</li><li></li></ul></td><td>Two</td></tr></table>"
+    )
+    text = "\n".join(block.text for block in load_document(tmp_path / "a.html", "a.html").blocks)
+    assert "–" not in text
+    assert "- One" in text
+    assert "Two" in text

@@ -74,6 +74,16 @@ def test_structure(tmp_path: Path) -> None:
     assert document.metadata["author"] == "The shop"
 
 
+def test_empty_cells_keep_the_columns_in_place(tmp_path: Path) -> None:
+    word = docx.Document()
+    rows = (("Bed", "Pillow", "Duvet"), ("King", "", "230"), ("", "Twin", " "), ("", "", ""))
+    table = word.add_table(4, 3)
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            table.cell(row, column).text = text
+    assert blocks(load(tmp_path, saved(word)))[0][1] == "Bed | Pillow | Duvet\nKing | – | 230\n– | Twin | –"
+
+
 def test_changes_and_content_controls(tmp_path: Path) -> None:
     """What a reader sees: insertions, content controls and links; no deletions, no field codes."""
     word = docx.Document()

@@ -140,6 +140,9 @@ def test_tables_of_an_older_agentkit_are_made_anew(
     damage("UPDATE meta SET value = '0' WHERE key = 'version'")
     assert a.search("gift cards")[0].document == "gifts.md"
     assert "another version" in a.notices[-1]
+    # A second process that met the older tables at the same time leaves the new ones alone.
+    assert "another process" in a._place.discard(a.embedder.dimension, outdated=True)
+    assert a.search("gift cards")[0].document == "gifts.md"
 
 
 @pytest.mark.parametrize("statement", ["TRUNCATE vectors", "DROP TABLE chunks CASCADE"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def noted(store: Path, file: Path) -> str:
     first = Seen(store)
     assert first.digest(file) is None
-    digest = first.note(file, file.read_bytes())
+    digest = first.note(file, file.read_bytes(), seen.state(file))
     first.save()
     return digest
 
@@ -50,7 +51,7 @@ def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_bytes(b"text")
     first = Seen(tmp_path / "seen")
-    first.note(path, b"text")
+    first.note(path, b"text", seen.state(path))
     first.save()
     assert Seen(tmp_path / "seen").digest(path) is None
 
@@ -61,8 +62,49 @@ def test_a_damaged_store_is_ignored(tmp_path: Path, file: Path, content: str) ->
     assert Seen(tmp_path / "seen").digest(file) is None
 
 
+@pytest.mark.parametrize("rest", [[5], [None], ["x", 5, "y"], ["x", "y"], []])
+def test_a_damaged_entry_of_the_right_state_is_ignored(
+    tmp_path: Path, file: Path, rest: list[object]
+) -> None:
+    (tmp_path / "seen").write_text(json.dumps({str(file): [*seen.state(file), *rest]}))
+    again = Seen(tmp_path / "seen")
+    assert again.digest(file) is None
+    assert again.failure(file) == again.failure(file, "x") == ""
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_trusted(tmp_path: Path, file: Path) -> None:
+    first = Seen(tmp_path / "seen")
+    before = seen.state(file)
+    data = file.read_bytes()
+    time.sleep(0.01)
+    file.write_bytes(b"TEXT")  # as long as before
+    first.note(file, data, before)
+    first.save()
+    assert Seen(tmp_path / "seen").digest(file) is None
+
+
+def test_a_failure_is_remembered_for_the_same_content_and_version(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = noted(tmp_path / "seen", file)
+    first = Seen(tmp_path / "seen")
+    first.digest(file)
+    first.fail(file, digest, "is damaged")
+    first.save()
+    for _ in range(2):
+        again = Seen(tmp_path / "seen")
+        assert again.failure(file) == again.failure(file, digest) == "is damaged"
+        assert again.failure(file, "another digest") == ""
+        again.save()
+    monkeypatch.setattr(seen, "__version__", "another")
+    assert Seen(tmp_path / "seen").failure(file) == ""
+    monkeypatch.undo()
+    file.write_bytes(b"other")
+    assert Seen(tmp_path / "seen").failure(file) == ""
+
+
 def test_what_cannot_be_written_costs_nothing(tmp_path: Path, file: Path) -> None:
     store = Seen(tmp_path / "missing" / "seen")
-    store.note(file, b"text")
+    store.note(file, b"text", seen.state(file))
     store.save()
     assert not (tmp_path / "missing").exists()

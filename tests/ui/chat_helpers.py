@@ -75,11 +75,14 @@ class ScriptedWorkspace:
         self.scripts = list(scripts)
         self.agents: list[ScriptedAgent] = []
         self.load_error: Exception | None = None
+        self.notices: list[str] = []
+        """Of the knowledge base."""
 
-    def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> None:
+    def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> SimpleNamespace:
         if progress:
             progress("orders/returns.md")
         self.loaded.wait(10)
+        return SimpleNamespace(notices=self.notices)
 
     def agent(self, session: str | None = None) -> ScriptedAgent:
         if self.load_error:

@@ -204,6 +204,15 @@ async def test_foreign_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
         assert app.screen.query_one(ErrorMessage)
 
 
+async def test_documents_that_cannot_be_read_are_named_at_the_start(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    workspace.notices = ["a.pdf skipped: it is encrypted"]
+    app = ChatApp(workspace)
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await wait_until(lambda: workspace.notices[0] in screen_text(app), "the notice")
+
+
 async def test_a_failed_turn_leaves_the_chat_usable(tmp_path: Path) -> None:
     def fail(turn: Turn) -> Iterator[Event]:
         yield TextDelta("Half")

@@ -1,7 +1,7 @@
 """Files to documents: one module per format; `load_document` is the way in."""
 
 from agentkit.retrieval.loaders.limits import DEFAULT, Limits
-from agentkit.retrieval.loaders.reading import load_document, parse_document, read_bytes
+from agentkit.retrieval.loaders.reading import format_of, load_document, parse_document, read_bytes
 from agentkit.retrieval.loaders.registry import GROUP, Loader, formats
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "GROUP",
     "Limits",
     "Loader",
+    "format_of",
     "formats",
     "load_document",
     "parse_document",

@@ -99,7 +99,7 @@ class _Reader:
             if next(row.iterancestors(f"{_W}tbl")) is not table:
                 continue
             cells = [" ".join(_text(cell).split()) for cell in row.iter(f"{_W}tc") if _is_of(cell, row)]
-            self.builder.line(" | ".join(cell for cell in cells if cell))
+            self.builder.row(cells)
         self.builder.flush()
 
     def _level(self, element: Any) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from agentkit.retrieval.documents import Document, DocumentBuilder
+from agentkit.retrieval.documents import EMPTY_CELL, Document, DocumentBuilder, clean_line
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -99,6 +99,8 @@ class _Reader:
         self._as_line = 0
         """How many list items or table rows are open."""
         self._preformatted = False
+        self._cell: int | None = None
+        """Where the open cell begins in ``_text``; none where it holds lines of its own, which have been written."""
 
     def read(self, event: str, tag: str, string: str) -> None:
         if event == "text":
@@ -106,7 +108,7 @@ class _Reader:
         elif tag == "br":
             self._text.append("\n" if event == "start" and not self._as_line else " ")
         elif tag in ("td", "th"):
-            self._text.append(" | " if event == "end" else "")
+            self._cell_tag(event)
         elif tag in HEADINGS:
             if event == "end":
                 text, self._text = "".join(self._text), []
@@ -123,6 +125,14 @@ class _Reader:
             if tag in ("ul", "ol", "dl", "table") and not self._as_line:
                 self.builder.flush()
 
+    def _cell_tag(self, event: str) -> None:
+        if event == "start":
+            self._cell = len(self._text)
+            return
+        if self._as_line and self._cell is not None and not clean_line("".join(self._text[self._cell :])):
+            self._text.append(EMPTY_CELL)
+        self._text.append(" | ")
+
     def _line_tag(self, event: str, tag: str) -> None:
         self.close()
         self._as_line += 1 if event == "start" else -1
@@ -131,12 +141,12 @@ class _Reader:
 
     def close(self) -> None:
         """End the open paragraph or line."""
-        text, self._text = "".join(self._text), []
+        text, self._text, self._cell = "".join(self._text), [], None
         if self._as_line:
             cells = [" ".join(cell.split()) for cell in text.split(" | ")]
-            line = " | ".join(cell for cell in cells if cell)
-            if line != "-":
-                self.builder.line(line)
+            cells = [cell for cell in cells if cell]
+            if any(cell not in ("-", EMPTY_CELL) for cell in cells):
+                self.builder.line(" | ".join(cells))
         elif text.strip():
             lines = (
                 text.splitlines() if self._preformatted else [" ".join(x.split()) for x in text.splitlines()]

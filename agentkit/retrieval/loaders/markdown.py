@@ -108,8 +108,8 @@ class _Reader:
         elif _ROW.match(line):
             self._close()
             if not _ROW_RULE.match(line):
-                cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
-                self.builder.line(" | ".join(plain(cell) for cell in cells))
+                cells = re.split(r"(?<!\\)\|", line.strip()[1:-1])
+                self.builder.row([plain(cell) for cell in cells])
         elif item := _ITEM.match(line):
             self._close()
             self._in_list = True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from agentkit.errors import KnowledgeError
-from agentkit.retrieval.documents import Document
+from agentkit.retrieval.documents import MAX_KEYWORDS, Document
 from agentkit.retrieval.languages import document_language
 from agentkit.retrieval.loaders import kinds, process
 from agentkit.retrieval.loaders.limits import DEFAULT, Limits
@@ -31,11 +32,7 @@ def load_document(path: Path, name: str, limits: Limits = DEFAULT) -> Document:
 
 def parse_document(data: bytes, path: Path, name: str, limits: Limits = DEFAULT) -> Document:
     """`load_document` for bytes that have been read already; ``path`` gives suffix and error text."""
-    known = formats()
-    format = known.get(path.suffix.lower())
-    if format is None:
-        cause = f"{path}: cannot read files of type {path.suffix or 'none'!r}"
-        raise KnowledgeError(cause, f"convert it to {', '.join(known)}")
+    format = format_of(path)
     try:
         _check_kind(data, format)
         if format.own and (format.separate or len(data) > limits.inline):
@@ -52,15 +49,49 @@ def parse_document(data: bytes, path: Path, name: str, limits: Limits = DEFAULT)
     return replace(document, language=document_language("\n".join(block.text for block in document.blocks)))
 
 
+def format_of(path: Path) -> Format:
+    """How the file is read, by its suffix.
+
+    Raises:
+        KnowledgeError: There is no loader for it.
+        UsageError: The loader of another package cannot be imported.
+    """
+    known = formats()
+    format = known.get(path.suffix.lower())
+    if format is None:
+        cause = f"{path}: cannot read files of type {path.suffix or 'none'!r}"
+        raise KnowledgeError(cause, f"convert it to {', '.join(known)}")
+    return format
+
+
 def _parse_here(data: bytes, name: str, format: Format, limits: Limits) -> Document:
     try:
-        return format.load(data, name, limits)
+        document = format.load(data, name, limits)
+        if not format.own:
+            _check_foreign(document)
+        return document
     except KnowledgeError:
         raise
     except Exception as error:  # a parser's bug costs one file, not the whole round
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         remedy = "check the file" if format.own else "check the file, or the package that brings this loader"
         raise KnowledgeError(f"cannot be read as {format.label}: {reason}", remedy) from error
+
+
+def _check_foreign(document: Document) -> None:
+    """What another package made is held to what `DocumentBuilder` sees to; the rest of the index relies on it.
+
+    Raises:
+        ValueError: It is no such document; says why.
+    """
+    if not isinstance(document, Document):
+        raise ValueError(f"its loader returned {type(document).__name__}, not a Document")
+    for block in document.blocks:
+        if document.text[block.start : block.end] != block.text:
+            raise ValueError("its loader returned a block that does not stand in the text")
+    if len(document.keywords) > MAX_KEYWORDS:
+        raise ValueError(f"its loader returned more than {MAX_KEYWORDS} keywords")
+    json.dumps(asdict(document), ensure_ascii=False).encode()  # a lone surrogate cannot be stored
 
 
 def read_bytes(path: Path, limits: Limits = DEFAULT) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import sql
 
 from agentkit.errors import UsageError
+from agentkit.retrieval.filters import checked
 from agentkit.retrieval.postgres.server import Server
 from agentkit.retrieval.postgres.words import storable
 from agentkit.retrieval.protocol import Where
@@ -29,16 +30,16 @@ def condition(server: Server, where: Where | None) -> tuple[sql.Composable, dict
     """The condition and its values by name; ``None`` where nothing is narrowed.
 
     Raises:
-        UsageError: No document has a key; names those there are.
+        UsageError: No document has a key; names those there are. Or a value is no text.
     """
     if not where:
         return None
     parts: list[sql.Composable] = []
     values: dict[str, Any] = {}
-    for number, (key, wanted) in enumerate(where.items()):
+    for number, (key, wanted) in enumerate(checked(where).items()):
         name = f"where_{number}"
         bound = sql.Placeholder(name)
-        chosen = [storable(value) for value in ([wanted] if isinstance(wanted, str) else wanted)]
+        chosen = [storable(value) for value in wanted]
         if key in _KEYS:
             parts.append(_KEYS[key].format(bound))
             values[name] = [_prepared(key, value) for value in chosen]

@@ -37,10 +37,11 @@ class PostgresPlace:
         """`IndexPlace.open`."""
         return PostgresIndex(self._dsn, dimension, notice, self._schema)
 
-    def discard(self, dimension: int) -> str:
+    def discard(self, dimension: int, outdated: bool = False) -> str:
         """`IndexPlace.discard`: the tables are dropped; every row but the added files can be made anew."""
         with self._server() as server:
-            remake_schema(server, dimension)
+            if not remake_schema(server, dimension, outdated):
+                return "another process has made them anew"
             return "its tables were dropped and made anew"
 
     def pull(self, folder: Path) -> None:

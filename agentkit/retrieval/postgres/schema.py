@@ -132,8 +132,16 @@ def open_schema(server: Server, dimension: int) -> None:
         raise IndexOutdated(f"{server.where} is of another version of agentkit", REBUILD)
 
 
-def remake_schema(server: Server, dimension: int) -> None:
+def remake_schema(server: Server, dimension: int, outdated: bool = False) -> bool:
     """Drop the tables, but for the files that people added, and make them anew.
+
+    Args:
+        server: Where they are.
+        dimension: Of the vectors to come.
+        outdated: Only if they are still of another version.
+
+    Returns:
+        False where they are not any more.
 
     Raises:
         KnowledgeError: They are not agentkit's.
@@ -149,11 +157,14 @@ def remake_schema(server: Server, dimension: int) -> None:
                 rows = []
             if not rows:
                 raise _foreign(server, "has a table 'meta' that is not agentkit's")
+            if outdated and [row[0] for row in rows] == [SCHEMA_VERSION]:
+                return False
             for statement in _DROPPED:
                 connection.execute(server.sql(statement))
             _create(server, connection, dimension)
-            return
+            return True
     open_schema(server, dimension)
+    return True
 
 
 def column_dimension(server: Server) -> int:
