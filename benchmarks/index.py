@@ -27,8 +27,8 @@ from machine import ROOT, write
 
 from agentkit.retrieval.chunks import Chunk
 from agentkit.retrieval.index import SqliteIndex
-from agentkit.retrieval.search import CANDIDATES
 from agentkit.retrieval.records import NewDocument
+from agentkit.retrieval.search import CANDIDATES
 from agentkit.retrieval.words import content_words
 
 CHUNKS, ROWS = 100_000, 6
