@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from agentkit.messages import Passage
+from agentkit.retrieval.documents import EMPTY_CELL
 from agentkit.retrieval.sentences import sentence_spans
 from agentkit.retrieval.words import content_words
 
@@ -63,7 +64,9 @@ def _read_tables(lines: Iterable[Sentence]) -> Iterator[Sentence]:
         names = [f"{cell[:1].lower()}{cell[1:]} " for cell in rows[0]] if named else [""] * len(rows[0])
         for line, row in list(zip(found, rows, strict=True))[named:]:
             cells = zip(names[1:], row[1:], strict=True)
-            yield line._replace(text=f"{row[0]}: {', '.join(name + cell for name, cell in cells)}")
+            told = ", ".join(name + cell for name, cell in cells if cell != EMPTY_CELL)
+            if told:
+                yield line._replace(text=f"{row[0]}: {told}")
 
 
 def _has_number(row: list[str]) -> bool:

@@ -164,6 +164,13 @@ def test_table_rows_are_read_out() -> None:
     assert [quote.text for quote in passage_quotes(bare)] == ["Lamps: 2 years", "Frames: 5 years"]
 
 
+def test_empty_cells_are_not_read_out() -> None:
+    table = "– | Duvet cover | Pillow\nKing | 230 x 220 cm | –\nCot | – | –"
+    quotes = passage_quotes(Passage(1, "a.md", "Sizes", table, 0.5))
+    assert [quote.text for quote in quotes][0] == "King: duvet cover 230 x 220 cm"
+    assert not any("–" in quote.text for quote in quotes)
+
+
 def test_a_question_for_a_number_prefers_one(minilm: MiniLMEmbedder) -> None:
     text = "Sending a parcel back is easy. The label is in the parcel. A return label is deducted: €3.95."
     passage = Passage(1, "a.md", "Returns", text, 0.5)
