@@ -159,6 +159,7 @@ class KnowledgeBase(BaseKnowledge):
     ) -> None:
         root = Path(folder).expanduser().resolve() if folder is not None else None
         address = index_path if isinstance(index_path, str) and index_path.startswith(POSTGRES) else ""
+        place = _index_place(address, index_schema)
         if index_path is None or address:
             # Each embedder has an index of its own, or two programs would make one anew in turns.
             what = os.fsencode(root or "added") + (f"\0{embedder.name}".encode() if embedder else b"")
@@ -166,7 +167,6 @@ class KnowledgeBase(BaseKnowledge):
             index_path = (
                 private_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
             )
-        place = _index_place(address, index_schema)
         super().__init__(
             root,
             Path(index_path).expanduser(),
