@@ -167,7 +167,7 @@ def test_table_rows_are_read_out() -> None:
 def test_empty_cells_are_not_read_out() -> None:
     table = "– | Duvet cover | Pillow\nKing | 230 x 220 cm | –\nCot | – | –"
     quotes = passage_quotes(Passage(1, "a.md", "Sizes", table, 0.5))
-    assert [quote.text for quote in quotes][0] == "King: duvet cover 230 x 220 cm"
+    assert quotes[0].text == "King: duvet cover 230 x 220 cm"
     assert not any("–" in quote.text for quote in quotes)
 
 
