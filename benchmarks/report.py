@@ -322,7 +322,7 @@ def rag() -> str:
     return (
         "## Answers from documents\n\n"
         f"{machine(body)}; the report split of `tests/data/rag.jsonl`, {body['questions']} questions over the "
-        "starter's knowledge base, on none of which anything was fitted or chosen: plain, paraphrased and misspelt ones, "
+        "starter's knowledge base, on none of which anything was fitted or chosen: plain, paraphrased, misspelt, "
         "follow-ups, and 30 that no document answers, half of them near misses. In brackets bootstrap intervals of "
         "95 %. Groundedness "
         "is the share of sentences whose cited quote stands in the document and supports them; right is an answer with "
