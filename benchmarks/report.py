@@ -372,17 +372,9 @@ def _times(row: Any) -> tuple[str, ...]:
 
 def main() -> None:
     parts = (
-        speed(),
-        drafts(),
-        sessions(),
-        quality(),
-        tool_loop(),
-        bfcl(),
-        arguments(),
-        index(),
-        search(),
-        routing(),
-    )
+        speed(), drafts(), sessions(), quality(), tool_loop(), bfcl(), arguments(),
+        search(), index(), ingest(), rag(), routing(),
+    )  # fmt: skip
     text = "\n\n".join((HEAD.strip(), *parts)) + "\n"
     (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
 
