@@ -247,7 +247,7 @@ class AgentLoop:
         return question
 
     def _search(self, turn: _Turn) -> Iterator[Event]:
-        said = self._said()
+        said = since_tools(self._said())
         if self.knowledge is None:
             turn.asked = understood(turn.question, said)
             return
@@ -487,6 +487,13 @@ class AgentLoop:
             yield from self._decline(turn)
             return
         turn.text, turn.citations = grounded.text, grounded.citations
+
+
+def since_tools(said: Sequence[Message]) -> list[Message]:
+    """What was said after the last turn that called a tool: no question to the documents goes on from before."""
+    acted = [n for n, message in enumerate(said) if message.role == "tool" or message.tool_calls]
+    users = [n for n, message in enumerate(said) if message.role == "user" and n > max(acted, default=-1)]
+    return list(said[users[0] :]) if users else []
 
 
 def conversation(stored: Sequence[Message]) -> list[Message]:

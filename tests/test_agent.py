@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agentkit.agent import AgentLoop, Prompts, conversation
+from agentkit.agent import AgentLoop, Prompts, conversation, since_tools
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, UsageError
 from agentkit.events import (
@@ -632,3 +632,18 @@ def test_a_tool_that_is_gone_is_not_gone_on_with(session: Session) -> None:
         == ASKED
     )
     assert loop(session, "Hi.", tools=NoTools(), router=WeatherRouter()).ask("Oslo").text == "Hi."
+
+
+def test_no_question_goes_on_from_a_tools_turn() -> None:
+    call = ToolCall("c", "captioner", {"image": "a.jpg"})
+    acted = [
+        Message("user", "What is on a.jpg?"),
+        Message("assistant", "", (call,)),
+        Message("tool", "{}", (), "c", "captioner"),
+        Message("assistant", "A daisy."),
+    ]
+    asked = [Message("user", "How much is delivery?"), Message("assistant", "5 euros.")]
+    assert since_tools([Message("system", "Hi."), *acted]) == []
+    assert since_tools([*acted, *asked]) == asked
+    assert since_tools([*asked, *acted]) == []
+    assert since_tools(asked) == asked
