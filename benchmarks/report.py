@@ -324,7 +324,7 @@ def rag() -> str:
         f"{machine(body)}; the report split of `tests/data/rag.jsonl`, {body['questions']} questions over the "
         "starter's knowledge base, on none of which anything was fitted or chosen: plain, paraphrased, misspelt, "
         "follow-ups, and 30 that no document answers, half of them near misses. In brackets bootstrap intervals of "
-        "95 %. Groundedness "
+        "95 %. The dense part alone gets the question as it was asked, its spelling put right. Groundedness "
         "is the share of sentences whose cited quote stands in the document and supports them; right is an answer with "
         "all labelled facts. The agent quotes, so its groundedness is nearly given; right is the figure to look at. "
         "Reproduce: `python benchmarks/rag.py`.\n\n"

@@ -185,7 +185,7 @@ def _convert(asset: Asset, stage: Path) -> None:
     except ImportError as error:
         cause = f"cannot convert {asset.name!r}: {error}"
         raise AssetError(cause, "install agentkit's own dependencies: `pip install agentkit`") from error
-    except Exception as error:
+    except Exception as error:  # torch, gguf and transformers raise anything over a bad file
         first = next(iter(str(error).splitlines()), "no message")
         cause = f"cannot convert {asset.name!r}: {type(error).__name__}: {first}"
         raise AssetError(cause, "check free memory and the versions in constraints.txt") from error

@@ -78,7 +78,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
         return check()
     except AgentkitError as error:
         return Check(name, False, error.cause, error.remedy)
-    except Exception as error:
+    except Exception as error:  # the other checks still have to run
         return Check(name, False, f"{type(error).__name__}: {error}", "run again with --debug")
 
 

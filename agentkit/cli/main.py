@@ -108,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
         return _quiet()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
-    except Exception as error:
+    except Exception as error:  # an error is one line; --debug shows the rest
         if debug:
             raise
         return _report(error)

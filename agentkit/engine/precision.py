@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +18,3 @@ def native_dtype(device: str = "cpu") -> torch.dtype:
     if device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
     return torch.float32
-
-
-def packed_rows(kernel: Literal["int8", "int4"]) -> int:
-    """Up to how many rows a packed product beats widening the weights first on this CPU."""
-    import torch
-
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return 3
-    return 16 if kernel == "int8" else 64

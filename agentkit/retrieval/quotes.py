@@ -12,6 +12,7 @@ from agentkit.retrieval.sentences import sentence_spans
 from agentkit.retrieval.words import content_words
 
 _CELL = " | "
+_ITEM = "- "
 _LEAD_IN = 300
 """Characters; a longer lead-in is not repeated before every line of its list."""
 
@@ -35,6 +36,8 @@ def passage_quotes(passage: Passage) -> list[Sentence]:
     lines = [Sentence(passage.text[start:end], start, end) for start, end in spans]
     for sentence in _read_tables(lines):
         text, start, end = sentence
+        is_item = text.startswith(_ITEM)
+        text = text.removeprefix(_ITEM).lstrip()  # in running text the mark of a list's line is a stray dash
         joined = f"{carry} {text}".strip()
         if text.endswith(":") and len(joined) < _LEAD_IN:
             carry = joined
@@ -43,7 +46,7 @@ def passage_quotes(passage: Passage) -> list[Sentence]:
         else:
             quotes.append(Sentence(joined, start, end))
             # The lead-in of a list holds for all its lines.
-            carry = carry if carry and text.startswith("- ") else ""
+            carry = carry if carry and is_item else ""
     return quotes or ([Sentence(carry, lines[0].start, lines[-1].end)] if carry else [])
 
 

@@ -126,7 +126,7 @@ def _field(alias: str, default: Any, description: str | None) -> FieldInfo:
 def _type_hints(fn: Callable[..., Any], name: str, local_names: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         return typing.get_type_hints(fn, localns=dict(local_names or {}), include_extras=True)
-    except Exception as error:
+    except Exception as error:  # annotations are evaluated: they may raise anything
         cause = f"tool {name!r}: an annotation cannot be resolved ({error})"
         raise SchemaError(cause, "import or define the type in the tool's module") from error
 

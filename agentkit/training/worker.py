@@ -43,7 +43,7 @@ def main(folder: Path) -> int:
             table.end(folder.name, "cancelled")
             print("cancelled", flush=True)
             return 1
-        except BaseException as error:
+        except BaseException as error:  # also a signal: the job must not be left as running
             _leave(folder, job)
             traceback.print_exc()
             table.end(folder.name, "failed", explain(error))

@@ -44,14 +44,14 @@ class Runner:
             self._open(session)
             for text in first_of(knowledge.notices):
                 self._post(AgentEvent(Notice("knowledge", text)))
-        except Exception as error:
+        except Exception as error:  # the screen has to tell, whatever loading dies of
             self._post(LoadFailed(error))
 
     def new_session(self) -> None:
         """Go on in a new session."""
         try:
             self._open(None)
-        except Exception as error:
+        except Exception as error:  # told in the conversation; the thread serves on
             self._post(AgentEvent(_failure(error)))
         self._post(TurnEnded())
 
@@ -61,7 +61,7 @@ class Runner:
         try:
             for event in self._agent.stream(text, approve=self._approve, cancel=self._cancel):
                 self._post(AgentEvent(event))
-        except Exception as error:
+        except Exception as error:  # told in the conversation; the thread serves on
             self._post(AgentEvent(_failure(error)))
         self._post(TurnEnded())
 
@@ -70,7 +70,7 @@ class Runner:
         assert self._agent is not None
         try:
             self._post(Answered(answer(text, self._workspace, self._agent.session.id) + more))
-        except Exception as error:
+        except Exception as error:  # told in the conversation; the thread serves on
             self._post(AgentEvent(_failure(error)))
         self._post(TurnEnded())
 

@@ -100,7 +100,7 @@ class Exchange:
             asyncio.run(self._run())
         except asyncio.CancelledError:
             pass  # by `close`: nobody listens any more
-        except Exception as error:
+        except Exception as error:  # raised in the thread that waits for the answer
             self._items.put(error)
         self._items.put(None)
 
