@@ -1,28 +1,36 @@
-"""LoRA training of a chat model (arXiv:2106.09685), with loss on the assistant's tokens alone."""
+"""Training an adapter of a chat model, with loss on the assistant's tokens alone."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import TrainingError
+from agentkit.training import checkpoint, fused
 from agentkit.training.data import IGNORED, Row
+from agentkit.training.loss import can_share, loss_sum, shared_attention
+from agentkit.training.memory import keep_memory
+from agentkit.training.methods import with_adapter
+from agentkit.training.packing import pack
+from agentkit.training.plan import PACK_TOKENS, Step, split, steps
 from agentkit.training.settings import JobSettings
 
 if TYPE_CHECKING:
     import torch
 
 Progress = dict[str, Any]
-"""``{"step", "steps", "epoch", "loss", "tokens_per_s", "eta_s"}`` after each step; epochs count from 1."""
-Batch = list[Row]
+"""``{"step", "steps", "epoch", "loss", "val_loss", "lr", "grad_norm", "tokens_per_s", "eta_s"}`` after each step;
+epochs count from 1, ``val_loss`` is ``None`` but for the last step of an epoch."""
 
-MIN_EXAMPLES_TO_HOLD_OUT = 10
+
+class Stopped(Exception):
+    """``should_stop`` said so; there is a checkpoint to go on from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,180 +40,67 @@ class Trained:
     model: Any
     """The PEFT model, in evaluation mode."""
     train_loss: float
-    """Mean over the last epoch, in nats per token."""
+    """Mean over the steps of the last epoch, in nats per token."""
     loss_before: float | None
     """Of the held-out chats; ``None`` where there are none."""
     loss_after: float | None
     steps: int
     held_out: int
     seconds: float
+    """Of this run and of those it goes on from."""
 
 
 def train(
-    job: JobSettings, model: Any, rows: Sequence[Row], on_progress: Callable[[Progress], None]
+    job: JobSettings,
+    model: Any,
+    rows: Sequence[Row],
+    on_progress: Callable[[Progress], None],
+    *,
+    checkpoint_dir: Path | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Trained:
     """Train an adapter on the model, which is wrapped in place.
 
     Args:
         job: Settings of the run.
-        model: A transformers causal language model, not quantized.
+        model: A transformers causal language model: nf4 weights for ``qlora``, else not quantized.
         rows: Conversations as `encode` gives them.
         on_progress: Called after each step.
+        checkpoint_dir: Where to keep checkpoints, and to go on from the newest whole one of the same run.
+        should_stop: Asked after each step.
 
     Raises:
         TrainingError: The loss is no longer a number.
+        Stopped: After a checkpoint, because ``should_stop`` said so.
+        OSError: A checkpoint cannot be written.
     """
     import torch
 
-    started = time.perf_counter()
+    keep_memory()
     torch.manual_seed(job.seed)
     order = random.Random(job.seed)
     learn, held_out = split(rows, job.validation, order)
-    tuned = _with_lora(model, job)
-    before = evaluate(tuned, held_out, job) if held_out else None
-    plan = [batches(learn, job, order) for _ in range(job.epochs)]
-    train_loss = _run(tuned, plan, job, on_progress)
-    tuned.eval()
-    after = evaluate(tuned, held_out, job) if held_out else None
-    seconds = time.perf_counter() - started
-    return Trained(tuned, train_loss, before, after, sum(map(len, plan)), len(held_out), seconds)
+    plan = [steps(learn, job, order) for _ in range(job.epochs)]
+    tuned = with_adapter(model, job, sum(map(len, plan)))
+    if job.method in ("lora", "qlora"):
+        fused.fuse(tuned)
+    longest = max(len(row.ids) for row in rows)
+    with contextlib.ExitStack() as stack:
+        shared = can_share(model, longest)
+        if shared:
+            stack.enter_context(shared_attention(model))
+        run = _Run(job, tuned, plan, held_out, shared, on_progress, checkpoint_dir, should_stop)
+        return run.train()
 
 
-def split(rows: Sequence[Row], share: float, order: random.Random) -> tuple[list[Row], list[Row]]:
-    """(to learn from, held out), by conversation; nothing is held out of fewer than ten."""
-    shuffled = list(rows)
-    order.shuffle(shuffled)
-    few = len(shuffled) < MIN_EXAMPLES_TO_HOLD_OUT or not share
-    held_out = 0 if few else max(1, round(len(shuffled) * share))
-    return shuffled[held_out:], shuffled[:held_out]
-
-
-def batches(rows: Sequence[Row], job: JobSettings, order: random.Random | None = None) -> list[Batch]:
-    """Conversations of similar length together, so that little is padded; the batches in random order."""
-    # Few chats need many small steps: 24 of them in steps of 2 teach more than in steps of 4.
-    size = job.batch_size or min(8, max(2, len(rows) // 50))
-    found: list[Batch] = []
-    tie = order.random if order else float
-    for row in sorted(rows, key=lambda row: (len(row.ids), tie())):
-        batch = found[-1] if found else []
-        # The new row is the longest so far: all others are padded to its length.
-        if batch and len(batch) < size and len(row.ids) * (len(batch) + 1) <= job.batch_tokens:
-            batch.append(row)
-        else:
-            found.append([row])
-    if order:
-        order.shuffle(found)
-    return found
-
-
-def evaluate(model: Any, rows: Sequence[Row], job: JobSettings) -> float:
+def evaluate(model: Any, rows: Sequence[Row], *, shared: bool) -> float:
     """Mean loss per assistant token, in nats."""
     import torch
 
     model.eval()
-    total, count = 0.0, 0
     with torch.inference_mode():
-        for batch in batches(rows, job):
-            labels = sum(label != IGNORED for row in batch for label in row.labels[1:])
-            total += float(loss_of(model, batch)) * labels
-            count += labels
-    return total / count
-
-
-def loss_of(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross entropy over the labels of a batch; a scalar.
-
-    Rows are padded on the right, where causal attention never looks: no mask is needed. Padding has no label.
-    """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    width = max(len(row.ids) for row in batch)
-    ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in batch], device=model.device)
-    labels = torch.tensor([row.labels + [IGNORED] * (width - len(row.labels)) for row in batch])
-    targets = labels[:, 1:].to(model.device)
-    chosen = torch.zeros_like(ids, dtype=torch.bool)
-    chosen[:, :-1] = targets != IGNORED
-    with _head_only_at(model, chosen):
-        logits = model(input_ids=ids, use_cache=False).logits
-    return cross_entropy(logits.float(), targets[targets != IGNORED])
-
-
-@contextmanager
-def _head_only_at(model: Any, chosen: torch.Tensor) -> Iterator[None]:
-    """Let the output head see only the chosen hidden states: (batch, width, d) becomes (labels, d).
-
-    The head of a small model is a fifth of its work, and most positions have no label. Going through the
-    model's own forward keeps what some families do to the logits afterwards.
-    """
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][chosen],))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _with_lora(model: Any, job: JobSettings) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=job.rank,
-        lora_alpha=job.alpha,
-        lora_dropout=job.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by an old name
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        return get_peft_model(model, config)
-
-
-def _run(
-    model: Any, plan: list[list[Batch]], job: JobSettings, on_progress: Callable[[Progress], None]
-) -> float:
-    import torch
-
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=job.learning_rate, weight_decay=job.weight_decay)
-    steps = sum(map(len, plan))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, job))
-    tokens, step, started = 0, 0, time.perf_counter()
-    losses: list[float] = []
-    model.train()
-    for epoch, batches_of_epoch in enumerate(plan, 1):
-        losses = []
-        for batch in batches_of_epoch:
-            losses.append(_step(model, batch, weights, optimizer, job.clip))
-            schedule.step()
-            step += 1
-            if not math.isfinite(losses[-1]):
-                raise TrainingError(f"the loss is {losses[-1]} at step {step}", "lower learning_rate")
-            tokens += sum(len(row.ids) for row in batch)
-            passed = time.perf_counter() - started
-            on_progress(
-                {
-                    "step": step,
-                    "steps": steps,
-                    "epoch": epoch,
-                    "loss": round(losses[-1], 4),
-                    "tokens_per_s": round(tokens / passed, 1),
-                    "eta_s": round(passed / step * (steps - step), 1),
-                }
-            )
-    return sum(losses) / len(losses)
-
-
-def _step(
-    model: Any, batch: Batch, weights: list[Any], optimizer: torch.optim.Optimizer, clip: float
-) -> float:
-    import torch
-
-    loss = loss_of(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(weights, clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
+        total = sum(float(loss_sum(model, packed, shared=shared)) for packed in pack(rows, PACK_TOKENS))
+    return total / sum(label != IGNORED for row in rows for label in row.labels[1:])
 
 
 def rate(step: int, steps: int, job: JobSettings) -> float:
@@ -214,4 +109,194 @@ def rate(step: int, steps: int, job: JobSettings) -> float:
     if step < warmup:
         return (step + 1) / warmup
     done = min(1.0, (step - warmup + 0.5) / max(1, steps - warmup))
-    return (1 + math.cos(math.pi * done)) / 2 if job.schedule == "cosine" else 1 - done
+    falling = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}
+    return falling[job.schedule]
+
+
+@dataclass
+class _Run:
+    job: JobSettings
+    model: Any
+    plan: list[list[Step]]
+    held_out: Sequence[Row]
+    shared: bool
+    on_progress: Callable[[Progress], None]
+    folder: Path | None
+    should_stop: Callable[[], bool] | None
+    step: int = 0
+    """Steps that are done."""
+    tokens: int = 0
+    before: float | None = None
+    best: float | None = None
+    worse: int = 0
+    """Epochs since the best."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps of this epoch."""
+    earlier_s: float = 0.0
+    """Seconds that the runs before this one took."""
+    kept: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The best weights so far, with patience."""
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self.weights = {name: w for name, w in self.model.named_parameters() if w.requires_grad}
+        settings: dict[str, Any] = {"lr": self.job.learning_rate, "weight_decay": self.job.weight_decay}
+        if self.job.optimizer == "sgd":
+            self.optimizer: Any = torch.optim.SGD(
+                self.weights.values(), momentum=0.9, nesterov=True, **settings
+            )
+        else:
+            self.optimizer = torch.optim.AdamW(self.weights.values(), **settings)
+        self.steps = sum(map(len, self.plan))
+        self.started = self.saved = time.perf_counter()
+
+    def train(self) -> Trained:
+        resumed = self._resume()
+        if self.before is None and self.held_out and not resumed:
+            self.before = evaluate(self.model, self.held_out, shared=self.shared)
+        self.begun, self.speed_from = time.perf_counter(), self.tokens
+        after = self.before
+        done = 0
+        for epoch, of_epoch in enumerate(self.plan, 1):
+            done += len(of_epoch)
+            if done <= self.step and not (done == self.step and epoch == len(self.plan)):
+                continue
+            after = self._epoch(epoch, of_epoch, done)
+            if self.job.patience and self.worse >= self.job.patience:
+                break
+        if self.kept:
+            self._put(self.kept)
+            after = self.best
+        self.model.eval()
+        mean = sum(self.losses) / len(self.losses)
+        return Trained(self.model, mean, self.before, after, self.step, len(self.held_out), self._seconds())
+
+    def _epoch(self, epoch: int, of_epoch: list[Step], end: int) -> float | None:
+        """Take the steps that are left; returns the held-out loss after them."""
+        begin = end - len(of_epoch)
+        if self.step == begin:
+            self.losses = []
+        after: float | None = None
+        for number in range(self.step, end):
+            progress = self._take(of_epoch[number - begin], epoch)
+            if self.step == end and self.held_out:
+                after = progress["val_loss"] = evaluate(self.model, self.held_out, shared=self.shared)
+                self._judge(after)
+            self.on_progress(progress)
+            self._checkpoint()
+        return after
+
+    def _take(self, packs: Step, epoch: int) -> Progress:
+        import torch
+
+        self.model.train()
+        learned = sum(packed.learned for packed in packs)
+        lr = self.job.learning_rate * rate(self.step, self.steps, self.job)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        loss = 0.0
+        for packed in packs:
+            part = loss_sum(self.model, packed, shared=self.shared) / learned
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.job.clip))
+        self.step += 1
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(f"the loss is {loss} at step {self.step}", "lower learning_rate")
+        self.optimizer.step()
+        if self.job.method == "adalora":
+            self.model.base_model.update_and_allocate(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.losses.append(loss)
+        self.tokens += sum(len(row.ids) for packed in packs for group in packed.groups for row in group.rows)
+        passed = time.perf_counter() - self.begun
+        speed = (self.tokens - self.speed_from) / passed
+        total = self.tokens / self.step * self.steps
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "epoch": epoch,
+            "loss": round(loss, 4),
+            "val_loss": None,
+            "lr": lr,
+            "grad_norm": round(norm, 4),
+            "tokens_per_s": round(speed, 1),
+            "eta_s": round(max(0.0, total - self.tokens) / speed, 1),
+        }
+
+    def _judge(self, after: float) -> None:
+        if self.best is None or after < self.best:
+            self.best, self.worse = after, 0
+            if self.job.patience:
+                self.kept = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        else:
+            self.worse += 1
+
+    def _seconds(self) -> float:
+        return self.earlier_s + time.perf_counter() - self.started
+
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(weights[name])
+
+    def _checkpoint(self) -> None:
+        if self.folder is None or self.step == self.steps:
+            return
+        stop = self.should_stop is not None and self.should_stop()
+        if not stop and time.perf_counter() - self.saved < self.job.checkpoint_every_s:
+            return
+        import torch
+
+        tensors = {f"weight.{name}": weight for name, weight in self.weights.items()}
+        tensors |= {f"kept.{name}": weight for name, weight in self.kept.items()}
+        tensors["random"] = torch.get_rng_state()
+        for name, weight in self.weights.items():
+            for key, value in self.optimizer.state[weight].items():
+                if torch.is_tensor(value):
+                    tensors[f"optimizer.{key}.{name}"] = value
+        state = {
+            "run": self._identity(),
+            "tokens": self.tokens,
+            "before": self.before,
+            "best": self.best,
+            "worse": self.worse,
+            "losses": self.losses,
+            "seconds": self._seconds(),
+        }
+        checkpoint.save(self.folder, self.step, tensors, state)
+        self.saved = time.perf_counter()
+        if stop:
+            raise Stopped
+
+    def _resume(self) -> bool:
+        import torch
+
+        found = checkpoint.newest(self.folder) if self.folder is not None else None
+        if found is None or found[1]["run"] != self._identity():
+            return False
+        tensors, state = found
+        self._put({name: tensors[f"weight.{name}"] for name in self.weights})
+        self.kept = {k.removeprefix("kept."): v for k, v in tensors.items() if k.startswith("kept.")}
+        torch.set_rng_state(tensors["random"])
+        for name, weight in self.weights.items():
+            for key, value in tensors.items():
+                if key.startswith("optimizer.") and key.endswith(f".{name}"):
+                    kind = key.removeprefix("optimizer.").removesuffix(f".{name}")
+                    self.optimizer.state[weight][kind] = value.to(
+                        weight.device if value.dim() else value.device
+                    )
+        self.step, self.tokens, self.before = state["step"], state["tokens"], state["before"]
+        self.best, self.worse, self.losses = state["best"], state["worse"], state["losses"]
+        self.earlier_s = state["seconds"]
+        return True
+
+    def _identity(self) -> str:
+        """Of data and settings: a checkpoint of another run is not gone on from."""
+        import hashlib
+
+        text = f"{self.job.model_dump_json()}{[[p.ids for p in step] for of in self.plan for step in of]}"
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -37,17 +37,25 @@ class JobSettings(BaseModel):
     batch_size: int | None = Field(default=None, ge=1, le=1024)
     """Examples per step, at most; unset goes by the data: 2 for some dozen, rising to 8 from 400."""
     batch_tokens: int = Field(default=4096, ge=16)
-    """Tokens per step, padding included, at most; a longer example is a batch of its own."""
+    """Tokens per step, at most; a beginning that examples share counts once. A longer example is a step of its own."""
     max_length: int = Field(default=2048, ge=16)
     """Tokens per example, at most; never more than the model's context."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero."""
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """``sgd`` is with Nesterov momentum of 0.9, and wants a learning rate some ten times higher."""
+    patience: int = Field(default=0, ge=0)
+    """Epochs without a better held-out loss after which the run ends, with the best weights; 0 runs to the end."""
+    checkpoint_every_s: float = Field(default=120.0, gt=0)
+    """Seconds between two checkpoints."""
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
+    method: Literal["lora", "dora", "adalora", "qlora"] = "lora"
+    """``qlora`` is LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
     rank: int = Field(default=16, ge=1, le=1024)
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by ``alpha / rank``."""

@@ -1,0 +1,21 @@
+"""Memory of a process that asks for the same large pieces at every step."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_LARGE = 1 << 30
+
+
+def keep_memory() -> None:
+    """Let the C library keep what is freed.
+
+    glibc maps a piece above 32 MiB at most anew each time and gives it back when it is freed, so that every tensor of
+    an activation begins with page faults, which can take longer than what is computed. Elsewhere this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD):
+            mallopt(option, _LARGE if option != _M_TOP_PAD else _LARGE >> 4)

@@ -1,0 +1,42 @@
+"""Base models with an adapter to train: LoRA and its relatives, through PEFT."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from agentkit.training.settings import JobSettings
+
+
+def with_adapter(model: Any, job: JobSettings, steps: int) -> Any:
+    """The model, wrapped in place, with an untrained adapter on all its linear layers.
+
+    LoRA: arXiv:2106.09685; DoRA: arXiv:2402.09353; AdaLoRA: arXiv:2303.10512; QLoRA: arXiv:2305.14314, where the
+    model must have been loaded with nf4 weights.
+
+    Args:
+        model: A transformers causal language model.
+        job: Settings of the run.
+        steps: Of the whole run; AdaLoRA's budget follows it.
+    """
+    from peft import AdaLoraConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    common = {
+        "lora_alpha": job.alpha,
+        "lora_dropout": job.dropout,
+        "target_modules": "all-linear",
+        "task_type": "CAUSAL_LM",
+    }
+    if job.method == "adalora":
+        # Ranks fall from one and a half times the target between a tenth and seven tenths of the run.
+        config: Any = AdaLoraConfig(
+            init_r=job.rank + job.rank // 2, target_r=job.rank, tinit=steps // 10,
+            tfinal=steps * 3 // 10, deltaT=max(1, steps // 50), total_step=max(steps, 2), **common,
+        )  # fmt: skip
+    else:
+        config = LoraConfig(r=job.rank, use_dora=job.method == "dora", **common)
+    if job.method == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by an old name
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        return get_peft_model(model, config)
