@@ -1,0 +1,107 @@
+"""The adapter that agentkit ships for smollm2-135m, made anew: data, training, and where the result lies.
+
+    python training/make_adapter.py                  # everything; about two hours on two cores
+    python training/make_adapter.py --scenes 200     # a smaller one, to look at
+    python training/make_adapter.py --data-only      # only write the data
+
+A run that was stopped goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from calls import examples
+
+from agentkit.assets import asset_path
+from agentkit.engine.weights import load_weights
+from agentkit.llm.encoding import ChatEncoder
+from agentkit.training import lora
+from agentkit.training.data import encode, load_chats
+from agentkit.training.settings import make_settings
+
+MODEL = "smollm2-135m"
+ROOT = Path(__file__).resolve().parent.parent
+SEED = 6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=3000, help="sets of tools, with eight dialogues each")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "adapter", help="data, checkpoints, log")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--data-only", action="store_true")
+    options = parser.parse_args()
+    options.build.mkdir(parents=True, exist_ok=True)
+    data = options.build / "data.jsonl"
+    count = write(data, options.scenes)
+    print(f"{count} dialogues in {data}", flush=True)
+    if not options.data_only:
+        train(options, data)
+    return 0
+
+
+def write(path: Path, scenes: int) -> int:
+    """The training data; returns the number of dialogues."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples(SEED, scenes):
+            file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def train(options: argparse.Namespace, data: Path) -> None:
+    settings = make_settings(
+        {
+            "name": MODEL, "model_name": MODEL, "model_source": str(asset_path(MODEL)), "data_name": data.name,
+            "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(), "adapters_dir": options.build,
+            "device": "cpu", "epochs": 1, "batch_size": 64, "batch_tokens": 16384, "max_length": 1536,
+            "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": options.learning_rate,
+            "warmup": 0.04, "validation": 0.01, "seed": SEED,
+        }
+    )  # fmt: skip
+    loaded = load_weights(settings.model_source, name=MODEL, device="cpu", quantize="none", trainable=True)
+    encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
+    rows, report = encode(load_chats(data), encoder, settings.max_length)
+    print(report, flush=True)
+    started = time.perf_counter()
+    with (options.build / "progress.jsonl").open("a", encoding="utf-8") as log:
+
+        def note(progress: dict[str, Any]) -> None:
+            log.write(json.dumps(progress) + "\n")
+            log.flush()
+            print(progress, flush=True)
+
+        trained = lora.train(settings, loaded.model, rows, note, checkpoint_dir=options.build / "checkpoints")
+    print(f"{time.perf_counter() - started:.0f} s; held out {trained.loss_before} to {trained.loss_after}")
+    save(trained.model, options.build / "adapter")
+
+
+def save(model: Any, folder: Path) -> None:
+    """In PEFT's form, in bf16."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.peft_config["default"]
+    config.base_model_name_or_path, config.inference_mode = MODEL, True
+    config.save_pretrained(folder)
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    save_file(
+        {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in weights.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
