@@ -38,14 +38,7 @@ KEPT = (0.4, 0.85)
 FORMS = {"prose": 6, "list": 2, "rows": 2, "questions": 1}
 """How a document is written, by weight."""
 
-_PLACES = """Alderton Birchmere Cawdale Dunmoor Eastwick Fennholm Glenrye Hartsea Ivybridge Kelbrook Larkhill Marlow
-Northam Oakley Penwick Quarndale Ravensby Saltford Tarnfield Ullsmere Wexcombe Yarrow Brookfen Coldharbour Stonegate
-Linden Maplewood Riverside Westgate Hillcrest Northgate Lakeside Greenfield Ashdown Bellview Castleton""".split()
-_STREETS = [
-    f"{name} {kind}"
-    for name in "Mill Station Church Park Canal King Orchard Bridge Garden Market Tower Victoria".split()
-    for kind in ("Street", "Road", "Lane")
-]
+PLACES = tuple((DATA / "places.txt").read_text(encoding="utf-8").split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,7 @@ def _template(path: Path, number: int, body: dict[str, Any]) -> Template:
         tuple(_facts(body["facts"])),
         tuple(line.strip() for line in body["near"].splitlines() if line.strip()),
     )
-    known = {*slots, "org", "place", "street"}
+    known = {*slots, "org", "place"}
     if (
         unknown := set(re.findall(r"\{(\w+)\}", repr((template.heading, template.facts, template.near))))
         - known
@@ -199,13 +192,8 @@ def _written(facts: Sequence[Fact], rng: random.Random) -> str:
 
 def _values(template: Template, rng: random.Random) -> dict[str, str]:
     """A value for every slot; numbers of one kind differ, or one fact would answer for another."""
-    place = rng.choice(_PLACES)
-    number = rng.randint(1, 180)
-    values = {
-        "place": place,
-        "org": f"{place} {template.org}".strip(),
-        "street": f"{number} {rng.choice(_STREETS)}",
-    }
+    place = rng.choice(PLACES)
+    values = {"place": place, "org": f"{place} {template.org}".strip()}
     currency = rng.choice("€€£$")
     for name, spec in template.slots.items():
         for _ in range(20):

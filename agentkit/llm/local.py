@@ -23,7 +23,7 @@ from agentkit.engine.drafts import Drafts
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
-from agentkit.errors import AgentkitError, ModelError
+from agentkit.errors import AgentkitError, ModelError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.calls import read_message
 from agentkit.llm.detokenize import TextStream
