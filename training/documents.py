@@ -10,6 +10,7 @@ A template names its slots, its facts and questions that none of its facts answe
         Adults pay {adult}. | A ticket for an adult is {adult}.     variants of the sentence
         @ Adult | {adult}                                           the fact as a row, if it makes one
         ? What does an adult pay? | ...                             questions that it answers
+        ! Do students pay less?                                     near misses: about the same thing, not answered
         = An adult ticket costs {adult}.                            the answer in words
       near: |
         Is there a family ticket?                                   what no fact of the template answers
@@ -48,6 +49,8 @@ class Fact:
     sentences: tuple[str, ...]
     questions: tuple[str, ...]
     answer: str
+    beside: tuple[str, ...] = ()
+    """Questions about the same thing that it does not answer."""
     row: tuple[str, str] | None = None
     """Label and value."""
 
@@ -78,6 +81,8 @@ class Document:
     """For each fact that the text states: questions, and the answer."""
     left_out: tuple[tuple[str, ...], ...]
     """For each fact that it does not state: questions."""
+    beside: tuple[str, ...]
+    """Questions about something that the text mentions, without telling what is asked."""
     near: tuple[str, ...]
     """Other questions about the subject that the text does not answer."""
 
@@ -123,7 +128,7 @@ def _facts(text: str) -> Iterator[Fact]:
     """Facts from their lines; one begins with the line that has no mark."""
     blocks: list[dict[str, str]] = []
     for line in filter(None, map(str.strip, text.splitlines())):
-        mark = line[0] if line[:2] in ("? ", "= ", "@ ") else ""
+        mark = line[0] if line[:2] in ("? ", "= ", "@ ", "! ") else ""
         if not mark:
             blocks.append({})
         key, value = mark, line[2:] if mark else line
@@ -137,6 +142,7 @@ def _facts(text: str) -> Iterator[Fact]:
             sentences,
             _split(block["?"]),
             block.get("=", sentences[0]).strip(),
+            _split(block.get("!", "")),
             (row[0], row[1]) if row else None,
         )
 
@@ -165,6 +171,7 @@ def document(template: Template, rng: random.Random) -> Document:
         _fill(_written(facts, rng), values),
         tuple((_filled(fact.questions, values), _fill(fact.answer, values)) for fact in facts),
         tuple(_filled(fact.questions, values) for fact in left),
+        tuple(_fill(question, values) for fact in facts for question in fact.beside),
         _filled(template.near, values),
     )
 

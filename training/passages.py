@@ -32,8 +32,9 @@ WRITTEN_SHARE = 0.3
 """Of the documents that are passages of ``answerable.jsonl``; the others come from templates."""
 BRANCHES = 6
 """Questions in a row about one passage: training computes the passage once for them."""
-KINDS = {"answered": 0.5, "left_out": 0.24, "near": 0.2, "elsewhere": 0.06}
-"""What a question is, by share: a fact of the text, one that was left out, one of no text, one of another text."""
+KINDS = {"answered": 0.5, "left_out": 0.18, "beside": 0.14, "near": 0.13, "elsewhere": 0.05}
+"""What a question is, by share: about a fact of the text, a fact that was left out, something that the text mentions
+without telling what is asked, something that no text of the kind tells, a fact of another text."""
 NEW_WORDS = 2
 """Words of a question from elsewhere that the passage must lack, so that it cannot answer it by chance."""
 FOLLOW_UP_SHARE = 0.2
@@ -118,8 +119,9 @@ def _question(text: Document, kind: str, rng: random.Random) -> tuple[str | None
         return rng.choice(questions), answer
     if kind == "left_out":
         return (rng.choice(rng.choice(text.left_out)) if text.left_out else None), None
-    if kind == "near":
-        return rng.choice(text.near), None
+    if kind in ("beside", "near"):
+        questions = text.beside if kind == "beside" else text.near
+        return (rng.choice(questions) if questions else None), None
     other = _document(rng)
     question = rng.choice(rng.choice(other.answered)[0])
     new = stems(question) - stems(f"{text.heading} {text.text}")
@@ -189,7 +191,7 @@ def _written(row: dict[str, Any]) -> Document:
     name = row["heading"].split(" > ")[-1].lower().replace(" ", "-")
     answered = tuple(((item["question"],), item["quote"]) for item in row["answerable"])
     return Document(
-        f"{name}.md", row["domain"], row["heading"], row["text"], answered, (), tuple(row["unanswerable"])
+        f"{name}.md", row["domain"], row["heading"], row["text"], answered, (), (), tuple(row["unanswerable"])
     )
 
 
