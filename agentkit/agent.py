@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from agentkit.answers import Knowledge, checked, fenced, plainly, quoted
+from agentkit.answers import Knowledge, checked, passages_prompt, plainly, quoted
 from agentkit.compaction import compact
 from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import (
@@ -318,15 +318,8 @@ class AgentLoop:
         elif not (turn.route.kind == "knowledge" if turn.route else self._has_evidence(turn)):
             turn.passages = ()
         elif not self._quote:  # a quoted answer needs no reading by the model
-            fence, texts = fenced(p.text for p in turn.passages)
-            numbered = [
-                {**p.to_json(), "number": n, "text": text}
-                for n, (p, text) in enumerate(zip(turn.passages, texts, strict=True), 1)
-            ]
-            asked = turn.asked
-            question = turn.question if asked.standalone == asked.text else asked.standalone
             self._append_context(
-                self._prompts.passages.render(passages=numbered, question=question, fence=fence)
+                passages_prompt(self._prompts.passages, turn.passages, turn.asked, turn.question)
             )
 
     def _describe_tool(self, turn: _Turn, route: Route, spec: ToolSpec) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from agentkit.events import Notice
 from agentkit.messages import Citation, Passage
+from agentkit.prompts import PromptTemplate
 from agentkit.retrieval.citations import best_quotes, check_answer
 from agentkit.retrieval.followup import Question
 from agentkit.retrieval.protocol import Embedder, Retriever
@@ -56,6 +57,24 @@ def fenced(texts: Iterable[str]) -> tuple[str, list[str]]:
     kept = [_RUN.sub("`" * RUN, text) for text in texts]
     longest = max((len(run) for text in kept for run in re.findall("`+", text)), default=0)
     return "`" * max(3, longest + 1), kept
+
+
+def passages_prompt(template: PromptTemplate, passages: Sequence[Passage], asked: Question, said: str) -> str:
+    """Passages and a question as the model reads them; fine-tuning renders with this too.
+
+    Args:
+        template: ``prompts/passages.md``.
+        passages: Numbered from 1 in this order.
+        asked: The question within the conversation.
+        said: The question as the user wrote it; the spelling of a text that stands alone is left to it.
+    """
+    fence, texts = fenced(passage.text for passage in passages)
+    numbered = [
+        {**passage.to_json(), "number": n, "text": text}
+        for n, (passage, text) in enumerate(zip(passages, texts, strict=True), 1)
+    ]
+    question = said if asked.standalone == asked.text else asked.standalone
+    return template.render(passages=numbered, question=question, fence=fence)
 
 
 def quoted(question: Question, passages: Sequence[Passage], embedder: Embedder) -> str:

@@ -7,14 +7,23 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentkit.engine.decode import FinishReason, MaskProvider, Sampler, Tokens, decoding, is_looping
+from agentkit.engine.decode import (
+    Decoding,
+    FinishReason,
+    MaskProvider,
+    Sampler,
+    Step,
+    Tokens,
+    decoding,
+    is_looping,
+)
 from agentkit.engine.drafts import Drafts
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
-from agentkit.errors import AgentkitError, ModelError
+from agentkit.errors import AgentkitError, ModelError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.calls import read_message
 from agentkit.llm.detokenize import TextStream
@@ -36,6 +45,9 @@ from agentkit.llm.options import (
 from agentkit.llm.protocol import ModelEvent, Router, drained
 from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(slots=True)
@@ -154,6 +166,33 @@ class LocalModel:
     def chat(self, messages: Sequence[AnyMessage], **options: Any) -> Completion:
         """`stream`, drained: the final `Completion`. Takes the same options."""
         return drained(self.stream(messages, **options))
+
+    def first_logits(self, messages: Sequence[AnyMessage], answers: Sequence[str]) -> list[float]:
+        """The logits with which the answer to a conversation would begin with each of ``answers``.
+
+        One forward pass over what the cache does not hold yet; nothing is decoded. Differences of logits are
+        log-odds.
+
+        Raises:
+            UsageError: An answer is empty, or two of them begin with the same token.
+            ModelError: The conversation is longer than the context, or the forward pass failed.
+        """
+        first = [self._encoder.plain(answer)[:1] for answer in answers]
+        if () in first or len(set(first)) < len(first):
+            raise UsageError("answers to be scored must begin with different tokens", "choose other words")
+        prompt = self._encoder.encode(read_messages(messages)).ids
+        run = self._start(prompt, self._sampling, None)
+        rows: list[torch.Tensor] = []
+
+        def score() -> Decoding:
+            step = yield Step(run.ledger, ())
+            rows.extend(() if step is None else step)
+            yield "stop"
+
+        with self._held(run.ledger):
+            for _ in self._scheduler.run(score()):
+                pass
+        return [float(rows[-1][token]) for (token,) in first]
 
     def stream(
         self,

@@ -1,0 +1,55 @@
+"""Does a passage state the answer to a question? The judgement of a chat model that has been trained to make it.
+
+One forward pass, one token: the log-odds of "Yes" against "No". The passage stands first, so that several questions
+about one passage share its part of the KV cache, in training as in serving. An untrained small model's judgement is
+worth little: only an adapter that declares ``reads`` in its ``agentkit.json`` should be asked.
+
+What a passage says can sway the judgement, as it can sway an embedding; all that follows is whether the agent answers
+from that very passage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from agentkit.messages import Message, Passage
+
+READING_TASK = "Does the passage state the answer to the question? Reply Yes or No."
+READING_PROMPT = "{heading}\n{text}\n\nQuestion: {question}"
+YES, NO = "Yes", "No"
+
+
+class Scores(Protocol):
+    """A model that scores what its answer may begin with; `LocalModel` is one."""
+
+    def first_logits(self, messages: Sequence[Message], answers: Sequence[str]) -> list[float]: ...
+
+
+def reading(heading: str, text: str, question: str) -> list[Message]:
+    """The conversation whose answer is `YES` or `NO`.
+
+    Args:
+        heading: The passage's heading path.
+        text: Its text.
+        question: As somebody would ask it who has said nothing before.
+    """
+    content = READING_PROMPT.format(heading=heading, text=text, question=" ".join(question.split()))
+    return [Message("system", READING_TASK), Message("user", content)]
+
+
+def supported(model: Scores, question: str, passage: Passage) -> float:
+    """Log-odds that the passage states the answer to the question; above 0 it more likely does."""
+    yes, no = model.first_logits(reading(passage.heading, passage.text, question), (YES, NO))
+    return yes - no
+
+
+class ModelReader:
+    """A `retrieval.protocol.Reader` over a chat model."""
+
+    def __init__(self, model: Scores) -> None:
+        self._model = model
+
+    def supported(self, question: str, passage: Passage) -> float:
+        """See `supported`."""
+        return supported(self._model, question, passage)

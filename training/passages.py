@@ -1,0 +1,220 @@
+"""Examples that teach reading: answering from passages, and declining where they do not hold the answer.
+
+`conversations` are rendered by the code that serves (`answers.passages_prompt`, `followup.understood`, the project's
+prompts); `judgements` by `agentkit.llm.reading`. Sources: the templates of ``training/data`` (see `documents`), and
+the 300 passages of ``benchmarks/data/answerable.jsonl``, of which `held_out` keeps some for evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from documents import Document, Template, document, templates
+
+from agentkit.answers import passages_prompt
+from agentkit.llm.reading import NO, YES, reading
+from agentkit.messages import Message, Passage
+from agentkit.prompts import PromptTemplate, load_prompt
+from agentkit.retrieval.followup import understood
+from agentkit.retrieval.words import stems
+
+ROOT = Path(__file__).resolve().parents[1]
+ANSWERABLE = ROOT / "benchmarks" / "data" / "answerable.jsonl"
+HELD_OUT_SHARE = 0.15
+WRITTEN_SHARE = 0.3
+"""Of the documents that are passages of ``answerable.jsonl``; the others come from templates."""
+BRANCHES = 6
+"""Questions in a row about one passage: training computes the passage once for them."""
+KINDS = {"answered": 0.5, "left_out": 0.18, "beside": 0.14, "near": 0.13, "elsewhere": 0.05}
+"""What a question is, by share: about a fact of the text, a fact that was left out, something that the text mentions
+without telling what is asked, something that no text of the kind tells, a fact of another text."""
+NEW_WORDS = 2
+"""Words of a question from elsewhere that the passage must lack, so that it cannot answer it by chance."""
+FOLLOW_UP_SHARE = 0.2
+PASSAGES = {1: 0.5, 2: 0.35, 3: 0.15}
+"""Passages of a conversation's turn, by share."""
+_COMPANIES = ("Oak & Anchor", "Brightwater", "Northwind Services", "Fernhill", "Blue Harbour", "Cobalt Works")
+_ASSISTANTS = ("Ada", "Max", "Nia", "Otto", "Robin", "Sky")
+_BEFORE = (
+    "hi, ", "hello, ", "quick question: ", "hey there, ", "Good morning! ", "just wondering, ", "sorry to bother you, ",
+    "Please tell me: ", "I looked everywhere. ", "one more thing, ",
+)  # fmt: skip
+_AFTER = (" thanks", " Thank you!", " please", " cheers", " I need to know today.", " Can you help?")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about a document."""
+
+    question: str
+    answer: str | None
+    """None where the document does not tell."""
+    kind: str
+    """A key of `KINDS`."""
+
+
+def judgements(seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Questions to be answered with Yes or No in one token, `BRANCHES` in a row about one passage."""
+    rng = random.Random(f"judgements {seed}")
+    while count > 0:
+        text = _document(rng)
+        for asked in _questions(text, rng, min(BRANCHES, count)):
+            messages = reading(text.heading, text.text, asked.question)
+            yield _example([*messages, Message("assistant", NO if asked.answer is None else YES)])
+            count -= 1
+
+
+def conversations(seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Questions with passages, answered in words or declined; some go on with a second question."""
+    rng = random.Random(f"conversations {seed}")
+    for _ in range(count):
+        text = _document(rng)
+        rounds = 2 if rng.random() < FOLLOW_UP_SHARE else 1
+        said: list[Message] = []
+        messages = [_system(rng)]
+        for asked in _questions(text, rng, rounds):
+            answer = decline() if asked.answer is None else asked.answer
+            found = understood(asked.question, said)
+            passages = _among_others(text, rng)
+            prompt = passages_prompt(_prompt("passages"), passages, found, asked.question)
+            messages += [Message("user", prompt), Message("assistant", answer)]
+            said += [Message("user", asked.question), Message("assistant", answer)]
+        yield _example(messages)
+
+
+def held_out() -> list[Document]:
+    """The passages that train nothing, with all their questions."""
+    return [_written(row) for row in _rows() if _is_held_out(row)]
+
+
+@cache
+def decline() -> str:
+    """The product's words for not knowing: of its text, what holds for every project."""
+    text = _prompt("decline").render(name="", company="", today="")
+    return text.partition(":")[0] + "."
+
+
+def _questions(text: Document, rng: random.Random, count: int) -> Iterator[Asked]:
+    """Different questions about a document, of the kinds in their shares."""
+    seen: set[str] = set()
+    while len(seen) < count:
+        kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        question, answer = _question(text, kind, rng)
+        if question is None or question in seen:
+            continue
+        seen.add(question)
+        yield Asked(_spoken(question, rng), answer, kind)
+
+
+def _question(text: Document, kind: str, rng: random.Random) -> tuple[str | None, str | None]:
+    if kind == "answered":
+        questions, answer = rng.choice(text.answered)
+        return rng.choice(questions), answer
+    if kind == "left_out":
+        return (rng.choice(rng.choice(text.left_out)) if text.left_out else None), None
+    if kind in ("beside", "near"):
+        questions = text.beside if kind == "beside" else text.near
+        return (rng.choice(questions) if questions else None), None
+    other = _document(rng)
+    question = rng.choice(rng.choice(other.answered)[0])
+    new = stems(question) - stems(f"{text.heading} {text.text}")
+    return (question if other.domain != text.domain and len(new) >= NEW_WORDS else None), None
+
+
+def _document(rng: random.Random) -> Document:
+    if rng.random() < WRITTEN_SHARE:
+        return _written(rng.choice(_training_rows()))
+    return document(rng.choice(_templates()), rng)
+
+
+def _among_others(text: Document, rng: random.Random) -> list[Passage]:
+    """The document among passages of other domains, in any order."""
+    texts = [text]
+    wanted = rng.choices(list(PASSAGES), list(PASSAGES.values()))[0]
+    while len(texts) < wanted:
+        other = _document(rng)
+        if other.domain != text.domain:
+            texts.append(other)
+    rng.shuffle(texts)
+    return [Passage(n, item.name, item.heading, item.text, 0.5) for n, item in enumerate(texts)]
+
+
+def _spoken(question: str, rng: random.Random) -> str:
+    """The question as customers type it: often as it is, at times without care."""
+    if rng.random() < 0.12:
+        before = rng.choice(_BEFORE)
+        goes_on = before.endswith((", ", ": ")) and question[1:2].islower()
+        question = before + (question[0].lower() + question[1:] if goes_on else question)
+    if rng.random() < 0.08:
+        question += rng.choice(_AFTER)
+    if rng.random() < 0.15:
+        question = question.lower()
+    if rng.random() < 0.1:
+        question = question.rstrip("?.")
+    if rng.random() < 0.08:
+        question = _misspelt(question, rng)
+    return question
+
+
+def _misspelt(question: str, rng: random.Random) -> str:
+    """One word with two letters swapped or one left out."""
+    words = question.split(" ")
+    long = [n for n, word in enumerate(words) if len(word) > 4 and word.isalpha()]
+    if not long:
+        return question
+    at = rng.choice(long)
+    word, n = words[at], rng.randrange(1, len(words[at]) - 2)
+    swapped = word[:n] + word[n + 1] + word[n] + word[n + 2 :]
+    words[at] = swapped if rng.random() < 0.5 else word[:n] + word[n + 1 :]
+    return " ".join(words)
+
+
+def _system(rng: random.Random) -> Message:
+    today = f"2026-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
+    name, company = rng.choice(_ASSISTANTS), rng.choice(_COMPANIES)
+    return Message("system", _prompt("system").render(name=name, company=company, today=today))
+
+
+def _example(messages: list[Message]) -> dict[str, Any]:
+    return {"messages": [{"role": m.role, "content": m.content} for m in messages], "tools": []}
+
+
+def _written(row: dict[str, Any]) -> Document:
+    """A passage of ``answerable.jsonl``; its quotes are the answers."""
+    name = row["heading"].split(" > ")[-1].lower().replace(" ", "-")
+    answered = tuple(((item["question"],), item["quote"]) for item in row["answerable"])
+    return Document(
+        f"{name}.md", row["domain"], row["heading"], row["text"], answered, (), (), tuple(row["unanswerable"])
+    )
+
+
+def _is_held_out(row: dict[str, Any]) -> bool:
+    digest = hashlib.sha256(row["text"].encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32 < HELD_OUT_SHARE
+
+
+@cache
+def _rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ANSWERABLE.read_text(encoding="utf-8").splitlines()]
+
+
+@cache
+def _training_rows() -> list[dict[str, Any]]:
+    return [row for row in _rows() if not _is_held_out(row)]
+
+
+@cache
+def _templates() -> list[Template]:
+    return templates()
+
+
+@cache
+def _prompt(name: str) -> PromptTemplate:
+    return load_prompt(ROOT / "prompts", name)
