@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import yaml
-from domains import Ask, Function, Json, load
+from domains import Function, Json, load
 from schemas import Manner, arguments_of, manner, name_of, tool_of
 
 PHRASES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text("utf-8"))

@@ -11,19 +11,25 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from calls import examples
+from chat import replies
+from passages import conversations, judgements
 
 from agentkit.assets import asset_path
 from agentkit.engine.weights import load_weights
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.training import lora
-from agentkit.training.data import encode, load_chats
+from agentkit.training.data import IGNORED, Row, encode, load_chats
+from agentkit.training.plan import steps
 from agentkit.training.settings import make_settings
 
 MODEL = "smollm2-135m"
@@ -33,29 +39,51 @@ SEED = 6
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=3000, help="sets of tools, with eight dialogues each")
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "adapter", help="data, checkpoints, log")
+    parser.add_argument("--scenes", type=int, default=900, help="sets of tools, with eight dialogues each")
+    parser.add_argument("--judgements", type=int, default=4500, help="questions whether a passage tells")
+    parser.add_argument("--conversations", type=int, default=900, help="questions answered from passages")
+    parser.add_argument("--chats", type=int, default=200, help="plain answers of the untuned model")
+    parser.add_argument(
+        "--build", type=Path, default=ROOT / "build" / "adapter", help="data, checkpoints, log"
+    )
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--data-only", action="store_true")
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
     data = options.build / "data.jsonl"
-    count = write(data, options.scenes)
+    count = write(data, options)
     print(f"{count} dialogues in {data}", flush=True)
-    if not options.data_only:
-        train(options, data)
+    train(options, data)
     return 0
 
 
-def write(path: Path, scenes: int) -> int:
+JUDGEMENT_WEIGHT = 10.0
+"""A judgement is one token, a call some forty."""
+
+
+def write(path: Path, options: argparse.Namespace) -> int:
     """The training data; returns the number of dialogues."""
+    parts = (
+        (example.to_json() for example in examples(SEED, options.scenes)),
+        judgements(SEED, options.judgements),
+        conversations(SEED, options.conversations),
+        replies(SEED, options.chats),
+    )
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for example in examples(SEED, scenes):
-            file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
+        for example in itertools.chain(*parts):
+            file.write(json.dumps(example, ensure_ascii=False) + "\n")
             count += 1
     return count
+
+
+def weighted(rows: list[Row]) -> list[Row]:
+    """Judgements weigh more."""
+    return [
+        replace(row, weight=JUDGEMENT_WEIGHT) if sum(label != IGNORED for label in row.labels) <= 3 else row
+        for row in rows
+    ]
 
 
 def train(options: argparse.Namespace, data: Path) -> None:
@@ -71,7 +99,12 @@ def train(options: argparse.Namespace, data: Path) -> None:
     loaded = load_weights(settings.model_source, name=MODEL, device="cpu", quantize="none", trainable=True)
     encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
     rows, report = encode(load_chats(data), encoder, settings.max_length)
-    print(report, flush=True)
+    rows = weighted(rows)
+    plan = steps(rows, settings, Random(SEED))
+    read = sum(len(packed.ids) for step in plan for packed in step)
+    print(f"{report}; {read} tokens to be read in {len(plan)} steps", flush=True)
+    if options.data_only:
+        return
     started = time.perf_counter()
     with (options.build / "progress.jsonl").open("a", encoding="utf-8") as log:
 

@@ -113,9 +113,14 @@ def _item_type(param: Json) -> str:
             except ValueError:
                 return "string"
         return {int: "integer", float: "number", bool: "boolean"}.get(type(entry), "string")
-    return {"int": "integer", "year": "integer", "float": "number", "money": "number", "rate": "number", "percent": "number"}.get(
-        kind[1] if len(kind) > 1 else "", "string"
-    )
+    return {
+        "int": "integer",
+        "year": "integer",
+        "float": "number",
+        "money": "number",
+        "rate": "number",
+        "percent": "number",
+    }.get(kind[1] if len(kind) > 1 else "", "string")
 
 
 def _shown(value: Any) -> str:

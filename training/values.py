@@ -18,15 +18,10 @@ import yaml
 
 POOLS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "pools.yaml").read_text("utf-8"))
 
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
 _TENS = {30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
-_MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,21 +237,31 @@ def _email(random: Random) -> Value:
 
 def _phone(random: Random) -> Value:
     digits = "".join(str(random.randrange(10)) for _ in range(4))
-    return _plain(random.choice((f"+1-555-{digits}", f"555-{digits}", f"(555) 01{digits[0]}-{digits}", f"+44 20 7946 {digits}")))
+    return _plain(
+        random.choice(
+            (f"+1-555-{digits}", f"555-{digits}", f"(555) 01{digits[0]}-{digits}", f"+44 20 7946 {digits}")
+        )
+    )
 
 
 def _url(random: Random) -> Value:
     words = random.sample(POOLS["topic"], 2)
     slug = [re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words]
     host = random.choice(("example.com", "www.example.org", "blog.example.net", "docs.example.com"))
-    return _plain(f"https://{host}/{slug[0]}" + random.choice(("", f"/{slug[1]}", f"?page={random.randrange(2, 9)}")))
+    return _plain(
+        f"https://{host}/{slug[0]}" + random.choice(("", f"/{slug[1]}", f"?page={random.randrange(2, 9)}"))
+    )
 
 
 def _path(random: Random) -> Value:
-    names = "report notes data invoice photo backup budget results draft log config sales scan".split()
-    folder = random.choice(("", "/home/user/", "/var/data/", "documents/", "~/Downloads/", "./out/", "C:\\Users\\me\\"))
+    names = ["report", "notes", "data", "invoice", "photo", "backup", "budget", "results", "draft", "log", "config", "sales", "scan"]
+    folder = random.choice(
+        ("", "/home/user/", "/var/data/", "documents/", "~/Downloads/", "./out/", "C:\\Users\\me\\")
+    )
     name = random.choice(names) + random.choice(("", "_2024", "-final", "_v2", str(random.randrange(10))))
-    return _plain(folder + name + random.choice((".txt", ".csv", ".pdf", ".jpg", ".json", ".md", ".png", ".log")))
+    return _plain(
+        folder + name + random.choice((".txt", ".csv", ".pdf", ".jpg", ".json", ".md", ".png", ".log"))
+    )
 
 
 def _street(random: Random) -> Value:

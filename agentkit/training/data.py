@@ -36,6 +36,8 @@ class Row:
     ids: list[int]
     labels: list[int]
     """As long as ``ids``: the id where an assistant wrote it, else `IGNORED`."""
+    weight: float = 1.0
+    """Of each of its labels in the loss."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def evaluate(model: Any, rows: Sequence[Row], *, shared: bool) -> float:
     model.eval()
     with torch.inference_mode():
         total = sum(float(loss_sum(model, packed, shared=shared)) for packed in pack(rows, PACK_TOKENS))
-    return total / sum(label != IGNORED for row in rows for label in row.labels[1:])
+    return total / sum(row.weight * (label != IGNORED) for row in rows for label in row.labels[1:])
 
 
 def rate(step: int, steps: int, job: JobSettings) -> float:

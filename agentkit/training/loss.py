@@ -28,7 +28,9 @@ def can_share(model: Any, longest: int) -> bool:
         kinds.add("sliding_attention")
     special = ("attn_logit_softcapping", "attention_dropout", "num_experts", "num_local_experts")
     plain = not any(getattr(config, name, None) for name in special)
-    return plain and kinds <= {"full_attention"} and bool(getattr(model, "_supports_attention_backend", False))
+    return (
+        plain and kinds <= {"full_attention"} and bool(getattr(model, "_supports_attention_backend", False))
+    )
 
 
 @contextmanager
@@ -62,11 +64,11 @@ def loss_sum(model: Any, pack: Pack, *, shared: bool) -> torch.Tensor:
     targets = pack.targets if shared else _padded_targets(pack)
     where = torch.tensor([position for position, _, _ in targets], device=device)
     labels = torch.tensor([label for _, label, _ in targets], device=device)
-    counts = torch.tensor([count for _, _, count in targets], device=device)
+    weights = torch.tensor([weight for _, _, weight in targets], device=device)
     with _head_only_at(model, where):
         logits = _shared_logits(model, pack) if shared else _padded_logits(model, pack)
     losses = cross_entropy(logits.float().view(len(targets), -1), labels, reduction="none")
-    return (losses * counts).sum()
+    return (losses * weights).sum()
 
 
 def _shared_logits(model: Any, pack: Pack) -> torch.Tensor:
@@ -96,12 +98,12 @@ def _padded_logits(model: Any, pack: Pack) -> torch.Tensor:
     return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
 
 
-def _padded_targets(pack: Pack) -> list[tuple[int, int, int]]:
+def _padded_targets(pack: Pack) -> list[tuple[int, int, float]]:
     from agentkit.training.packing import targets_of
 
     rows = _rows(pack)
     width = max(len(row.ids) for row in rows)
-    return [target for n, row in enumerate(rows) for target in targets_of(row.labels, n * width, 1)]
+    return [target for n, row in enumerate(rows) for target in targets_of(row.labels, n * width, row.weight)]
 
 
 @contextmanager

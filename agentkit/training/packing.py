@@ -59,22 +59,23 @@ class Pack:
         return found
 
     @cached_property
-    def targets(self) -> list[tuple[int, int, int]]:
-        """(position, token that follows it, how many rows learn that there), by position."""
+    def targets(self) -> list[tuple[int, int, float]]:
+        """(position, token that follows it, weight of all rows that learn that there), by position."""
         found, start = [], 0
         for group in self.groups:
             first = group.rows[0]
-            found += targets_of(first.labels[: group.prefix], start, len(group.rows))
+            weight = sum(row.weight for row in group.rows)
+            found += targets_of(first.labels[: group.prefix], start, weight)
             start += group.prefix
             for row in group.rows:
-                found += targets_of(row.labels[group.prefix :], start, 1)
+                found += targets_of(row.labels[group.prefix :], start, row.weight)
                 start += len(row.ids) - group.prefix
         return found
 
     @property
-    def learned(self) -> int:
-        """Assistant tokens, as if each row were read by itself."""
-        return sum(count for _, _, count in self.targets)
+    def learned(self) -> float:
+        """Weight of all assistant tokens, as if each row were read by itself."""
+        return sum(weight for _, _, weight in self.targets)
 
 
 def pack(rows: Sequence[Row], tokens: int) -> list[Pack]:
@@ -128,6 +129,6 @@ def _common(first: Sequence[int], second: Sequence[int], limit: int) -> int:
     return low
 
 
-def targets_of(labels: Sequence[int], start: int, count: int) -> list[tuple[int, int, int]]:
-    """(position, token that follows it, count) for each label of a row that starts at a position."""
-    return [(start + n - 1, label, count) for n, label in enumerate(labels) if n and label != IGNORED]
+def targets_of(labels: Sequence[int], start: int, weight: float) -> list[tuple[int, int, float]]:
+    """(position, token that follows it, weight) for each label of a row that starts at a position."""
+    return [(start + n - 1, label, weight) for n, label in enumerate(labels) if n and label != IGNORED]

@@ -8,7 +8,8 @@ import pytest
 
 from agentkit.errors import UsageError
 from agentkit.training.data import IGNORED, Row
-from agentkit.training.lora import batches, loss_of, rate, split, train
+from agentkit.training.lora import Stopped, Trained, rate, train
+from agentkit.training.plan import split
 from agentkit.training.settings import JobSettings, make_settings
 
 
@@ -35,19 +36,6 @@ def model(tiny: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny)
 
 
-def test_loss_of_a_padded_batch_is_that_of_transformers_row_by_row(model: Any) -> None:
-    import torch
-
-    batch = rows(5, 9, 16)
-    total = count = 0.0
-    for row in batch:
-        labels = torch.tensor([row.labels])
-        learned = sum(label != IGNORED for label in row.labels[1:])
-        total += float(model(input_ids=torch.tensor([row.ids]), labels=labels).loss.detach()) * learned
-        count += learned
-    assert float(loss_of(model, batch).detach()) == pytest.approx(total / count, rel=1e-5)
-
-
 def test_training_learns_is_repeatable_and_leaves_the_base_alone(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -69,22 +57,12 @@ def test_training_learns_is_repeatable_and_leaves_the_base_alone(tiny: Path) -> 
     assert [(p["step"], p["steps"], p["epoch"]) for p in seen] == [
         (n, 20, (n - 1) // 5 + 1) for n in range(1, 21)
     ]
+    assert [p["step"] for p in seen if p["val_loss"] is not None] == [5, 10, 15, 20]
+    assert seen[-1]["val_loss"] == after[0]
     assert seen[-1]["eta_s"] == 0
     assert trained.held_out == 2
     assert before[0] == before[1]
     assert after[0] == after[1]
-
-
-def test_batches_are_of_similar_length_and_within_the_limits() -> None:
-    job = settings(batch_size=3, batch_tokens=40)
-    found = batches(rows(4, 30, 6, 5, 18, 7, 20, 90), job, random.Random(0))
-    lengths = sorted(sorted(len(row.ids) for row in batch) for batch in found)
-    assert lengths == [[4, 5, 6], [7, 18], [20], [30], [90]]
-
-
-@pytest.mark.parametrize(("count", "size"), [(24, 2), (100, 2), (200, 4), (1000, 8)])
-def test_larger_data_is_learned_in_larger_batches(count: int, size: int) -> None:
-    assert max(map(len, batches(rows(*[4] * count), settings()))) == size
 
 
 def test_every_tenth_conversation_is_held_out_of_ten_or_more() -> None:
@@ -102,7 +80,71 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert [rate(0, 1, settings(warmup=warmup)) for warmup in (0.0, 0.1)] == [pytest.approx(0.5), 1.0]
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"learning_rate": -1}, {"optimizer": "sgd"}])
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"learning_rate": -1}, {"optimizer": "adam"}])
 def test_wrong_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"training setting '{next(iter(change))}'"):
         settings(**change)
+
+
+def run(
+    tiny: Path, folder: Path | None = None, stop_at: int = -1, **changes: Any
+) -> tuple[Trained, list[int]]:
+    from transformers import AutoModelForCausalLM
+
+    seen: list[dict[str, Any]] = []
+    trained = train(
+        settings(**{"epochs": 3, "learning_rate": 0.02, "batch_size": 4, "dropout": 0.1, **changes}),
+        AutoModelForCausalLM.from_pretrained(tiny),
+        rows(*[12] * 20),
+        seen.append,
+        checkpoint_dir=folder,
+        should_stop=lambda: len(seen) == stop_at,
+    )
+    return trained, [progress["step"] for progress in seen]
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 7, 14])
+def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
+    tiny: Path, tmp_path: Path, stop_at: int
+) -> None:
+    whole, _ = run(tiny)
+    with pytest.raises(Stopped):
+        run(tiny, tmp_path, stop_at)
+    resumed, steps = run(tiny, tmp_path)
+    assert steps == list(range(stop_at + 1, 16))
+    assert (resumed.loss_before, resumed.loss_after, resumed.train_loss) == (
+        whole.loss_before,
+        whole.loss_after,
+        whole.train_loss,
+    )
+    for name, weight in whole.model.named_parameters():
+        assert weight.equal(resumed.model.get_parameter(name)), name
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_gone_on_from(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tiny, tmp_path, 3)
+    _, steps = run(tiny, tmp_path, learning_rate=0.01)
+    assert steps[0] == 1
+    weights = tmp_path / "checkpoint-3" / "state.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    _, steps = run(tiny, tmp_path)
+    assert steps[0] == 1
+
+
+def test_with_patience_a_run_ends_early_with_its_best_weights(tiny: Path) -> None:
+    trained, steps = run(tiny, epochs=30, learning_rate=0.5, dropout=0.0, patience=2, schedule="constant")
+    assert len(steps) < 150
+    assert trained.loss_after is not None
+    assert trained.loss_after <= (trained.loss_before or 0)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_every_method_and_optimizer_learns(tiny: Path, method: str, optimizer: str) -> None:
+    rate = 0.02 if optimizer == "adamw" else 0.5
+    trained, _ = run(tiny, method=method, optimizer=optimizer, learning_rate=rate, epochs=5, dropout=0.0)
+    assert trained.loss_before is not None
+    assert trained.loss_after is not None
+    assert trained.loss_after < trained.loss_before

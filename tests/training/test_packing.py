@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.training import fused
+from agentkit.training.data import IGNORED, Row
+from agentkit.training.loss import can_share, loss_sum, shared_attention
+from agentkit.training.methods import with_adapter
+from agentkit.training.packing import Pack, pack, share
+from agentkit.training.plan import steps
+from agentkit.training.settings import JobSettings, make_settings
+
+
+def settings(**changes: Any) -> JobSettings:
+    fixed = {"name": "x", "model_name": "tiny", "model_source": "tiny", "data_name": "c", "data_sha256": ""}
+    return make_settings({**fixed, "adapters_dir": "unused", **changes})
+
+
+def row(begin: list[int], seed: int, length: int, weight: float = 1.0) -> Row:
+    rest = random.Random(seed)
+    ids = begin + [rest.randrange(20, 400) for _ in range(length)]
+    learned = len(begin) + length // 2
+    return Row(ids, [IGNORED] * learned + ids[learned:], weight)
+
+
+TALK = list(range(30, 60))
+FAMILY = [row(TALK, n, 8 + n) for n in range(4)]
+ALONE = [row([], 90 + n, 25) for n in range(2)]
+
+
+def test_what_rows_have_in_common_is_read_once() -> None:
+    groups = share([*FAMILY, *ALONE], None)
+    assert sorted((len(group.rows), group.prefix) for group in groups) == [(1, 0), (1, 0), (4, 30)]
+    family = next(group for group in groups if len(group.rows) == 4)
+    assert family.tokens == 30 + 8 + 9 + 10 + 11
+
+
+def test_a_few_words_in_common_are_no_reason_to_share() -> None:
+    assert len(share([row([1, 2], n, 30) for n in range(3)], None)) == 3
+
+
+def test_a_row_that_goes_on_from_another_keeps_a_branch_of_its_own() -> None:
+    short = Row(TALK, [IGNORED] * 20 + TALK[20:])
+    long = Row([*TALK, 7, 8, 9], [IGNORED] * 20 + [*TALK[20:], 7, 8, 9])
+    (group,) = share([short, long], None)
+    assert group.prefix == 19
+    targets = Pack((group,)).targets
+    assert sum(weight for *_, weight in targets) == 10 + 13
+
+
+def test_rows_whose_labels_differ_are_not_shared() -> None:
+    asked = Row([*TALK, 5, 6], [IGNORED] * 31 + [6])
+    said = Row([*TALK, 5, 7], [IGNORED] * 10 + TALK[10:] + [IGNORED, 7])
+    assert [group.prefix for group in share([asked, said], None)] in ([0, 0], [9])
+
+
+def test_packs_and_groups_keep_to_their_tokens_and_lose_no_row() -> None:
+    rows = [row(TALK[: 10 + n % 3 * 10], n, 5 + n) for n in range(20)] + [row([], 99, 200)]
+    packs = pack(rows, 90)
+    assert all(len(packed.ids) <= 90 or len(packed.groups) == 1 for packed in packs)
+    found = [r.ids for packed in packs for group in packed.groups for r in group.rows]
+    assert sorted(found) == sorted(r.ids for r in rows)
+    assert sum(packed.learned for packed in packs) == sum(
+        label != IGNORED for r in rows for label in r.labels
+    )
+
+
+def test_a_step_has_its_size_and_every_row_comes_once_in_a_pass() -> None:
+    rows = [row(TALK, n, 9) for n in range(30)] + [row([], 50 + n, 9) for n in range(9)]
+    plan = steps(rows, settings(batch_size=4, batch_tokens=100), random.Random(0))
+    sizes = [sum(len(group.rows) for packed in step for group in packed.groups) for step in plan]
+    assert max(sizes) == 4
+    assert sum(sizes) == 39
+    assert all(sum(len(packed.ids) for packed in step) <= 100 for step in plan)
+    again = steps(rows, settings(batch_size=4, batch_tokens=100), random.Random(0))
+    assert [[packed.ids for packed in step] for step in again] == [[p.ids for p in step] for step in plan]
+
+
+@pytest.mark.parametrize(("count", "size"), [(24, 2), (100, 2), (200, 4), (1000, 8)])
+def test_larger_data_is_learned_in_larger_steps(count: int, size: int) -> None:
+    plan = steps([row([], n, 4) for n in range(count)], settings(), random.Random(0))
+    assert max(sum(len(g.rows) for p in step for g in p.groups) for step in plan) == size
+
+
+@pytest.fixture
+def model(tiny: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny)
+
+
+def alone(model: Any, row: Row) -> Any:
+    """The loss as transformers computes it."""
+    import torch
+
+    learned = sum(label != IGNORED for label in row.labels[1:])
+    labels = torch.tensor([row.labels])
+    return model(input_ids=torch.tensor([row.ids]), labels=labels).loss * learned * row.weight
+
+
+def gradients(model: Any) -> dict[str, Any]:
+    found = {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_loss_and_gradients_are_those_of_every_row_by_itself(model: Any, shared: bool) -> None:
+    import torch
+
+    rows = [*FAMILY, *ALONE, row(TALK[:20], 5, 12, weight=3.0)]
+    expected = sum(alone(model, r) for r in rows)
+    expected.backward()
+    right = gradients(model)
+    assert can_share(model, 60)
+    packs = pack(rows, 120)
+    assert len(packs) > 1
+    if shared:
+        with shared_attention(model):
+            total = sum(loss_sum(model, packed, shared=True) for packed in packs)
+    else:
+        total = sum(loss_sum(model, packed, shared=False) for packed in packs)
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    total.backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, right[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_the_mask_elsewhere_sees_what_the_kernels_on_a_cpu_see() -> None:
+    import torch
+
+    from agentkit.training import tree
+
+    torch.manual_seed(0)
+    span = tree.Span(0, 7, (3, 5, 1))
+    states = [torch.randn(1, 2, 16, 8, requires_grad=True) for _ in range(3)]
+    grad = torch.randn(1, 2, 16, 8)
+    found = []
+    for way in (tree._TreeAttention.apply, tree._masked):
+        out = way(*states, 0.3, span)
+        found.append((out, *torch.autograd.grad(out, states, grad)))
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_fused_layers_compute_what_peft_computes(model: Any) -> None:
+    import torch
+
+    tuned = with_adapter(model, settings(), 10)
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    alone(tuned, FAMILY[0]).backward()
+    right = gradients(tuned)
+    assert fused.fuse(tuned) == 14
+    alone(tuned, FAMILY[0]).backward()
+    for name, gradient in gradients(tuned).items():
+        torch.testing.assert_close(gradient, right[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_models_with_another_attention_are_read_row_by_row(model: Any) -> None:
+    model.config.sliding_window = 32
+    assert can_share(model, 32)
+    assert not can_share(model, 33)
+    model.config.sliding_window = None
+    model.config.attention_dropout = 0.1
+    assert not can_share(model, 10)
