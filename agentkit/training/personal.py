@@ -74,6 +74,8 @@ def _is_ip(text: str) -> bool:
     return not (address.is_loopback or address.is_unspecified)
 
 
+Value = tuple[str, str]
+"""Kind of a value, and what its spellings have in common."""
 Check = Callable[[str], bool]
 _KINDS: tuple[tuple[str, re.Pattern[str], Check], ...] = (
     ("EMAIL", _EMAIL, lambda text: True),
@@ -101,13 +103,13 @@ class Redactor:
     """Replaces the personal data of one chat; the same value gets the same placeholder wherever it stands.
 
     Args:
-        kept: Values that are nobody's, by kind and key.
+        kept: Values that are nobody's.
     """
 
-    kept: frozenset[tuple[str, str]] = frozenset()
+    kept: frozenset[Value] = frozenset()
     counts: Counter[str] = field(default_factory=Counter)
     """Replacements, by kind."""
-    _known: dict[tuple[str, str], str] = field(default_factory=dict)
+    _known: dict[Value, str] = field(default_factory=dict)
 
     def text(self, text: str) -> str:
         """The text with placeholders."""
@@ -157,24 +159,21 @@ class Redactor:
         return self._known.setdefault((kind, key), f"[{kind}_{number}]")
 
 
-def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[tuple[str, str]]:
+def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
     """The contacts of the house: what a system prompt says, or assistants say unasked in several chats.
 
     Without them a model would learn to send customers to ``[EMAIL_1]``.
 
     Args:
         chats: Of each its messages.
-
-    Returns:
-        Kind and key of each value.
     """
-    house: set[tuple[str, str]] = set()
-    said: Counter[tuple[str, str]] = Counter()
+    house: set[Value] = set()
+    said: Counter[Value] = Counter()
     for messages in chats:
-        heard: set[tuple[str, str]] = set()
-        unasked: set[tuple[str, str]] = set()
+        heard: set[Value] = set()
+        unasked: set[Value] = set()
         for message in messages:
-            values = _values(message.content)
+            values = values_in(message.content)
             if message.role == "system":
                 house |= values
             elif message.role == "assistant":
@@ -184,7 +183,7 @@ def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[tuple[str, str
     return frozenset(house | {value for value, chats in said.items() if chats >= HOUSE_CHATS})
 
 
-def _values(text: str) -> set[tuple[str, str]]:
+def values_in(text: str) -> set[Value]:
     """Kind and key of everything in a text that `Redactor` would replace."""
     redactor = Redactor()
     redactor.text(text)

@@ -13,11 +13,22 @@ from agentkit.errors import UsageError
 from agentkit.messages import Message
 from agentkit.training.checks import check_chat
 from agentkit.training.data import SPLITS, Example, Split
-from agentkit.training.personal import Redactor, house_values
+from agentkit.training.personal import Redactor, Value, house_values
 
 MIN_CHATS = 2
 MIN_TO_HOLD_OUT = 10
 """Of fewer chats none is held out: what is left would teach too little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Chats from sessions."""
+
+    examples: list[Example]
+    skipped: tuple[str, ...]
+    """Id and reason of each session that cannot be learned from."""
+    house: frozenset[Value]
+    """Contacts that stand in the knowledge base's passages: the house's own, nobody's personal data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ def prepare(
     *,
     shares: Mapping[Split, float],
     keep_personal_data: bool = False,
-    house: Iterable[tuple[str, str]] = (),
+    house: Iterable[Value] = (),
     skipped: Sequence[str] = (),
 ) -> tuple[list[Example], DataReport]:
     """Redact, leave out copies, split by conversation.
@@ -66,7 +77,7 @@ def prepare(
         examples: As `load_chats` gives them; a split that an example already has stays.
         shares: Of ``validation`` and ``test``; the rest is learned.
         keep_personal_data: Leave e-mail addresses and the like as they are.
-        house: Kind and key of values that are the house's own, besides those found in the chats.
+        house: Values that are the house's own, besides those found in the chats.
         skipped: Goes into the report.
 
     Raises:

@@ -97,6 +97,7 @@ def test_a_job_outlives_its_starter_and_its_adapter_loads(
     assert adapter.loss_after is not None
     assert adapter.loss_before is not None
     files = {"adapter_config.json", "adapter_model.safetensors", "agentkit.json", "settings.json"}
+    files |= {"data.json", "progress.jsonl", "curves.png"}
     assert {path.name for path in adapter.path.iterdir()} == files
     config = (adapter.path / "adapter_config.json").read_text(encoding="utf-8")
     assert '"base_model_name_or_path": "tiny"' in config
@@ -135,7 +136,8 @@ def test_a_killed_worker_has_failed(begin: Begin, dirs: dict[str, Path]) -> None
     os.kill(job.pid, signal.SIGKILL)
     job = wait(job)
     assert job.status == "failed"
-    assert "ended unexpectedly; last log line: step " in str(job.error)
+    assert "ended unexpectedly (killed, out of memory, or the machine went down); go on with" in str(job.error)
+    assert "last log line: step " in str(job.error)
     assert not stage.exists()
     assert get_job(dirs["jobs_dir"], job.id).status == "failed"
 
