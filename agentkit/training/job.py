@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.training import settings as job_settings
+from agentkit.training.report import FILE as REPORT
+from agentkit.training.report import DataReport, read_report
 from agentkit.training.settings import JobSettings
 from agentkit.training.table import ACTIVE, Record, Status
 
-DATA, REPORT, PROGRESS, LOG = "data.jsonl", "data.json", "progress.jsonl", "log.txt"
+DATA, PROGRESS, LOG = "data.jsonl", "progress.jsonl", "log.txt"
 CHECKPOINTS = "checkpoints"
 CANCEL = "cancel"
 """There while somebody cancels: tells SIGTERM from that of a shutdown, after which the job can be resumed."""
@@ -54,6 +56,8 @@ class Job:
     tokens_per_s: float | None
     eta_s: float | None
     """Seconds left, from the speed so far; 0 when the last step is done."""
+    report: str
+    """What became of the data, in a sentence."""
     ahead: int
     """Jobs that come before it; 0 unless it is queued."""
     error: str | None
@@ -96,6 +100,10 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         ValueError,
     ):  # the folder was deleted or damaged by hand; the row still tells how it ended
         settings = None
+    try:
+        report: DataReport | None = read_report(folder / REPORT)
+    except (OSError, ValueError):
+        report = None
     lines = read_progress(folder)
     last = lines[-1] if lines else {}
     done = settings is not None and record.status == "done"
@@ -119,6 +127,7 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         ),
         tokens_per_s=last.get("tokens_per_s"),
         eta_s=last.get("eta_s"),
+        report=report.sentence() if report else "",
         ahead=ahead,
         error=record.error,
     )

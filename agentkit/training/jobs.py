@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from agentkit.training.job import (
     CHECKPOINTS,
     DATA,
     LOG,
-    REPORT,
     Job,
     clear,
     last_line,
@@ -35,8 +34,10 @@ from agentkit.training.job import (
     view,
     write_new,
 )
-from agentkit.training.prepare import Chosen, DataReport, prepare, to_lines
+from agentkit.training.prepare import Chosen, prepare, to_lines
 from agentkit.training.process import Process, launch, stop
+from agentkit.training.report import FILE as REPORT
+from agentkit.training.report import DataReport
 from agentkit.training.settings import JobSettings, epochs_for, make_settings
 from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
 
@@ -135,11 +136,13 @@ def list_jobs(jobs_dir: Path) -> list[Job]:
         return []
     with job_table(jobs_dir) as table:
         _bury(table, jobs_dir)
-        jobs, before = [], 0
-        for record in table.all():
+        records = table.all()
+        before = sum(record.status == "running" for record in records)
+        jobs = []
+        for record in records:
             waits = record.status == "queued"
             jobs.append(view(record, jobs_dir.absolute() / record.id, before if waits else 0))
-            before += record.status in ACTIVE
+            before += waits
         return jobs[::-1]
 
 
@@ -218,8 +221,7 @@ def _begin(settings: JobSettings, data: bytes, report: DataReport, jobs_dir: Pat
         try:
             private_dir(folder)
             write_new(folder / DATA, data)
-            body = {"job": folder.name, **report.to_json()}
-            write_new(folder / REPORT, json.dumps(body, indent=1).encode() + b"\n")
+            replace(report, job=folder.name).write(folder / REPORT)
             write_new(folder / job_settings.FILE, settings.model_dump_json(indent=1).encode())
             write_new(folder / LOG, f"{report.sentence()}\n".encode())
         except OSError as error:

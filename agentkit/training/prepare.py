@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentkit.errors import UsageError
@@ -14,6 +14,7 @@ from agentkit.messages import Message
 from agentkit.training.checks import check_chat
 from agentkit.training.data import SPLITS, Example, Split
 from agentkit.training.personal import Redactor, Value, house_values
+from agentkit.training.report import DataReport
 
 MIN_CHATS = 2
 MIN_TO_HOLD_OUT = 10
@@ -29,38 +30,6 @@ class Chosen:
     """Id and reason of each session that cannot be learned from."""
     house: frozenset[Value]
     """Contacts that stand in the knowledge base's passages: the house's own, nobody's personal data."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataReport:
-    """What became of the chats of a file or of sessions."""
-
-    found: int
-    duplicates: int
-    """Left out: the same as one before, but for spaces and capitals."""
-    personal: dict[str, int] = field(default_factory=dict)
-    """Placeholders put in, by kind; empty where personal data was kept."""
-    unredactable: int = 0
-    """Left out: with placeholders a call no longer satisfies its tool's schema."""
-    skipped: tuple[str, ...] = ()
-    """Sessions that cannot be learned from, each with the reason."""
-    splits: dict[str, int] = field(default_factory=dict)
-    """Chats by split."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field as plain JSON values."""
-        return asdict(self)
-
-    def sentence(self) -> str:
-        """The report for a person."""
-        parts = [f"{count} {name}" for name, count in self.splits.items() if count]
-        text = f"{self.found} chats: {', '.join(parts)}"
-        left_out = {"duplicates": self.duplicates, "that cannot be redacted": self.unredactable,
-                    "sessions that teach nothing": len(self.skipped)}  # fmt: skip
-        told = [f"{count} {what}" for what, count in left_out.items() if count]
-        text += f"; left out: {', '.join(told)}" if told else ""
-        values = [f"{count} {kind}" for kind, count in self.personal.items()]
-        return text + (f"; personal data replaced: {', '.join(values)}" if values else "")
 
 
 def prepare(
@@ -114,8 +83,9 @@ def prepare(
         raise UsageError("no chat is left to learn from", "mark fewer as validation and test")
     personal = {} if keep_personal_data else dict(counts)
     sizes: dict[str, int] = {name: by_split[name] for name in SPLITS}
-    report = DataReport(len(examples), duplicates, personal, unredactable, tuple(skipped), sizes)
-    return ready, report
+    return ready, DataReport(
+        len(examples), duplicates, personal, unredactable, skipped=tuple(skipped), splits=sizes
+    )
 
 
 def split(

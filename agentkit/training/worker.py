@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,21 @@ from agentkit.errors import MissingBackendError, TrainingError
 from agentkit.training import settings as job_settings
 from agentkit.training.adapters import Adapter, add
 from agentkit.training.curves import CURVES, draw_curves
-from agentkit.training.data import Report, Row, encode, load_chats
+from agentkit.training.data import SPLITS, Report, Row, encode, load_chats
 from agentkit.training.failures import explain, how_to_resume
 from agentkit.training.job import (
     CANCEL,
     CHECKPOINTS,
     DATA,
     PROGRESS,
-    REPORT,
     clear,
     duration,
     read_progress,
     stage_dir,
 )
 from agentkit.training.process import Process
+from agentkit.training.report import FILE as REPORT
+from agentkit.training.report import read_report
 from agentkit.training.settings import JobSettings
 from agentkit.training.table import JobTable, job_table
 
@@ -124,7 +126,7 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     _note_data(folder, rows, report)
     _say(f"{report} on {loaded.device}")
     trained = _learn(folder, job, loaded.model, [row for row in rows if row.split != "test"], demand)
-    adapter = _describe(job, report, trained)
+    adapter = _describe(folder, job, report, trained)
     # From here a cancellation would come too late: the adapter is there, and the job is done.
     _save(folder, job, adapter, trained.model)
     table.end(folder.name, "done")
@@ -160,11 +162,19 @@ def _note_data(folder: Path, rows: list[Row], report: Report) -> None:
     if not sizes["train"]:
         cause = f"no chat to learn from is left: {report.cut} were too long"
         raise TrainingError(cause, "shorten the chats, or raise max_length if the model allows it")
-    path = folder / REPORT
-    body = json.loads(path.read_bytes())
-    body |= {"cut": report.cut, "tokens": report.tokens, "assistant_tokens": report.assistant_tokens}
-    body["splits"] = {name: sizes[name] for name in body["splits"]}
-    path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    before = read_report(folder / REPORT)
+    splits: dict[str, int] = {name: sizes[name] for name in SPLITS}
+    duplicates = (
+        before.found - before.unredactable - report.cut - report.count
+    )  # also those equal by their tokens
+    replace(
+        before,
+        duplicates=duplicates,
+        cut=report.cut,
+        splits=splits,
+        tokens=report.tokens,
+        assistant_tokens=report.assistant_tokens,
+    ).write(folder / REPORT)
 
 
 def _mend(path: Path) -> None:
@@ -193,7 +203,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _describe(job: JobSettings, report: Report, trained: Any) -> Adapter:
+def _describe(folder: Path, job: JobSettings, report: Report, trained: Any) -> Adapter:
     from agentkit.__about__ import __version__
 
     return Adapter(
@@ -203,7 +213,7 @@ def _describe(job: JobSettings, report: Report, trained: Any) -> Adapter:
         data=job.data_name,
         data_sha256=job.data_sha256,
         examples=report.count,
-        duplicates=report.duplicates,
+        duplicates=read_report(folder / REPORT).duplicates,
         cut=report.cut,
         epochs=job.epochs,
         steps=trained.steps,

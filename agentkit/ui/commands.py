@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agentkit.store import Rating
 from agentkit.ui.clean import one_line
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def answer(command: str, workspace: ChatWorkspace, session: str) -> str:
     if command == "/sessions":
         return _sessions(workspace, session)
     if command == "/jobs":
-        rows = [(job.name, job.progress()) for job in workspace.jobs()[:JOBS_SHOWN]]
+        rows = [(job.name, one_line(job.progress(), 160)) for job in workspace.jobs()[:JOBS_SHOWN]]
         return _columns(rows) or "There are no fine-tuning jobs; start one with `agentkit finetune start`."
     if command in ("/good", "/bad"):
-        rating = "good" if command == "/good" else "bad"
+        rating: Rating = "good" if command == "/good" else "bad"
         workspace.store.open(session).rate(rating)
         return f"This conversation is rated {rating}; `agentkit finetune start --rated good` learns from good ones."
     near = difflib.get_close_matches(command, COMMANDS, 1)

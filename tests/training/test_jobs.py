@@ -136,7 +136,9 @@ def test_a_killed_worker_has_failed(begin: Begin, dirs: dict[str, Path]) -> None
     os.kill(job.pid, signal.SIGKILL)
     job = wait(job)
     assert job.status == "failed"
-    assert "ended unexpectedly (killed, out of memory, or the machine went down); go on with" in str(job.error)
+    assert "ended unexpectedly (killed, out of memory, or the machine went down); go on with" in str(
+        job.error
+    )
     assert "last log line: step " in str(job.error)
     assert not stage.exists()
     assert get_job(dirs["jobs_dir"], job.id).status == "failed"

@@ -102,7 +102,9 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert [rate(0, 1, settings(warmup=warmup)) for warmup in (0.0, 0.1)] == [pytest.approx(0.5), 1.0]
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"learning_rate": -1}, {"optimizer": "adam-x"}, {"steps": 3}])
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"learning_rate": -1}, {"optimizer": "adam-x"}, {"steps": 3}]
+)
 def test_wrong_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"training setting '{next(iter(change))}'"):
         settings(**change)
