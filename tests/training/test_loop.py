@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from agentkit.errors import TrainingError
 from agentkit.training.data import IGNORED, Row, Split
 from agentkit.training.loop import Stopped, train
-from agentkit.training.lora import Trained
+from agentkit.training.lora import Trained, evaluate
 from agentkit.training.settings import JobSettings, make_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -48,6 +49,10 @@ def weights(trained: Trained) -> dict[str, Any]:
     }
 
 
+def has_seen(lines: list[Any], count: int) -> bool:
+    return len(lines) >= count
+
+
 @pytest.mark.parametrize("change", [{}, {"optimizer": "sgd"}, {"method": "dora"}, {"patience": 9}])
 def test_a_resumed_run_ends_exactly_as_one_that_was_never_interrupted(
     fresh: Callable[[], Any], tmp_path: Path, change: dict[str, Any]
@@ -63,10 +68,9 @@ def test_a_resumed_run_ends_exactly_as_one_that_was_never_interrupted(
 
     seen: list[dict[str, Any]] = []
     for end in (2, 6):  # within an epoch, and at the end of one
+        stop = partial(has_seen, seen, end)
         with pytest.raises(Stopped):
-            train(
-                job, fresh(), ROWS, seen.append, checkpoint_dir=tmp_path, should_stop=lambda: len(seen) >= end
-            )  # noqa: B023
+            train(job, fresh(), ROWS, seen.append, checkpoint_dir=tmp_path, should_stop=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-6"]
     resumed = train(job, fresh(), ROWS, seen.append, checkpoint_dir=tmp_path)
     assert [line["loss"] for line in seen] == [line["loss"] for line in lines]
@@ -126,8 +130,6 @@ def test_without_progress_on_held_out_chats_it_ends_early_with_the_best_weights(
     assert len(held_out) < 20
     assert round(trained.loss_after or 0, 4) == min(held_out)
     assert held_out.index(min(held_out)) == len(held_out) - 3
-    from agentkit.training.lora import evaluate
-
     assert evaluate(trained.model, ROWS[6:], job) == pytest.approx(trained.loss_after)
 
 
