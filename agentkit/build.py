@@ -352,7 +352,11 @@ class Workspace:
             model_name=self.settings.model,
             model_source=_source(self.settings.model),
             epochs=epochs,
-            options={"device": self.settings.device, **(options or {})},
+            options={
+                "device": self.settings.device,
+                "tool_format": self.settings.tool_format,
+                **(options or {}),
+            },
             keep_personal_data=keep_personal_data,
             jobs_dir=private_dir(self.jobs_dir),
             adapters_dir=private_dir(self.adapters_dir),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from agentkit.errors import AgentkitError, TrainingError, UsageError
-from agentkit.messages import Message, ToolSpec
+from agentkit.messages import Message, ToolExample, ToolSpec
 from agentkit.training.checks import check_chat
 from agentkit.training.reading import read_objects
 
@@ -20,6 +20,8 @@ IGNORED = -100
 Split = Literal["train", "validation", "test"]
 """What a chat is for: to learn from, to watch the training by, or to judge its result by."""
 SPLITS: tuple[Split, ...] = get_args(Split)
+EXAMPLES = "x-examples"
+"""Key of a tool in a line, beside ``function``."""
 FORM = 'write one {"messages": [{"role": …, "content": …}, …]} a line'
 
 
@@ -130,13 +132,29 @@ def _example(body: dict[str, Any], origin: str) -> Example:
         )
     try:
         read = tuple(Message.from_openai(message) for message in messages)
-        specs = tuple(read_tools(tools))
+        specs = tuple(
+            replace(spec, examples=_examples(tool))
+            for spec, tool in zip(read_tools(tools), tools, strict=True)
+        )
         check_chat(read, specs)
     except UsageError as error:
         raise UsageError(f"{origin}: {error.cause}", error.remedy) from error
     except (AttributeError, TypeError) as error:
         raise UsageError(f"{origin}: a message cannot be read ({error})", "use the OpenAI form") from error
     return Example(read, specs, origin, described, split)
+
+
+def _examples(tool: dict[str, Any]) -> tuple[ToolExample, ...]:
+    """agentkit's own addition to a tool: turns that call it, which stand in the system prompt beside the schema."""
+    listed = tool.get(EXAMPLES, [])
+    try:
+        found = tuple(ToolExample(example["text"], example["arguments"]) for example in listed)
+        if not all(isinstance(one.text, str) and isinstance(one.arguments, dict) for one in found):
+            raise TypeError("text and arguments expected")
+    except (KeyError, TypeError) as error:
+        remedy = "write {'text': …, 'arguments': {…}}"
+        raise UsageError(f"the {EXAMPLES!r} of a tool cannot be read ({error})", remedy) from error
+    return found
 
 
 def _row(example: Example, encoder: ChatEncoder, system: str) -> Row:

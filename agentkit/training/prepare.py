@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentkit.errors import UsageError
-from agentkit.messages import Message
+from agentkit.messages import Message, ToolSpec
 from agentkit.training.checks import check_chat
-from agentkit.training.data import SPLITS, Example, Split
+from agentkit.training.data import EXAMPLES, SPLITS, Example, Split
 from agentkit.training.personal import Redactor, Value, house_values
 from agentkit.training.report import DataReport
 
@@ -119,7 +119,7 @@ def split(
 
 def fingerprint(example: Example) -> str:
     """Equal for chats that say the same, but for spaces and capitals."""
-    tools = sorted(json.dumps(tool.to_openai(), sort_keys=True) for tool in example.tools)
+    tools = sorted(json.dumps(_tool_to_json(tool), sort_keys=True) for tool in example.tools)
     return _hash([_said(example.messages), tools, example.describe_tools])
 
 
@@ -141,10 +141,15 @@ def to_lines(examples: Iterable[Example]) -> bytes:
 def _to_json(example: Example) -> dict[str, Any]:
     body: dict[str, Any] = {"messages": [message.to_openai() for message in example.messages]}
     if example.tools:
-        body["tools"] = [tool.to_openai() for tool in example.tools]
+        body["tools"] = [_tool_to_json(tool) for tool in example.tools]
     if not example.describe_tools:
         body["describe_tools"] = False
     return body | ({"split": example.split} if example.split else {})
+
+
+def _tool_to_json(tool: ToolSpec) -> dict[str, Any]:
+    examples = [{"text": example.text, "arguments": example.arguments} for example in tool.examples]
+    return tool.to_openai() | ({EXAMPLES: examples} if examples else {})
 
 
 def _said(messages: Iterable[Message]) -> list[Any]:

@@ -41,6 +41,8 @@ class JobSettings(BaseModel):
     method: Literal["lora", "dora"] = "lora"
     """``lora`` (arXiv:2106.09685), or ``dora`` (arXiv:2402.09353), which learns the weights' magnitude apart from their
     direction: a little better at small ranks, and slower."""
+    tool_format: str = "auto"
+    """How tool calls are written; as the project says, or chosen by the model's chat template."""
     system: str = ""
     """System prompt for chats that have none; empty leaves it to the model's template."""
     epochs: int = Field(default=3, ge=1, le=1000)

@@ -120,7 +120,7 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     loaded = load_weights(
         job.model_source, name=job.model_name, device=job.device, quantize="none", trainable=True
     )
-    encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
+    encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids, job.tool_format)
     length = min(loaded.context_length, job.max_length)
     rows, report = encode(load_chats(folder / DATA), encoder, length, system=job.system)
     _note_data(folder, rows, report)

@@ -123,6 +123,11 @@ def odd(parameters: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         (says(USER, calls(CALL, CALL), tools=[TOOL]), "two calls have the id '1'"),
         (says({**USER, "tool_calls": [CALL]}, DONE, tools=[TOOL]), "a user message makes a call"),
+        (
+            says(USER, DONE, tools=[{**TOOL, "x-examples": [{"text": 1, "arguments": {}}]}]),
+            "'x-examples' of a tool",
+        ),
+        (says(USER, DONE, tools=[{**TOOL, "x-examples": ["x"]}]), "'x-examples' of a tool cannot be read"),
         (says(USER, DONE, describe_tools="no"), "'describe_tools'"),
         (says(USER, DONE, split="dev"), "unknown split 'dev'"),
         (b'{"messages": "\xff"}', "not UTF-8"),

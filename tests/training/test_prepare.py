@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentkit.errors import UsageError
-from agentkit.messages import Message, ToolCall, ToolSpec
+from agentkit.messages import Message, ToolCall, ToolExample, ToolSpec
 from agentkit.training.data import Example, Split, load_chats
 from agentkit.training.prepare import fingerprint, place_of, prepare, to_lines
 
@@ -107,8 +108,10 @@ def test_a_call_that_no_placeholder_fits_is_left_out_with_its_chat() -> None:
 
 def test_lines_read_back_as_the_same_examples(tmp_path: Path) -> None:
     call = ToolCall("c1", "pay", {"to": "Zoë"})
+    shown = replace(PAY, examples=(ToolExample("Pay Zoë", {"to": "Zoë"}),))
     examples = [
         Example((Message("user", "Pay"), Message("assistant", "", (call,))), (PAY,), describe_tools=False),
+        Example((Message("user", "Pay"), Message("assistant", "", (call,))), (shown,)),
         chat("ünïcode \u2028 stays", split="test"),
     ]
     path = tmp_path / "chats.jsonl"
