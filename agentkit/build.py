@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from agentkit.store import SessionStore
     from agentkit.tooling.registry import ToolRegistry
     from agentkit.training.jobs import Job
+    from agentkit.training.prepare import Chosen
+    from agentkit.training.sessions import Selection
 
 EMBEDDER_ASSET = "minilm"
 DEFAULT_MODEL = "smollm2-135m"
@@ -303,26 +305,59 @@ class Workspace:
         self._is_ready = False
         return Agent(self.model, tools=self.registry, knowledge=knowledge, workspace=self, session=session)
 
-    def start_finetune(self, data: str | Path, name: str | None = None, epochs: int = 3) -> Job:
-        """Start a LoRA run on a JSONL of chats in a process of its own.
+    def jobs(self) -> list[Job]:
+        """The project's fine-tuning jobs, the newest first."""
+        from agentkit.training.jobs import list_jobs
+
+        return list_jobs(self.jobs_dir)
+
+    def start_finetune(
+        self,
+        data: str | Path | Selection,
+        name: str | None = None,
+        epochs: int | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        keep_personal_data: bool = False,
+    ) -> Job:
+        """Start a LoRA run on a JSONL of chats, or on sessions, in a process of its own.
+
+        Args:
+            data: The file, or which sessions.
+            name: Of the adapter; by default that of the file.
+            epochs: Passes over the data; by default by the number of chats.
+            options: Other fields of `agentkit.training.settings.JobSettings`.
+            keep_personal_data: Leave e-mail addresses, phone numbers and the like as they are.
 
         Raises:
             TrainingError: The data cannot be trained on.
-            UsageError: The model is on a server.
+            UsageError: The model is on a server; a line of the data or a setting is wrong.
         """
         from agentkit.llm.openai.address import is_remote
         from agentkit.training import jobs
+        from agentkit.training.sessions import Selection, choose
 
         if is_remote(self.settings.model):
             cause = "a model on a server cannot be fine-tuned from here"
             raise UsageError(cause, "name the weights with --model: an embedded name, a hub id or a folder")
-
+        source: Path | Chosen
+        if isinstance(data, Selection):
+            described = self.settings.agent.routing != "auto"
+            source = choose(self.store, data, self.registry.specs(), describe_tools=described)
+        else:
+            source = Path(data)
         return jobs.start(
-            Path(data),
+            source,
             name=name,
             model_name=self.settings.model,
             model_source=_source(self.settings.model),
             epochs=epochs,
+            options={
+                "device": self.settings.device,
+                "tool_format": self.settings.tool_format,
+                **(options or {}),
+            },
+            keep_personal_data=keep_personal_data,
             jobs_dir=private_dir(self.jobs_dir),
             adapters_dir=private_dir(self.adapters_dir),
         )
@@ -446,10 +481,12 @@ def load_embedder(name: str = EMBEDDER_ASSET) -> Embedder:
     return load(asset_path(name) if name in ASSETS else name)
 
 
-def start_finetune(data: str | Path, name: str | None = None, epochs: int = 3) -> Job:
+def start_finetune(
+    data: str | Path | Selection, name: str | None = None, epochs: int | None = None, **options: Any
+) -> Job:
     """Start a LoRA run for the current project's model; see `Workspace.start_finetune`."""
     with open_project() as workspace:
-        return workspace.start_finetune(data, name, epochs)
+        return workspace.start_finetune(data, name, epochs, **options)
 
 
 def _reranker(source: str) -> Reranker | None:

@@ -6,9 +6,10 @@ import os
 import shlex
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agentkit.errors import StoreError
@@ -27,12 +28,20 @@ class Database:
         schema: Statements that make the tables of a new file.
         application_id: Marks the file as ours; kept in the SQLite header.
         version: Schema version, from 1; kept in ``user_version``.
+        upgrades: For each earlier version the statements that lead to the next one.
 
     Raises:
         StoreError: The file is damaged, not ours, of a newer version, or cannot be opened.
     """
 
-    def __init__(self, path: Path, schema: str, application_id: int, version: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        application_id: int,
+        version: int,
+        upgrades: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self.path = path
         self._lock = threading.RLock()
         with self._reporting():
@@ -40,7 +49,7 @@ class Database:
             self._check(application_id, version)
             self._db = sqlite3.connect(path, BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
             try:
-                self._prepare(schema, application_id, version)
+                self._prepare(schema, application_id, version, upgrades)
             except BaseException:
                 self._db.close()
                 raise
@@ -110,19 +119,20 @@ class Database:
         if verdict != "ok":
             raise self.damaged(verdict.splitlines()[-1])
 
-    def _prepare(self, schema: str, application_id: int, version: int) -> None:
+    def _prepare(self, schema: str, application_id: int, version: int, upgrades: Mapping[int, str]) -> None:
         os.chmod(self.path, 0o600)
         if _pragma(self._db, "journal_mode") != "wal":
             _pragma(self._db, "journal_mode=WAL")
         for setting in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {setting}")
-        if _pragma(self._db, "user_version") == 0:
+        if _pragma(self._db, "user_version") < version:
             with self.write() as db:
-                if _pragma(self._db, "user_version") == 0:  # another process may have been faster
-                    for statement in filter(None, map(str.strip, schema.split(";"))):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA application_id={application_id}")
-                    db.execute(f"PRAGMA user_version={version}")
+                found = _pragma(self._db, "user_version")  # another process may have been faster
+                steps = [schema] if not found else [upgrades[step] for step in range(found, version)]
+                for statement in filter(None, map(str.strip, ";".join(steps).split(";"))):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id={application_id}")
+                db.execute(f"PRAGMA user_version={version}")
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:

@@ -12,27 +12,32 @@ import secrets
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from agentkit.database import Database
 from agentkit.errors import NotFoundError, StoreError, UsageError
 from agentkit.messages import Message, ToolCall, ToolResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x61676B74  # "agkt"
 TITLE_CHARS = 60
 INTERRUPTED = "interrupted: the program ended before this call finished; it may or may not have taken effect"
 
 _SCHEMA = """
 CREATE TABLE sessions (
-    id TEXT PRIMARY KEY, title TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL, parent TEXT);
+    id TEXT PRIMARY KEY, title TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL, parent TEXT,
+    rating TEXT);
 CREATE TABLE messages (
     session TEXT NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
     position INTEGER NOT NULL, created TEXT NOT NULL, body TEXT NOT NULL,
     PRIMARY KEY (session, position)) WITHOUT ROWID;
 """
+_UPGRADES = {1: "ALTER TABLE sessions ADD COLUMN rating TEXT"}
 _START = "start one with `agentkit chat`"
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing to misread, sorts like the number
+
+Rating = Literal["good", "bad"]
+RATINGS: tuple[Rating, ...] = get_args(Rating)
 
 JsonLines = list[dict[str, Any]]
 
@@ -50,6 +55,8 @@ class SessionInfo:
     messages: int
     parent: str | None
     """The session this one was forked from (which may have been deleted since)."""
+    rating: Rating | None = None
+    """What somebody thought of it."""
 
 
 class SessionStore:
@@ -63,7 +70,7 @@ class SessionStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = Database(path, _SCHEMA, APPLICATION_ID, SCHEMA_VERSION)
+        self._db = Database(path, _SCHEMA, APPLICATION_ID, SCHEMA_VERSION, _UPGRADES)
 
     def close(self) -> None:
         """Close the database; using the store afterwards is a StoreError."""
@@ -93,7 +100,8 @@ class SessionStore:
     def list(self) -> list[SessionInfo]:
         """All sessions, the last used first."""
         count = "(SELECT count(*) FROM messages WHERE session = id)"
-        query = f"SELECT id, title, created, updated, {count}, parent FROM sessions ORDER BY updated DESC"
+        columns = f"id, title, created, updated, {count}, parent, rating"
+        query = f"SELECT {columns} FROM sessions ORDER BY updated DESC"
         return [SessionInfo(*row) for row in self._db.read(query)]
 
     def delete(self, id: str) -> None:
@@ -123,7 +131,7 @@ class SessionStore:
     def export(self, id: str) -> JsonLines:
         """Everything stored of a session: one ``session`` object, then one ``message`` object each."""
         session = self.open(id)
-        columns = ("id", "title", "created", "updated", "parent")
+        columns = ("id", "title", "created", "updated", "parent", "rating")
         query = f"SELECT {', '.join(columns)} FROM sessions WHERE id = ?"
         head = dict(zip(columns, self._db.read(query, session.id)[0], strict=True))
         query = "SELECT position, created, body FROM messages WHERE session = ? ORDER BY position"
@@ -137,7 +145,7 @@ class SessionStore:
             while True:
                 now = datetime.now(UTC)
                 values = (_new_id(now), _clean(title), now.isoformat(), now.isoformat(), parent)
-                if db.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, ?)", values).rowcount:
+                if db.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, ?, NULL)", values).rowcount:
                     return Session(self, values[0])
 
 
@@ -153,6 +161,19 @@ class Session:
         """As given, else the beginning of the first user message; empty before that."""
         rows = self._store._db.read("SELECT title FROM sessions WHERE id = ?", self.id)
         return str(rows[0][0]) if rows else ""
+
+    def rate(self, rating: Rating | None) -> None:
+        """Keep what somebody thought of the conversation; ``None`` takes it back. It chooses training data.
+
+        Raises:
+            UsageError: It is none of `RATINGS`.
+            NotFoundError: The session has been deleted.
+        """
+        if rating is not None and rating not in RATINGS:
+            raise UsageError(f"unknown rating {rating!r}", f"use {' or '.join(RATINGS)}")
+        with self._store._db.write() as db:
+            if not db.execute("UPDATE sessions SET rating = ? WHERE id = ?", (rating, self.id)).rowcount:
+                raise NotFoundError(f"session {self.id} has been deleted", _START)
 
     def append(self, message: Message) -> int:
         """Store a message; when this returns it is on disk.

@@ -378,6 +378,47 @@ def test_log_is_not_folded_into_a_damaged_file(path: Path, tmp_path: Path) -> No
     assert (path.read_bytes(), log.read_bytes()) == before
 
 
+def test_ratings(store: SessionStore) -> None:
+    session, other = store.create(), store.create()
+    session.rate("good")
+    assert {info.id: info.rating for info in store.list()} == {session.id: "good", other.id: None}
+    assert store.export(session.id)[0]["rating"] == "good"
+    session.rate(None)
+    assert store.list()[0].rating is None
+    with pytest.raises(UsageError, match="unknown rating 'great'; use good or bad"):
+        session.rate("great")  # type: ignore[arg-type]
+    store.delete(session.id)
+    with pytest.raises(NotFoundError, match="has been deleted"):
+        session.rate("bad")
+
+
+def test_a_store_of_the_first_version_is_taken_over(path: Path) -> None:
+    path.parent.mkdir()
+    body = (
+        '{"role": "user", "content": "hi", "tool_calls": [], "tool_call_id": null, "name": null, "meta": {}}'
+    )
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            """CREATE TABLE sessions (id TEXT PRIMARY KEY, title TEXT NOT NULL, created TEXT NOT NULL,
+                   updated TEXT NOT NULL, parent TEXT);
+               CREATE TABLE messages (session TEXT NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
+                   position INTEGER NOT NULL, created TEXT NOT NULL, body TEXT NOT NULL,
+                   PRIMARY KEY (session, position)) WITHOUT ROWID;
+               INSERT INTO sessions VALUES ('2026-01-01-abcdef', 'old', '2026', '2026', NULL);"""
+        )
+        db.execute("INSERT INTO messages VALUES ('2026-01-01-abcdef', 0, '2026', ?)", (body,))
+        db.execute(f"PRAGMA application_id={store_module.APPLICATION_ID}")
+        db.execute("PRAGMA user_version=1")
+    db.close()
+    for _ in range(2):  # the second time it is of this version
+        store = SessionStore(path)
+        (info,) = store.list()
+        assert (info.title, info.messages) == ("old", 1)
+        store.open(info.id).rate("bad")
+        assert store.list()[0].rating == "bad"
+        store.close()
+
+
 def test_newer_schema_is_refused_untouched(path: Path) -> None:
     store = SessionStore(path)
     store.create()

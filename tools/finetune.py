@@ -26,7 +26,8 @@ EXAMPLES = (
 
 
 REPLY = (
-    "Training of {{ result.name }} has started as job {{ result.job }}; follow it with `{{ result.follow }}`."
+    "Training of {{ result.name }} has started as job {{ result.job }}; follow it with /jobs in the chat, or with "
+    "`{{ result.follow }}`."
 )
 
 

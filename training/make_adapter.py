@@ -27,7 +27,7 @@ from passages import conversations, judgements
 from agentkit.assets import asset_path
 from agentkit.engine.weights import load_weights
 from agentkit.llm.encoding import ChatEncoder
-from agentkit.training import lora
+from agentkit.training import loop
 from agentkit.training.data import IGNORED, Row, encode, load_chats
 from agentkit.training.plan import steps
 from agentkit.training.settings import make_settings
@@ -58,6 +58,8 @@ def main() -> int:
     return 0
 
 
+HELD_OUT_EVERY = 100
+"""Of so many dialogues one is held out, to watch the training by."""
 JUDGEMENT_WEIGHT = 10.0
 """A judgement is one token, a call some forty."""
 
@@ -73,7 +75,8 @@ def write(path: Path, options: argparse.Namespace) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for example in itertools.chain(*parts):
-            file.write(json.dumps(example, ensure_ascii=False) + "\n")
+            split = "train" if count % HELD_OUT_EVERY else "validation"
+            file.write(json.dumps({**example, "split": split}, ensure_ascii=False) + "\n")
             count += 1
     return count
 
@@ -93,14 +96,14 @@ def train(options: argparse.Namespace, data: Path) -> None:
             "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(), "adapters_dir": options.build,
             "device": "cpu", "epochs": 1, "batch_size": 64, "batch_tokens": 16384, "max_length": 1536,
             "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": options.learning_rate,
-            "warmup": 0.04, "validation": 0.01, "seed": SEED,
+            "warmup": 0.04, "seed": SEED,
         }
     )  # fmt: skip
     loaded = load_weights(settings.model_source, name=MODEL, device="cpu", quantize="none", trainable=True)
     encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
     rows, report = encode(load_chats(data), encoder, settings.max_length)
     rows = weighted(rows)
-    plan = steps(rows, settings, Random(SEED))
+    plan = steps([row for row in rows if row.split == "train"], settings, Random(SEED))
     read = sum(len(packed.ids) for step in plan for packed in step)
     print(f"{report}; {read} tokens to be read in {len(plan)} steps", flush=True)
     if options.data_only:
@@ -113,7 +116,7 @@ def train(options: argparse.Namespace, data: Path) -> None:
             log.flush()
             print(progress, flush=True)
 
-        trained = lora.train(settings, loaded.model, rows, note, checkpoint_dir=options.build / "checkpoints")
+        trained = loop.train(settings, loaded.model, rows, note, checkpoint_dir=options.build / "checkpoints")
     print(f"{time.perf_counter() - started:.0f} s; held out {trained.loss_before} to {trained.loss_after}")
     save(trained.model, options.build / "adapter")
 

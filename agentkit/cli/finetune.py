@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentkit.cli.common import Common, common, group_app
-from agentkit.cli.output import data, is_terminal, json_line, note, one_line, status, table
+from agentkit.cli.output import can_draw, data, json_line, note, one_line, status, table
+from agentkit.cli.progress import training
+from agentkit.errors import UsageError
 
 if TYPE_CHECKING:
     from agentkit.training.jobs import Job
@@ -18,26 +20,86 @@ app = group_app("finetune", "Train LoRA adapters and use them.")
 JobId = Annotated[
     str, typer.Argument(metavar="ID", help="A job, the beginning of its id, or its adapter's name.")
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Stay and show the progress.")]
 
 
 @app.command()
 @common
 def start(
     options: Common,
-    chats: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL, one chat a line: {'messages': […]}.")],
+    chats: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="JSONL, one chat a line: {'messages': […]}.")
+    ] = None,
+    sessions: Annotated[bool, typer.Option("--sessions", help="Learn from conversations instead.")] = False,
+    session: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this one; may be given several times.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="Only those used since.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Only those used until.")] = None,
+    rated: Annotated[str | None, typer.Option(metavar="R", help="Only those rated good, or bad.")] = None,
+    keep_personal_data: Annotated[
+        bool, typer.Option("--keep-personal-data", help="Put no placeholders for addresses and numbers.")
+    ] = False,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the adapter; else the file's.")] = None,
-    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data.")] = 3,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay and show the progress.")] = False,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML of training settings; options win over it.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the data; else by the number of chats.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(metavar="M", help="lora or dora.")] = None,
+    rank: Annotated[int | None, typer.Option(metavar="N", help="Of the adapter.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="O", help="adamw or sgd.")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar="S", help="cosine or linear.")] = None,
+    max_length: Annotated[int | None, typer.Option(metavar="N", help="Tokens of a chat at most.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="Stop after N passes that did not help held-out chats.")
+    ] = None,
+    wait: Wait = False,
 ) -> int:
-    """Start a training job and return; it goes on by itself."""
+    """Start a training job and return; it goes on by itself, behind those that were started before it.
+
+    Learns from a file, or from conversations. --seed is that of the run.
+    """
+    from agentkit.training.sessions import make_selection
+    from agentkit.training.settings import read_settings_file
+
+    narrowed = {"session": session, "since": since, "until": until, "rated": rated}
+    given = next((f"--{key}" for key, value in narrowed.items() if value), None)
+    if chats is not None and (sessions or given):
+        raise UsageError(f"DATA and {given or '--sessions'} name two sources", "leave one out")
+    if chats is None and not (sessions or given):
+        raise UsageError("there is nothing to learn from", "name a JSONL file of chats, or use --sessions")
+    source = chats if chats is not None else make_selection(session or (), since, until, rated)
+    values = {
+        "method": method,
+        "rank": rank,
+        "learning_rate": learning_rate,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "max_length": max_length,
+        "patience": patience,
+        "seed": options.seed,
+    }
+    chosen = {key: value for key, value in values.items() if value is not None}
+    chosen = {**(read_settings_file(settings) if settings else {}), **chosen}
     with options.workspace() as workspace:
-        job = workspace.start_finetune(chats, name, epochs)
-        if not wait:
-            _print_job(job, options.as_json)
-            note(f"follow it with `agentkit finetune status {job.id}`")
-            return 0
-        note(f"job {job.id}; Ctrl+C leaves it running")
-        return _follow(job, options.as_json)
+        job = workspace.start_finetune(
+            source, name, epochs, options=chosen, keep_personal_data=keep_personal_data
+        )
+        return _begun(job, options.as_json, wait)
+
+
+@app.command()
+@common
+def resume(options: Common, id: JobId, wait: Wait = False) -> int:
+    """Let a job that failed or was killed go on from its newest checkpoint."""
+    from agentkit.training import jobs
+
+    with options.workspace() as workspace:
+        job = jobs.resume(jobs.get_job(workspace.jobs_dir, id))
+        return _begun(job, options.as_json, wait)
 
 
 @app.command("status")
@@ -45,18 +107,24 @@ def start(
 def show_status(
     options: Common,
     id: Annotated[str | None, typer.Argument(metavar="ID", help="All jobs by default.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw the curves of this job into a PNG.")
+    ] = None,
 ) -> None:
-    """Show jobs, the newest first."""
+    """Show jobs, the newest first; of a single one, the loss over its steps too."""
     from agentkit.training import jobs
 
+    if plot is not None and id is None:
+        raise UsageError("--plot needs a job", "name one: agentkit finetune status ID --plot FILE")
     with options.workspace() as workspace:
-        found = (
-            [jobs.get_job(workspace.jobs_dir, id)] if id is not None else jobs.list_jobs(workspace.jobs_dir)
-        )
+        if id is not None:
+            job = jobs.get_job(workspace.jobs_dir, id)
+            _print_job(job, options.as_json)
+            _show_details(job, options.as_json, plot)
+            return
+        found = jobs.list_jobs(workspace.jobs_dir)
         for job in found:
             _print_job(job, options.as_json)
-        if id is not None and found[0].error and not options.as_json:
-            note(f"log: {found[0].log}")
         if not found:
             note("no jobs yet; start one with `agentkit finetune start DATA`")
 
@@ -121,18 +189,49 @@ def cancel(options: Common, id: JobId) -> None:
         _print_job(job, options.as_json)
 
 
+def _begun(job: Job, as_json: bool | None, wait: bool) -> int:
+    if not as_json:
+        note(job.report)
+    if not wait:
+        _print_job(job, as_json)
+        note(f"follow it with `agentkit finetune status {job.id}`")
+        return 0
+    note(f"job {job.id}; Ctrl+C leaves it running")
+    return _follow(job, as_json)
+
+
 def _follow(job: Job, as_json: bool | None) -> int:
     from agentkit.training import jobs
 
-    def show(step: dict[str, Any]) -> None:
-        if as_json:
-            json_line({"type": "progress", **step})
-        elif is_terminal(sys.stderr):
-            status(_progress(step.get("step", 0), step.get("steps", 0), step.get("loss"), step.get("eta_s")))
+    with training(as_json) as show:
 
-    ended = jobs.wait(job, on_progress=show)
+        def tell(step: dict[str, Any]) -> None:
+            if as_json:
+                json_line({"type": "progress", **step})
+            elif show is not None:
+                show(step)
+
+        ended = jobs.wait(job, on_progress=tell)
     _print_job(ended, as_json)
     return 0 if ended.status == "done" else 1
+
+
+def _show_details(job: Job, as_json: bool | None, plot: Path | None) -> None:
+    from agentkit.training.curves import draw_curves, text_curve
+    from agentkit.training.job import read_progress
+
+    lines = read_progress(job.folder)
+    if not as_json and lines and can_draw(sys.stdout):
+        for name, key in (("loss", "loss"), ("held out", "val_loss")):
+            values = [line[key] for line in lines if line.get(key) is not None]
+            if len(values) > 1:
+                data(f"\n{name}, steps 1 to {lines[-1]['step']}, nats per token")
+                data("\n".join(text_curve(values)))
+    if plot is not None:
+        draw_curves(lines, plot)
+        note(f"drawn into {plot}")
+    if not as_json:
+        note(f"log: {job.log}")
 
 
 def _print_job(job: Job, as_json: bool | None) -> None:
@@ -140,10 +239,7 @@ def _print_job(job: Job, as_json: bool | None) -> None:
     if as_json:
         json_line(job.to_json())
         return
-    progress = (
-        _progress(job.step, job.steps, job.loss, job.eta_s if job.active else None) if job.steps else ""
-    )
-    parts = [f"{job.id}  {job.name}  {job.status}", progress]
+    parts = [job.id, job.name, job.progress() if job.status != "failed" else _failed(job)]
     if job.adapter is not None:
         parts.append(str(job.adapter))
     data("  ".join(part for part in parts if part))
@@ -151,9 +247,8 @@ def _print_job(job: Job, as_json: bool | None) -> None:
         note(one_line(job.error), "!")
 
 
-def _progress(step: int, steps: int, loss: float | None, eta_s: float | None) -> str:
-    left = f", {eta_s:.0f} s left" if eta_s else ""
-    return f"step {step}/{steps}, loss {_loss(loss)}{left}"
+def _failed(job: Job) -> str:
+    return f"failed at step {job.step} of {job.steps}" if job.steps else "failed"
 
 
 def _loss(value: float | None) -> str:

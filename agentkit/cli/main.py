@@ -19,7 +19,7 @@ COMMANDS = {
     "ask": "Ask one question.",
     "tools": "List, show and call tools.",
     "knowledge": "Search and keep the knowledge base.",
-    "sessions": "List, show, export, fork and delete conversations.",
+    "sessions": "List, show, rate, export, fork and delete conversations.",
     "finetune": "Train LoRA adapters and use them.",
     "eval": "Measure the agent over labelled questions.",
     "models": "List and fetch embedded models, look at any model.",

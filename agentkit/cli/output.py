@@ -97,6 +97,15 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def can_draw(stream: TextIO) -> bool:
+    """Whether the stream's encoding has block characters."""
+    try:
+        "▁█".encode(stream.encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
+
+
 def has_colours(stream: TextIO) -> bool:
     """Whether to style text; NO_COLOR switches it off."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")

@@ -9,12 +9,13 @@ import typer
 
 from agentkit.cli.common import Common, common, group_app
 from agentkit.cli.output import can_ask, confirm, data, json_line, note, one_line, table
+from agentkit.errors import UsageError
 from agentkit.ui.clean import call_text, source_text
 
 if TYPE_CHECKING:
     from agentkit.messages import Message
 
-app = group_app("sessions", "List, show, export, fork and delete conversations.")
+app = group_app("sessions", "List, show, rate, export, fork and delete conversations.")
 Id = Annotated[str, typer.Argument(metavar="ID", help="A session id, or a unique beginning of one.")]
 RESULT_CHARS = 300
 
@@ -29,8 +30,11 @@ def list_sessions(options: Common) -> None:
             for info in found:
                 json_line(asdict(info))
             return
-        rows = [(i.id, i.updated[:16].replace("T", " "), i.messages, i.title or "(empty)") for i in found]
-        table(rows, ("ID", "LAST USED (UTC)", "MESSAGES", "TITLE"))
+        rows = [
+            (i.id, i.updated[:16].replace("T", " "), i.messages, i.rating or "", i.title or "(empty)")
+            for i in found
+        ]
+        table(rows, ("ID", "LAST USED (UTC)", "MESSAGES", "RATED", "TITLE"))
         if not rows:
             note("no conversations yet; start one with `agentkit chat`")
 
@@ -57,6 +61,27 @@ def export(options: Common, id: Id) -> None:
     with options.workspace() as workspace:
         for line in workspace.store.export(id):
             json_line(line)
+
+
+@app.command()
+@common
+def rate(
+    options: Common,
+    id: Id,
+    rating: Annotated[str, typer.Argument(metavar="RATING", help="good, bad, or none to take it back.")],
+) -> None:
+    """Say what a conversation was worth; `agentkit finetune start --rated good` learns from the good ones."""
+    from agentkit.store import RATINGS
+
+    if rating not in (*RATINGS, "none"):
+        raise UsageError(f"unknown rating {rating!r}", "use good, bad or none")
+    with options.workspace() as workspace:
+        session = workspace.store.open(id)
+        session.rate(next((known for known in RATINGS if known == rating), None))
+        if options.as_json:
+            json_line({"id": session.id, "rating": None if rating == "none" else rating})
+        else:
+            data(f"{session.id} is rated {rating}" if rating != "none" else f"{session.id} is not rated")
 
 
 @app.command()

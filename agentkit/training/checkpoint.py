@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import torch
 
 _STATE, _WEIGHTS = "state.json", "state.safetensors"
-_KEPT = 2
+_KEPT = 1
 
 Tensors = dict[str, "torch.Tensor"]
 
 
 def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:
-    """Write ``checkpoint-<step>`` and remove all but the newest two.
+    """Write ``checkpoint-<step>`` and remove the one before.
 
     Raises:
         OSError: It cannot be written; earlier checkpoints stay as they are.
@@ -57,6 +57,7 @@ def newest(folder: Path) -> tuple[Tensors, dict[str, Any]] | None:
             content = (path / _WEIGHTS).read_bytes()
             if hashlib.sha256(content).hexdigest() == state["sha256"]:
                 return load(content), state
+        print(f"{path.name} is damaged and left out", flush=True)
     return None
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from agentkit.errors import AgentkitError, NotFoundError, TrainingError, UsageError
-from agentkit.messages import Message, ToolSpec
+from agentkit.errors import AgentkitError, TrainingError, UsageError
+from agentkit.messages import Message, ToolExample, ToolSpec
+from agentkit.training.checks import check_chat
+from agentkit.training.reading import read_objects
 
 if TYPE_CHECKING:
     from agentkit.llm.encoding import ChatEncoder
 
 IGNORED = -100
 """Label of a token that is no assistant's: the index that cross entropy leaves out."""
-_FORM = 'write one {"messages": [{"role": …, "content": …}, …]} a line'
+Split = Literal["train", "validation", "test"]
+"""What a chat is for: to learn from, to watch the training by, or to judge its result by."""
+SPLITS: tuple[Split, ...] = get_args(Split)
+EXAMPLES = "x-examples"
+"""Key of a tool in a line, beside ``function``."""
+FORM = 'write one {"messages": [{"role": …, "content": …}, …]} a line'
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,13 @@ class Example:
     tools: tuple[ToolSpec, ...] = ()
     origin: str = ""
     """File and line, for messages to the user."""
+    describe_tools: bool = True
+    """Whether the model reads the tools in its system prompt. Where a router chose the tool and the turn itself
+    describes it, they are only there to check the calls against."""
+    split: Split | None = None
+    """What the chat is for; ``None`` leaves it to `prepare`."""
+    key: str = ""
+    """What `prepare` goes by instead of the content: of a session, which may grow, its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,7 @@ class Row:
     ids: list[int]
     labels: list[int]
     """As long as ``ids``: the id where an assistant wrote it, else `IGNORED`."""
+    split: Split = "train"
     weight: float = 1.0
     """Of each of its labels in the loss."""
 
@@ -57,20 +71,15 @@ class Report:
 def load_chats(path: Path) -> list[Example]:
     """Read ``{"messages": […], "tools"?: […]}``, one a line; tool arguments as JSON text or as an object.
 
+    A line may also say ``"describe_tools": false`` and ``"split": "train" | "validation" | "test"``.
+
     Raises:
         NotFoundError: There is no such file.
         UsageError: A line cannot be used; names file and line.
     """
-    if not path.is_file():
-        raise NotFoundError(f"no such file: {path}", "name a JSONL file of chats")
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "check the file's rights") from error
-    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-    examples = [_example(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    examples = [_example(body, origin) for origin, body in read_objects(path, "chats, as JSONL", FORM)]
     if not examples:
-        raise UsageError(f"{path} is empty", _FORM)
+        raise UsageError(f"{path} is empty", FORM)
     return examples
 
 
@@ -97,7 +106,8 @@ def encode(
         if not spoken or spoken[-1] >= context_length:
             cut += 1
             continue
-        rows.setdefault(tuple(row.ids), Row(row.ids[:context_length], row.labels[:context_length]))
+        kept_row = Row(row.ids[:context_length], row.labels[:context_length], row.split)
+        rows.setdefault(tuple(row.ids), kept_row)
     if not rows:
         cause = f"none of the {len(examples)} examples fits into {context_length} tokens"
         raise TrainingError(cause, "shorten the chats, or raise max_length if the model allows it")
@@ -107,48 +117,56 @@ def encode(
     return kept, Report(len(kept), len(examples) - cut - len(kept), cut, tokens, learned)
 
 
-def _example(line: bytes, origin: str) -> Example:
+def _example(body: dict[str, Any], origin: str) -> Example:
     from agentkit.llm.options import read_tools
 
-    body = _parse(line, origin)
     messages, tools = body.get("messages"), body.get("tools") or []
+    described, split = body.get("describe_tools", True), body.get("split")
     if not isinstance(messages, list) or not messages:
-        raise UsageError(f"{origin}: 'messages' is no list of messages", _FORM)
+        raise UsageError(f"{origin}: 'messages' is no list of messages", FORM)
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise UsageError(f"{origin}: 'tools' is no list of tool schemas", "use the OpenAI form")
-    try:
-        example = Example(
-            tuple(Message.from_openai(message) for message in messages), tuple(read_tools(tools)), origin
+    if not isinstance(described, bool):
+        raise UsageError(f"{origin}: 'describe_tools' is neither true nor false", "leave it out for true")
+    if split is not None and split not in SPLITS:
+        raise UsageError(
+            f"{origin}: unknown split {split!r}", f"use one of {', '.join(SPLITS)}, or leave it out"
         )
+    try:
+        read = tuple(Message.from_openai(message) for message in messages)
+        specs = tuple(
+            replace(spec, examples=_examples(tool))
+            for spec, tool in zip(read_tools(tools), tools, strict=True)
+        )
+        check_chat(read, specs)
     except UsageError as error:
         raise UsageError(f"{origin}: {error.cause}", error.remedy) from error
     except (AttributeError, TypeError) as error:
         raise UsageError(f"{origin}: a message cannot be read ({error})", "use the OpenAI form") from error
-    if not any(m.role == "assistant" and (m.content.strip() or m.tool_calls) for m in example.messages):
-        raise UsageError(f"{origin}: no assistant message", "each chat needs an answer to learn from")
-    return example
+    return Example(read, specs, origin, described, split)
 
 
-def _parse(line: bytes, origin: str) -> dict[str, Any]:
+def _examples(tool: dict[str, Any]) -> tuple[ToolExample, ...]:
+    """agentkit's own addition to a tool: turns that call it, which stand in the system prompt beside the schema."""
+    listed = tool.get(EXAMPLES, [])
     try:
-        body = json.loads(line.decode("utf-8"))
-        json.dumps(body, ensure_ascii=False).encode("utf-8")  # JSON can spell half a character: \ud800
-    except UnicodeError as error:
-        raise UsageError(f"{origin} is not UTF-8", "save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{origin} is not JSON ({error})", _FORM) from error
-    if not isinstance(body, dict):
-        raise UsageError(f"{origin} is no JSON object", _FORM)
-    return body
+        found = tuple(ToolExample(example["text"], example["arguments"]) for example in listed)
+        if not all(isinstance(one.text, str) and isinstance(one.arguments, dict) for one in found):
+            raise TypeError("text and arguments expected")
+    except (KeyError, TypeError) as error:
+        remedy = "write {'text': …, 'arguments': {…}}"
+        raise UsageError(f"the {EXAMPLES!r} of a tool cannot be read ({error})", remedy) from error
+    return found
 
 
 def _row(example: Example, encoder: ChatEncoder, system: str) -> Row:
     messages = list(example.messages)
     if system and messages[0].role != "system":
         messages.insert(0, Message("system", system))
+    tools = example.tools if example.describe_tools else ()
     try:
-        encoded = encoder.encode(messages, example.tools, generation_prompt=False)
+        encoded = encoder.encode(messages, tools, generation_prompt=False)
     except AgentkitError as error:
         raise UsageError(f"{example.origin}: {error.cause}", error.remedy) from error
     labels = [token if own else IGNORED for token, own in zip(encoded.ids, encoded.assistant, strict=True)]
-    return Row(encoded.ids, labels)
+    return Row(encoded.ids, labels, example.split or "train")

@@ -1,6 +1,7 @@
 """A job as users see it, read from its row and its folder.
 
-The folder holds ``settings.json``, the job's own copy of the data, ``progress.jsonl`` and ``log.txt``.
+The folder holds ``settings.json``, the job's own copy of the data, ``data.json`` (what became of it),
+``progress.jsonl``, ``log.txt`` and the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -8,15 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agentkit.training import settings as job_settings
+from agentkit.training.report import FILE as REPORT
+from agentkit.training.report import DataReport, read_report
 from agentkit.training.settings import JobSettings
 from agentkit.training.table import ACTIVE, Record, Status
 
 DATA, PROGRESS, LOG = "data.jsonl", "progress.jsonl", "log.txt"
+CHECKPOINTS = "checkpoints"
+CANCEL = "cancel"
+"""There while somebody cancels: tells SIGTERM from that of a shutdown, after which the job can be resumed."""
 _TAIL = 4096
 
 
@@ -44,9 +51,15 @@ class Job:
     epochs: int
     loss: float | None
     """Of the last step, in nats per token."""
+    val_loss: float | None
+    """Of the held-out chats, as it was last measured."""
     tokens_per_s: float | None
     eta_s: float | None
     """Seconds left, from the speed so far; 0 when the last step is done."""
+    report: str
+    """What became of the data, in a sentence."""
+    ahead: int
+    """Jobs that come before it; 0 unless it is queued."""
     error: str | None
 
     @property
@@ -54,13 +67,32 @@ class Job:
         """Whether the job is queued or running."""
         return self.status in ACTIVE
 
+    def progress(self) -> str:
+        """How far it is, or how it ended, in a few words."""
+        if self.status == "queued":
+            return f"queued behind {self.ahead}" if self.ahead else "about to start"
+        done = f"step {self.step} of {self.steps}" if self.steps else ""
+        loss = f"loss {self.loss:.3f}" if self.loss is not None else ""
+        held_out = f"held out {self.val_loss:.3f}" if self.val_loss is not None else ""
+        left = f"{duration(self.eta_s)} left" if self.eta_s and self.status == "running" else ""
+        reason = self.error if self.status == "failed" else ""
+        return ", ".join(part for part in (self.status, done, loss, held_out, left, reason) if part)
+
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
 
-def view(record: Record, folder: Path) -> Job:
-    """The job of a row."""
+def duration(seconds: float) -> str:
+    """Seconds for a person: ``40 s``, ``3 min``, ``2 h 5 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def view(record: Record, folder: Path, ahead: int = 0) -> Job:
+    """The job of a row, with ``ahead`` jobs before it."""
     try:
         settings: JobSettings | None = read_settings(folder)
     except (
@@ -68,6 +100,10 @@ def view(record: Record, folder: Path) -> Job:
         ValueError,
     ):  # the folder was deleted or damaged by hand; the row still tells how it ended
         settings = None
+    try:
+        report: DataReport | None = read_report(folder / REPORT)
+    except (OSError, ValueError):
+        report = None
     lines = read_progress(folder)
     last = lines[-1] if lines else {}
     done = settings is not None and record.status == "done"
@@ -86,8 +122,13 @@ def view(record: Record, folder: Path) -> Job:
         epoch=last.get("epoch", 0),
         epochs=settings.epochs if settings else 0,
         loss=last.get("loss"),
+        val_loss=next(
+            (line["val_loss"] for line in reversed(lines) if line.get("val_loss") is not None), None
+        ),
         tokens_per_s=last.get("tokens_per_s"),
         eta_s=last.get("eta_s"),
+        report=report.sentence() if report else "",
+        ahead=ahead,
         error=record.error,
     )
 
@@ -97,17 +138,29 @@ def stage_dir(adapters_dir: Path, id: str) -> Path:
     return adapters_dir / f".{id}.tmp"
 
 
+def clear(folder: Path, adapters_dir: Path) -> None:
+    """Remove what a job has left half written: an adapter, a checkpoint. Whole checkpoints stay."""
+    shutil.rmtree(stage_dir(adapters_dir, folder.name), ignore_errors=True)
+    for path in (folder / CHECKPOINTS).glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def read_settings(folder: Path) -> JobSettings:
     """The settings in a job's folder; OSError or ValueError where they are gone or damaged."""
     return JobSettings.model_validate_json((folder / job_settings.FILE).read_bytes())
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:
-    """Every whole line; the last may still be in the making."""
-    with contextlib.suppress(OSError, ValueError):
-        lines = (folder / PROGRESS).read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
-    return []
+    """The line of each step: steps that a resumed job has done again are told once, and half lines not at all."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):
+        for line in (folder / PROGRESS).read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                progress = json.loads(line)
+                while found and found[-1]["step"] >= progress["step"]:
+                    found.pop()
+                found.append(progress)
+    return found
 
 
 def last_line(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs: each its own process, which outlives the one that started it."""
+"""Fine-tuning jobs: each its own process, which outlives the one that started it; one of them trains at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,28 +20,34 @@ from agentkit.settings import private_dir
 from agentkit.training import settings as job_settings
 from agentkit.training.adapters import check_name
 from agentkit.training.data import load_chats
+from agentkit.training.failures import how_to_resume
 from agentkit.training.job import (
+    CANCEL,
+    CHECKPOINTS,
     DATA,
     LOG,
     Job,
+    clear,
     last_line,
     read_progress,
     read_settings,
-    stage_dir,
     view,
     write_new,
 )
+from agentkit.training.prepare import Chosen, prepare, to_lines
 from agentkit.training.process import Process, launch, stop
-from agentkit.training.settings import JobSettings, make_settings
+from agentkit.training.report import FILE as REPORT
+from agentkit.training.report import DataReport
+from agentkit.training.settings import JobSettings, epochs_for, make_settings
 from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
 
-__all__ = ["Job", "cancel", "get_job", "list_jobs", "start", "wait"]
+__all__ = ["Job", "cancel", "get_job", "list_jobs", "resume", "start", "wait"]
 
 POLL_S = 0.2
 
 
 def start(
-    data: Path,
+    data: Path | Chosen,
     *,
     model_name: str,
     model_source: str | Path,
@@ -49,38 +56,78 @@ def start(
     name: str | None = None,
     epochs: int | None = None,
     options: Mapping[str, Any] | None = None,
+    keep_personal_data: bool = False,
 ) -> Job:
     """Check data and settings, then start a process that trains and outlives this one.
 
+    One job trains at a time; the process of another waits for its turn.
+
     Args:
-        data: JSONL of chats; copied, so it may change afterwards.
+        data: JSONL of chats, or sessions; copied, so it may change afterwards.
         model_name: What the base model is called; the adapter will only fit a model of this name.
         model_source: Folder, ``.gguf`` file or hub id to load it from.
         jobs_dir: Where jobs keep their files.
         adapters_dir: Where the adapter will lie, in a folder of its name.
         name: Of the adapter; by default that of the file, with a number where it is taken.
-        epochs: Passes over the data.
+        epochs: Passes over the data; by default by the number of chats.
         options: Other fields of `JobSettings`.
+        keep_personal_data: Leave e-mail addresses, phone numbers and the like as they are.
 
     Raises:
         UsageError: A line of the data, the name or a setting is wrong; nothing was started.
         TrainingError: The process cannot be started.
     """
-    load_chats(data)
-    content = data.read_bytes()
+    chosen = data if isinstance(data, Chosen) else Chosen(load_chats(data), (), frozenset())
+    stem = "sessions" if isinstance(data, Chosen) else data.stem
+    source = to_lines(chosen.examples) if isinstance(data, Chosen) else data.read_bytes()
+    given = {key: value for key, value in (options or {}).items() if value is not None}
     values = {
-        **(options or {}),
-        "name": name or _free_name(data, jobs_dir, adapters_dir),
+        "epochs": epochs_for(len(chosen.examples)),
+        **given,
+        "name": name or _free_name(stem, jobs_dir, adapters_dir),
         "model_name": model_name,
         "model_source": str(Path(model_source).absolute() if Path(model_source).exists() else model_source),
-        "data_name": data.name,
-        "data_sha256": hashlib.sha256(content).hexdigest(),
+        "data_name": "sessions" if isinstance(data, Chosen) else data.name,
+        "data_sha256": hashlib.sha256(source).hexdigest(),
         "adapters_dir": adapters_dir.absolute(),
-        "epochs": epochs if epochs is not None else (options or {}).get("epochs"),
     }
-    settings = make_settings(values)
+    settings = make_settings(values | ({"epochs": epochs} if epochs is not None else {}))
     check_name(adapters_dir, settings.name)
-    return _begin(settings, content, jobs_dir)
+    ready, report = prepare(
+        chosen.examples,
+        shares={"validation": settings.validation, "test": settings.test},
+        keep_personal_data=keep_personal_data,
+        house=chosen.house,
+        skipped=chosen.skipped,
+    )
+    return _begin(settings, to_lines(ready), report, jobs_dir)
+
+
+def resume(job: Job) -> Job:
+    """Let a job that has failed or was killed go on from its newest checkpoint, or from the beginning without one.
+
+    Raises:
+        UsageError: It has not failed, its adapter's name has been taken meanwhile, or its files are gone.
+        TrainingError: The process cannot be started.
+    """
+    jobs_dir, now = job.folder.parent, get_job(job.folder.parent, job.id)
+    reasons = {"done": "is done", "cancelled": "was cancelled, and nothing of it was kept"}
+    if now.status != "failed":
+        raise UsageError(
+            f"job {job.id} {reasons.get(now.status, 'is under way')}", "see `agentkit finetune status`"
+        )
+    try:
+        settings = read_settings(job.folder)
+        if not (job.folder / DATA).is_file():
+            raise FileNotFoundError(job.folder / DATA)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the files of job {job.id} are gone or damaged", "start it again") from error
+    check_name(settings.adapters_dir, settings.name)
+    with job_table(jobs_dir) as table:
+        if not table.requeue(job.id, Process.of(os.getpid())):
+            raise UsageError(f"job {job.id} is under way", "see `agentkit finetune status`")
+        _launch(table, job.folder)
+    return get_job(jobs_dir, job.id)
 
 
 def list_jobs(jobs_dir: Path) -> list[Job]:
@@ -89,7 +136,14 @@ def list_jobs(jobs_dir: Path) -> list[Job]:
         return []
     with job_table(jobs_dir) as table:
         _bury(table, jobs_dir)
-        return [view(record, jobs_dir.absolute() / record.id) for record in reversed(table.all())]
+        records = table.all()
+        before = sum(record.status == "running" for record in records)
+        jobs = []
+        for record in records:
+            waits = record.status == "queued"
+            jobs.append(view(record, jobs_dir.absolute() / record.id, before if waits else 0))
+            before += waits
+        return jobs[::-1]
 
 
 def get_job(jobs_dir: Path, id: str) -> Job:
@@ -120,11 +174,17 @@ def cancel(job: Job) -> Job:
         raise UsageError(f"job {job.id} has ended already", "see `agentkit finetune status`")
     with job_table(jobs_dir) as table:
         record = next(record for record in table.all() if record.id == job.id)
+        with contextlib.suppress(
+            OSError
+        ):  # without the mark the worker takes it for a shutdown, and ends too
+            (job.folder / CANCEL).touch()
         if record.status == "queued":  # its process may not listen yet, and would end without a word
             table.end(job.id, "cancelled")
         stop(record.process)
         table.end(job.id, "cancelled")
         _clear(job.folder)
+        (job.folder / CANCEL).unlink(missing_ok=True)
+        shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
     return get_job(jobs_dir, job.id)
 
 
@@ -152,7 +212,7 @@ def wait(
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
 
-def _begin(settings: JobSettings, data: bytes, jobs_dir: Path) -> Job:
+def _begin(settings: JobSettings, data: bytes, report: DataReport, jobs_dir: Path) -> Job:
     created = datetime.now(UTC)
     folder = jobs_dir.absolute() / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with job_table(jobs_dir) as table:
@@ -161,20 +221,31 @@ def _begin(settings: JobSettings, data: bytes, jobs_dir: Path) -> Job:
         try:
             private_dir(folder)
             write_new(folder / DATA, data)
+            replace(report, job=folder.name).write(folder / REPORT)
             write_new(folder / job_settings.FILE, settings.model_dump_json(indent=1).encode())
-            write_new(folder / LOG, b"")
-            table.hand_over(folder.name, launch(folder, folder / LOG))
+            write_new(folder / LOG, f"{report.sentence()}\n".encode())
         except OSError as error:
             table.end(folder.name, "failed", str(error))
-            remedy = "check free space and rights of that folder"
-            raise TrainingError(
-                f"cannot start a job in {folder}: {error.strerror or error}", remedy
-            ) from error
+            raise _cannot_start(folder, error) from error
+        _launch(table, folder)
     return get_job(jobs_dir, folder.name)
 
 
-def _free_name(data: Path, jobs_dir: Path, adapters_dir: Path) -> str:
-    stem = re.sub(r"[^a-z0-9._-]+", "-", data.stem.lower()).strip("._-")[:56] or "adapter"
+def _launch(table: JobTable, folder: Path) -> None:
+    try:
+        table.hand_over(folder.name, launch(folder, folder / LOG))
+    except OSError as error:
+        table.end(folder.name, "failed", str(error))
+        raise _cannot_start(folder, error) from error
+
+
+def _cannot_start(folder: Path, error: OSError) -> TrainingError:
+    remedy = "check free space and rights of that folder"
+    return TrainingError(f"cannot start a job in {folder}: {error.strerror or error}", remedy)
+
+
+def _free_name(stem: str, jobs_dir: Path, adapters_dir: Path) -> str:
+    stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")[:56] or "adapter"
     taken = {job.name for job in list_jobs(jobs_dir) if job.active}
     number, name = 1, stem
     while name in taken or (adapters_dir / name).exists():
@@ -189,12 +260,12 @@ def _bury(table: JobTable, jobs_dir: Path) -> None:
             folder = jobs_dir / record.id
             last = last_line(folder / LOG)
             # Nothing changes if the process ended the job between the two looks.
-            if table.end(record.id, "failed", f"the process ended unexpectedly; last log line: {last}"):
+            cause = "the process ended unexpectedly (killed, out of memory, or the machine went down)"
+            if table.end(record.id, "failed", f"{cause}; {how_to_resume(record.id)}; last log line: {last}"):
                 _clear(folder)
 
 
 def _clear(folder: Path) -> None:
     """Remove what a process that was killed may have left among the adapters."""
     with contextlib.suppress(OSError, ValueError):
-        settings = read_settings(folder)
-        shutil.rmtree(stage_dir(settings.adapters_dir, folder.name), ignore_errors=True)
+        clear(folder, read_settings(folder).adapters_dir)

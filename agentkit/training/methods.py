@@ -1,11 +1,17 @@
-"""Base models with an adapter to train: LoRA and its relatives, through PEFT."""
+"""How a model is made trainable: the adapter that a method puts into it, and the optimizer that moves it."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from agentkit.training.settings import JobSettings
+
+if TYPE_CHECKING:
+    import torch
+
+_MOMENTUM = 0.9
 
 
 def with_adapter(model: Any, job: JobSettings, steps: int) -> Any:
@@ -40,3 +46,14 @@ def with_adapter(model: Any, job: JobSettings, steps: int) -> Any:
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by an old name
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         return get_peft_model(model, config)
+
+
+def make_optimizer(weights: Iterable[torch.nn.Parameter], job: JobSettings) -> torch.optim.Optimizer:
+    """The optimizer of the settings over these weights."""
+    import torch
+
+    if job.optimizer == "sgd":
+        return torch.optim.SGD(
+            weights, lr=job.learning_rate, momentum=_MOMENTUM, weight_decay=job.weight_decay
+        )
+    return torch.optim.AdamW(weights, lr=job.learning_rate, weight_decay=job.weight_decay)

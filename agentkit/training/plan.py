@@ -11,20 +11,10 @@ from agentkit.training.settings import JobSettings
 
 PACK_TOKENS = 2048
 """Tokens that the model reads in one pass, at most."""
-MIN_EXAMPLES_TO_HOLD_OUT = 10
 _ALIKE = 8
 """Rows of one shared beginning in a step, at most: a step should see different tools."""
 
 Step = list[Pack]
-
-
-def split(rows: Sequence[Row], share: float, order: random.Random) -> tuple[list[Row], list[Row]]:
-    """(to learn from, held out), by conversation; nothing is held out of fewer than ten."""
-    shuffled = list(rows)
-    order.shuffle(shuffled)
-    few = len(shuffled) < MIN_EXAMPLES_TO_HOLD_OUT or not share
-    held_out = 0 if few else max(1, round(len(shuffled) * share))
-    return shuffled[held_out:], shuffled[:held_out]
 
 
 def steps(rows: Sequence[Row], job: JobSettings, order: random.Random) -> list[Step]:

@@ -1,17 +1,25 @@
-"""Everything that determines a run, in one file that is kept with its result."""
+"""Everything that determines a run, in one file that is kept with its result.
+
+What is not given goes by the data and the device: `epochs_for` sets the passes, ``batch_size`` the examples per step,
+``device`` is CUDA where there is one. The file of a finished run can be given to the next one.
+"""
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agentkit.errors import UsageError
 from agentkit.settings import Device
 
 FILE = "settings.json"
+OWN = ("name", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device")
+"""What a run takes from its command line and its project, not from a settings file."""
 
 
 class JobSettings(BaseModel):
@@ -30,40 +38,78 @@ class JobSettings(BaseModel):
     data_sha256: str
     adapters_dir: Path
     device: Device = "auto"
+    method: Literal["lora", "dora", "adalora", "qlora"] = "lora"
+    """``lora`` (arXiv:2106.09685); ``dora`` (arXiv:2402.09353), which learns the weights' magnitude apart from their
+    direction: a little better at small ranks, and slower; ``adalora`` (arXiv:2303.10512), which spends its ranks where
+    they matter; ``qlora`` (arXiv:2305.14314), LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
+    tool_format: str = "auto"
+    """How tool calls are written; as the project says, or chosen by the model's chat template."""
     system: str = ""
     """System prompt for chats that have none; empty leaves it to the model's template."""
     epochs: int = Field(default=3, ge=1, le=1000)
-    """Passes over the data."""
+    """Passes over the data; `epochs_for` chooses where a run is started without."""
+    patience: int | None = Field(default=None, ge=1)
+    """Passes without a better loss of the held-out chats, after which the run ends with the best weights so far; unset
+    goes through all passes and keeps the last weights."""
     batch_size: int | None = Field(default=None, ge=1, le=1024)
     """Examples per step, at most; unset goes by the data: 2 for some dozen, rising to 8 from 400."""
     batch_tokens: int = Field(default=4096, ge=16)
     """Tokens per step, at most; a beginning that examples share counts once. A longer example is a step of its own."""
     max_length: int = Field(default=2048, ge=16)
     """Tokens per example, at most; never more than the model's context."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """``sgd`` has a momentum of 0.9; it needs half the memory and a far higher learning rate."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """``sgd`` is with Nesterov momentum of 0.9, and wants a learning rate some ten times higher."""
-    patience: int = Field(default=0, ge=0)
-    """Epochs without a better held-out loss after which the run ends, with the best weights; 0 runs to the end."""
-    checkpoint_every_s: float = Field(default=120.0, gt=0)
-    """Seconds between two checkpoints."""
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
-    method: Literal["lora", "dora", "adalora", "qlora"] = "lora"
-    """``qlora`` is LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
     rank: int = Field(default=16, ge=1, le=1024)
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by ``alpha / rank``."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Off: over few epochs it buys little, and on a CPU its random numbers take a fifth of each step."""
     validation: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the chats held out to measure the loss before and after; none where there are under ten."""
+    """Share of the chats held out to measure the loss by, before, after and on the way; none of under ten."""
+    test: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the chats that the run never sees, to judge its result by; none of under ten."""
+    checkpoint_every_s: float = Field(default=120.0, gt=0)
+    """Seconds between two checkpoints: what a kill or a reboot costs at most."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> JobSettings:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test leave no chat to learn from")
+        return self
+
+
+def epochs_for(chats: int) -> int:
+    """Passes over so many chats: few are gone through more often."""
+    return 3 if chats < 1000 else 2 if chats < 5000 else 1
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, or in the ``settings.json`` of an earlier run without what was that run's own.
+
+    Raises:
+        UsageError: It cannot be read, or holds what a settings file cannot set.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values: Any = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read {path}: {reason}", "name a TOML file of training settings") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no settings", "name a TOML file of training settings")
+    own = [key for key in OWN if key in values]
+    if own and path.suffix.lower() != ".json":
+        raise UsageError(f"{path}: {own[0]!r} is no setting of a file", "give it on the command line")
+    return {key: value for key, value in values.items() if key not in OWN}
 
 
 def make_settings(values: Mapping[str, Any]) -> JobSettings:
@@ -77,5 +123,6 @@ def make_settings(values: Mapping[str, Any]) -> JobSettings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(JobSettings.model_fields)
-        raise UsageError(f"training setting {key!r}: {first['msg']}", f"settings: {known}") from error
+        known = ", ".join(name for name in JobSettings.model_fields if name not in OWN)
+        what = f"training setting {key!r}" if key else "training settings"
+        raise UsageError(f"{what}: {first['msg']}", f"settings: {known}") from error

@@ -6,6 +6,7 @@ conditional UPDATE, so the first to end a job decides how it ended. Progress is 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from agentkit.database import Database
 from agentkit.errors import UsageError
 from agentkit.training.process import Process
 
+Turn = Literal["now", "later", "never"]
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ACTIVE: tuple[Status, ...] = ("queued", "running")
 
@@ -62,11 +64,7 @@ class JobTable:
             UsageError: The name is taken.
         """
         with self._db.write() as db:
-            query = "SELECT id, pid, started FROM jobs WHERE name = ? AND status IN ('queued', 'running')"
-            for other, pid, started in db.execute(query, (name,)).fetchall():
-                if Process(pid, started).alive():
-                    remedy = "choose another name, or cancel that job"
-                    raise UsageError(f"job {other} is already making an adapter {name!r}", remedy)
+            self._check_name(db, name)
             row = (id, name, created, "queued", process.pid, process.started)
             db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
 
@@ -76,19 +74,53 @@ class JobTable:
             query = "UPDATE jobs SET pid = ?, started = ? WHERE id = ? AND status = 'queued'"
             db.execute(query, (process.pid, process.started, id))
 
-    def run(self, id: str, process: Process) -> bool:
-        """Queued to running; false if the job has been ended before it began."""
+    def run(self, id: str, process: Process) -> Turn:
+        """Queued to running, if it is the job's turn: one trains at a time, the oldest first.
+
+        Returns:
+            ``now`` if it runs; ``later`` if another is before it; ``never`` if it has been ended before it began.
+        """
         with self._db.write() as db:
             query = (
-                "UPDATE jobs SET status = 'running', pid = ?, started = ? WHERE id = ? AND status = 'queued'"
+                "SELECT j.rowid, o.pid, o.started FROM jobs j LEFT JOIN jobs o ON o.status = 'running' "
+                "OR (o.status = 'queued' AND o.rowid < j.rowid) WHERE j.id = ? AND j.status = 'queued'"
             )
-            return db.execute(query, (process.pid, process.started, id)).rowcount == 1
+            rows = db.execute(query, (id,)).fetchall()
+            if not rows:
+                return "never"
+            if any(pid is not None and Process(pid, started).alive() for _, pid, started in rows):
+                return "later"
+            update = "UPDATE jobs SET status = 'running', pid = ?, started = ? WHERE id = ?"
+            db.execute(update, (process.pid, process.started, id))
+            return "now"
+
+    def requeue(self, id: str, process: Process) -> bool:
+        """Failed to queued; false if the job has not failed.
+
+        Raises:
+            UsageError: Another job that is under way has taken the name.
+        """
+        with self._db.write() as db:
+            row = db.execute("SELECT name FROM jobs WHERE id = ? AND status = 'failed'", (id,)).fetchone()
+            if row is None:
+                return False
+            self._check_name(db, row[0])
+            update = "UPDATE jobs SET status = 'queued', pid = ?, started = ?, error = NULL WHERE id = ?"
+            db.execute(update, (process.pid, process.started, id))
+            return True
 
     def end(self, id: str, status: Status, error: str | None = None) -> bool:
         """End a job that is under way; false if it has ended already, and then nothing changes."""
         with self._db.write() as db:
             query = "UPDATE jobs SET status = ?, error = ? WHERE id = ? AND status IN ('queued', 'running')"
             return db.execute(query, (status, error, id)).rowcount == 1
+
+    def _check_name(self, db: sqlite3.Connection, name: str) -> None:
+        query = "SELECT id, pid, started FROM jobs WHERE name = ? AND status IN ('queued', 'running')"
+        for other, pid, started in db.execute(query, (name,)).fetchall():
+            if Process(pid, started).alive():
+                remedy = "choose another name, or cancel that job"
+                raise UsageError(f"job {other} is already making an adapter {name!r}", remedy)
 
     def close(self) -> None:
         """Close the file."""

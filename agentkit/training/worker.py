@@ -3,102 +3,211 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
 import signal
 import sys
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import AgentkitError
+from agentkit.errors import MissingBackendError, TrainingError
 from agentkit.training import settings as job_settings
 from agentkit.training.adapters import Adapter, add
-from agentkit.training.data import Report, encode, load_chats
-from agentkit.training.job import DATA, PROGRESS, stage_dir
+from agentkit.training.curves import CURVES, draw_curves
+from agentkit.training.data import SPLITS, Report, Row, encode, load_chats
+from agentkit.training.failures import explain, how_to_resume
+from agentkit.training.job import (
+    CANCEL,
+    CHECKPOINTS,
+    DATA,
+    PROGRESS,
+    clear,
+    duration,
+    read_progress,
+    stage_dir,
+)
 from agentkit.training.process import Process
+from agentkit.training.report import FILE as REPORT
+from agentkit.training.report import read_report
 from agentkit.training.settings import JobSettings
 from agentkit.training.table import JobTable, job_table
 
+POLL_S = 0.3
+"""How often a job that waits looks whether it is its turn."""
+
 
 class Cancelled(BaseException):
-    """SIGTERM has come. No `Exception`, so that no library's handler takes it for a failure of its own."""
+    """Somebody cancels. No `Exception`, so that no library's handler takes it for a failure of its own."""
+
+
+class Interrupted(BaseException):
+    """SIGTERM has come from elsewhere, e.g. from a shutdown: the job can be resumed."""
+
+
+class Demand:
+    """What SIGTERM asks of the worker.
+
+    Args:
+        folder: Of the job.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.is_training = False
+        """There is something to save: an interruption is left to the loop, which looks at `stop`."""
+        self.stop = False
+
+    def __call__(self, signum: int, frame: object) -> None:
+        if (self._folder / CANCEL).exists():
+            raise Cancelled
+        if not self.is_training:
+            raise Interrupted
+        self.stop = True
 
 
 def main(folder: Path) -> int:
     """Run the job of a folder to its end; returns the exit code."""
-    signal.signal(signal.SIGTERM, _cancel)
+    demand = Demand(folder)
+    signal.signal(signal.SIGTERM, demand)
     job = JobSettings.model_validate_json((folder / job_settings.FILE).read_bytes())
     with job_table(folder.parent) as table:
-        if not table.run(folder.name, Process.of(os.getpid())):
-            return 1
         try:
-            _train(folder, job, table)
+            if not _wait_for_turn(table, folder.name):
+                return 1
+            _train(folder, job, table, demand)
         except Cancelled:
             _leave(folder, job)
             table.end(folder.name, "cancelled")
-            print("cancelled", flush=True)
+            _say("cancelled")
+            return 1
+        except Interrupted:
+            _leave(folder, job)
+            table.end(folder.name, "failed", f"interrupted; {how_to_resume(folder.name)}")
+            _say("interrupted")
             return 1
         except BaseException as error:  # also a signal: the job must not be left as running
             _leave(folder, job)
-            traceback.print_exc()
-            table.end(folder.name, "failed", explain(error))
+            with contextlib.suppress(OSError):  # the log may be on the disk that is full
+                traceback.print_exc()
+            table.end(folder.name, "failed", explain(error, folder.name))
             return 1
     return 0
 
 
-def explain(error: BaseException) -> str:
-    """One line that names the cause, and the remedy where one is known."""
-    if isinstance(error, AgentkitError):
-        return str(error)
-    text = str(error).strip()
-    line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({line}); free some space and start again"
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        return f"out of memory ({line}); lower batch_size, batch_tokens or max_length"
-    return line
+def _wait_for_turn(table: JobTable, id: str) -> bool:
+    """Wait until the jobs before this one have ended; false if it was ended meanwhile."""
+    told = False
+    while (turn := table.run(id, Process.of(os.getpid()))) == "later":
+        if not told:
+            _say("waiting for the jobs before this one")
+            told = True
+        time.sleep(POLL_S)
+    return turn == "now"
 
 
-def _train(folder: Path, job: JobSettings, table: JobTable) -> None:
+def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> None:
     from agentkit.engine.weights import load_weights
     from agentkit.llm.encoding import ChatEncoder
-    from agentkit.training import lora
 
-    print(f"loading {job.model_name}", flush=True)
+    _say(f"loading {job.model_name}")
     loaded = load_weights(
-        job.model_source, name=job.model_name, device=job.device, quantize="none", trainable=True
+        job.model_source,
+        name=job.model_name,
+        device=job.device,
+        quantize="nf4" if job.method == "qlora" else "none",
+        trainable=True,
     )
-    encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
+    encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids, job.tool_format)
     length = min(loaded.context_length, job.max_length)
     rows, report = encode(load_chats(folder / DATA), encoder, length, system=job.system)
-    print(f"{report} on {loaded.device}", flush=True)
-    with (folder / PROGRESS).open("a", encoding="utf-8") as progress:
-        trained = lora.train(job, loaded.model, rows, _reporter(progress.write, progress.flush))
-    adapter = _describe(job, report, trained)
+    _note_data(folder, rows, report)
+    _say(f"{report} on {loaded.device}")
+    trained = _learn(folder, job, loaded.model, [row for row in rows if row.split != "test"], demand)
+    adapter = _describe(folder, job, report, trained)
     # From here a cancellation would come too late: the adapter is there, and the job is done.
     _save(folder, job, adapter, trained.model)
     table.end(folder.name, "done")
-    print(
-        f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}",
-        flush=True,
-    )
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    _say(f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}")
+
+
+def _learn(folder: Path, job: JobSettings, model: Any, rows: list[Row], demand: Demand) -> Any:
+    """The seam to the training loop: everything it needs to be watched, interrupted and resumed."""
+    from agentkit.training import loop
+
+    _mend(folder / PROGRESS)
+    demand.is_training = True
+    try:
+        with (folder / PROGRESS).open("a", encoding="utf-8") as progress:
+            return loop.train(
+                job,
+                model,
+                rows,
+                _reporter(progress.write, progress.flush),
+                checkpoint_dir=folder / CHECKPOINTS,
+                should_stop=lambda: demand.stop,
+            )
+    except loop.Stopped as error:
+        raise Interrupted from error
+    finally:
+        demand.is_training = False
+
+
+def _note_data(folder: Path, rows: list[Row], report: Report) -> None:
+    """Add to the report of the data what only the model's own tokens could tell."""
+    sizes = Counter(row.split for row in rows)
+    if not sizes["train"]:
+        cause = f"no chat to learn from is left: {report.cut} were too long"
+        raise TrainingError(cause, "shorten the chats, or raise max_length if the model allows it")
+    before = read_report(folder / REPORT)
+    splits: dict[str, int] = {name: sizes[name] for name in SPLITS}
+    duplicates = (
+        before.found - before.unredactable - report.cut - report.count
+    )  # also those equal by their tokens
+    replace(
+        before,
+        duplicates=duplicates,
+        cut=report.cut,
+        splits=splits,
+        tokens=report.tokens,
+        assistant_tokens=report.assistant_tokens,
+    ).write(folder / REPORT)
+
+
+def _mend(path: Path) -> None:
+    """Cut off the half line that a kill may have left, so that the next one begins on a line of its own."""
+    with contextlib.suppress(FileNotFoundError):
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with path.open("rb+") as handle:
+                handle.truncate(len(whole))
 
 
 def _reporter(write: Callable[[str], Any], flush: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
     def report(progress: dict[str, Any]) -> None:
         write(json.dumps(progress) + "\n")
         flush()
-        print(f"step {progress['step']}/{progress['steps']} loss {progress['loss']}", flush=True)
+        held_out = progress.get("val_loss")
+        told = "" if held_out is None else f", held out {held_out}"
+        left = duration(progress["eta_s"])
+        _say(f"step {progress['step']}/{progress['steps']} loss {progress['loss']}{told}, {left} left")
 
     return report
 
 
-def _describe(job: JobSettings, report: Report, trained: Any) -> Adapter:
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _describe(folder: Path, job: JobSettings, report: Report, trained: Any) -> Adapter:
     from agentkit.__about__ import __version__
 
     return Adapter(
@@ -108,7 +217,7 @@ def _describe(job: JobSettings, report: Report, trained: Any) -> Adapter:
         data=job.data_name,
         data_sha256=job.data_sha256,
         examples=report.count,
-        duplicates=report.duplicates,
+        duplicates=read_report(folder / REPORT).duplicates,
         cut=report.cut,
         epochs=job.epochs,
         steps=trained.steps,
@@ -134,6 +243,8 @@ def _save(folder: Path, job: JobSettings, adapter: Adapter, model: Any) -> None:
         weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
         save_file(weights, stage / "adapter_model.safetensors", metadata={"format": "pt"})
         shutil.copyfile(folder / job_settings.FILE, stage / job_settings.FILE)
+        shutil.copyfile(folder / REPORT, stage / REPORT)
+        _keep_curves(folder, stage)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     add(job.adapters_dir, adapter, write, stage=stage_dir(job.adapters_dir, folder.name))
@@ -142,11 +253,17 @@ def _save(folder: Path, job: JobSettings, adapter: Adapter, model: Any) -> None:
 def _leave(folder: Path, job: JobSettings) -> None:
     """Nothing half-written stays; a second SIGTERM must not interrupt the clearing up."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    shutil.rmtree(stage_dir(job.adapters_dir, folder.name), ignore_errors=True)
+    clear(folder, job.adapters_dir)
 
 
-def _cancel(signum: int, frame: object) -> None:
-    raise Cancelled
+def _keep_curves(folder: Path, stage: Path) -> None:
+    """The figures of each step, and their picture where matplotlib is installed."""
+    lines = read_progress(folder)
+    (stage / PROGRESS).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    try:
+        draw_curves(lines, stage / CURVES)
+    except MissingBackendError as error:
+        _say(f"no {CURVES}: {error}")
 
 
 if __name__ == "__main__":

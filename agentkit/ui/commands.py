@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agentkit.store import Rating
 from agentkit.ui.clean import one_line
 
 if TYPE_CHECKING:
@@ -15,10 +16,14 @@ COMMANDS = {
     "/help": "show this list",
     "/tools": "what the assistant can call",
     "/sessions": "earlier conversations",
+    "/jobs": "fine-tuning, and how far it is",
+    "/good": "this conversation is worth learning from",
+    "/bad": "it is not",
     "/new": "start a new conversation",
     "/quit": "end; everything is kept",
 }
 SESSIONS_SHOWN = 15
+JOBS_SHOWN = 10
 
 
 def command_of(text: str) -> str:
@@ -44,6 +49,13 @@ def answer(command: str, workspace: ChatWorkspace, session: str) -> str:
         return _columns(rows) or "This project has no tools."
     if command == "/sessions":
         return _sessions(workspace, session)
+    if command == "/jobs":
+        rows = [(job.name, one_line(job.progress(), 160)) for job in workspace.jobs()[:JOBS_SHOWN]]
+        return _columns(rows) or "There are no fine-tuning jobs; start one with `agentkit finetune start`."
+    if command in ("/good", "/bad"):
+        rating: Rating = "good" if command == "/good" else "bad"
+        workspace.store.open(session).rate(rating)
+        return f"This conversation is rated {rating}; `agentkit finetune start --rated good` learns from good ones."
     near = difflib.get_close_matches(command, COMMANDS, 1)
     return f"There is no {command}; {f'did you mean {near[0]}?' if near else '/help lists what there is.'}"
 

@@ -58,3 +58,13 @@ class Answered(Message):
     """A command's answer, for the reader only."""
 
     text: str
+
+
+@dataclass
+class JobsSeen(Message):
+    """How far fine-tuning is."""
+
+    progress: str
+    """Of the job that trains; empty where none does."""
+    ended: list[str]
+    """One line for each job that has ended since the last look."""

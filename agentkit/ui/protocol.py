@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from agentkit.events import ApprovalRequired, Event
 from agentkit.messages import Message, ToolSpec
-from agentkit.store import SessionInfo
+from agentkit.store import Rating, SessionInfo
 
 Approve = Callable[[ApprovalRequired], bool]
 
@@ -40,10 +40,36 @@ class ChatTools(Protocol):
     def specs(self) -> list[ToolSpec]: ...
 
 
+class RatedSession(Protocol):
+    """A conversation, as far as it is rated."""
+
+    def rate(self, rating: Rating | None) -> None: ...
+
+
 class ChatStore(Protocol):
-    """The sessions, as far as they are listed."""
+    """The sessions, as far as they are listed and rated."""
 
     def list(self) -> list[SessionInfo]: ...
+
+    def open(self, id: str) -> RatedSession: ...
+
+
+class ChatJob(Protocol):
+    """A fine-tuning job, as far as it is shown."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def active(self) -> bool: ...
+
+    def progress(self) -> str: ...
 
 
 class ChatWorkspace(Protocol):
@@ -60,6 +86,8 @@ class ChatWorkspace(Protocol):
 
     @property
     def model(self) -> Any: ...
+
+    def jobs(self) -> Sequence[ChatJob]: ...
 
     def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> Any: ...
 

@@ -78,6 +78,9 @@ class ScriptedWorkspace:
             progress("orders/returns.md")
         return self.knowledge
 
+    def jobs(self) -> list[Any]:
+        return []
+
     def agent(self, session: str | None = None) -> AgentLoop:
         opened = self.store.open(session) if session else self.store.create()
         self.knowledge.notices += self.changes.pop(0) if self.changes else []

@@ -87,6 +87,14 @@ def test_a_session_goes_on(cli: Cli) -> None:
     assert cli.out == f"{session}  first\n\nYou: first\n\nAssistant: One.\n\nYou: second\n\nAssistant: Two.\n"
     assert cli("sessions", "export", session) == 0
     assert [line["type"] for line in cli.lines()] == ["session"] + ["message"] * 5
+    assert cli("sessions", "rate", session[11:], "good") == 0
+    assert cli.out == f"{session} is rated good\n"
+    assert cli("sessions", "list") == 0
+    assert cli.out.split()[4:] == ["good", "first"]
+    assert cli("sessions", "rate", session, "great") == 2
+    assert "unknown rating 'great'; use good, bad or none" in cli.err
+    assert cli("sessions", "rate", session, "none", "--json") == 0
+    assert list(cli.lines()) == [{"id": session, "rating": None}]
     assert cli("sessions", "fork", session, "--upto", "3") == 0
     fork = cli.out.strip()
     assert cli("sessions", "delete", session, "--json") == 0
@@ -177,15 +185,17 @@ def test_a_search_is_narrowed(cli: Cli) -> None:
 
 def test_chat_line_by_line(cli: Cli) -> None:
     cli.steps = ["One.", ToolCall("c", "send", {"to": "Rome"}), "Two."]
-    assert cli("chat", stdin="first\n\n/tools\n/nope\nsecond\n/sessions\n/quit\nnever\n") == 0
+    assert cli("chat", stdin="first\n\n/tools\n/nope\n/jobs\n/good\nsecond\n/sessions\n/quit\nnever\n") == 0
     assert cli.out.startswith("One.\n")
     assert "Say a text loudly." in cli.out
     assert "There is no /nope" in cli.out
+    assert "There are no fine-tuning jobs" in cli.out
+    assert "This conversation is rated good" in cli.out
     assert "Two.\n" in cli.out
     assert "nobody was there to approve it" in cli.err
     cli("sessions", "list", "--json")
     [info] = cli.lines()
-    assert info["title"] == "first"
+    assert (info["title"], info["rating"]) == ("first", "good")
 
 
 def test_a_session_without_messages_is_not_kept(cli: Cli) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from agentkit.build import open_project
 from agentkit.cli.main import run
+from agentkit.messages import Message
 from agentkit.settings import data_dir
-from agentkit.training import adapters
+from agentkit.training import adapters, jobs
+from agentkit.training.process import Process
+from agentkit.training.table import job_table
 
 
 @pytest.fixture
@@ -52,19 +57,149 @@ def test_adapters_are_listed_used_and_unused(adapter: str, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["before"] == "tone"
 
 
+def write_chats(path: Path, count: int) -> None:
+    chats = [
+        [{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"Answer {n}."}]
+        for n in range(count)
+    ]
+    text = "".join(json.dumps({"messages": messages}) + "\n" for messages in chats)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def held(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are entered, but no process works at them."""
+    monkeypatch.setattr(jobs, "launch", lambda folder, log: Process.of(os.getpid()))
+
+
+def test_options_win_over_the_settings_file(
+    held: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_chats(tmp_path / "chats.jsonl", 12)
+    (tmp_path / "s.toml").write_text("rank = 8\nlearning_rate = 0.5\nweight_decay = 0.1", encoding="utf-8")
+    options = ["--lr", "0.01", "--method", "dora", "--seed", "7", "--max-length", "64", "--patience", "2"]
+    assert run(["finetune", "start", "chats.jsonl", "--settings", "s.toml", *options]) == 0
+    out, err = capsys.readouterr()
+    id, name, *state = out.split()
+    assert (name, state) == ("chats", ["about", "to", "start"])
+    assert err.splitlines() == [
+        "12 chats: 10 train, 1 validation, 1 test",
+        f"follow it with `agentkit finetune status {id}`",
+    ]
+    (folder,) = data_dir().glob(f"**/jobs/{id}")
+    kept = json.loads((folder / "settings.json").read_text())
+    assert {key: kept[key] for key in ("rank", "learning_rate", "weight_decay", "method", "seed", "max_length")} == {
+        "rank": 8, "learning_rate": 0.01, "weight_decay": 0.1, "method": "dora", "seed": 7, "max_length": 64,
+    }  # fmt: skip
+    assert (kept["patience"], kept["epochs"]) == (2, 3)
+
+    again = [
+        "finetune",
+        "start",
+        "chats.jsonl",
+        "--settings",
+        str(folder / "settings.json"),
+        "--name",
+        "again",
+    ]
+    assert run([*again, "--json"]) == 0
+    job = json.loads(capsys.readouterr().out)
+    assert (job["name"], job["ahead"]) == ("again", 1)
+    (other,) = data_dir().glob(f"**/jobs/{job['id']}")
+    assert json.loads((other / "settings.json").read_text()) == {**kept, "name": "again"}
+    assert run(["finetune", "cancel", id]) == 0
+    assert run(["finetune", "resume", id]) == 2
+    assert "was cancelled, and nothing of it was kept" in capsys.readouterr().err
+
+
+def test_sessions_are_learned_from(held: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_project() as workspace:
+        for n in range(3):
+            session = workspace.store.create()
+            session.append(Message("user", f"Question {n}, I am ada@mail.example"))
+            session.append(Message("assistant", f"Answer {n}."))
+            session.rate("good" if n else "bad")
+    assert run(["finetune", "start", "--rated", "good", "--json"]) == 0
+    job = json.loads(capsys.readouterr().out)
+    assert job["name"] == "sessions"
+    assert job["report"] == "2 chats: 2 train; personal data replaced: 2 EMAIL"
+    lines = (Path(job["folder"]) / "data.jsonl").read_text().splitlines()
+    assert ["[EMAIL_1]" in line for line in lines] == [True, True]
+    assert json.loads(lines[0])["describe_tools"] is False
+    assert run(["finetune", "start", "--sessions", "--keep-personal-data", "--name", "all", "--json"]) == 0
+    job = json.loads(capsys.readouterr().out)
+    assert (Path(job["folder"]) / "data.jsonl").read_text().count("ada@mail.example") == 3
+
+
+def test_the_state_of_a_job_with_its_curve(
+    held: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_chats(tmp_path / "chats.jsonl", 12)
+    assert run(["finetune", "start", "chats.jsonl", "--json"]) == 0
+    job = json.loads(capsys.readouterr().out)
+    steps = [
+        {"step": n, "steps": 400, "epoch": 1, "loss": 4 / n, "val_loss": None, "eta_s": 125.0}
+        for n in (1, 2, 3)
+    ]
+    text = "".join(json.dumps(step) + "\n" for step in steps)
+    (Path(job["folder"]) / "progress.jsonl").write_text(text)
+    with job_table(Path(job["folder"]).parent) as table:
+        assert table.run(job["id"], Process.of(os.getpid())) == "now"
+    assert run(["finetune", "status", "chats", "--plot", "curves.png"]) == 0
+    out, err = capsys.readouterr()
+    first, blank, heading, *curve = out.splitlines()
+    assert first == f"{job['id']}  chats  running, step 3 of 400, loss 1.333, 2 min left"
+    assert (blank, heading) == ("", "loss, steps 1 to 3, nats per token")
+    assert [line.split()[0] for line in (curve[0], curve[-1])] == ["4.000", "1.333"]
+    assert "drawn into curves.png" in err
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    assert run(["finetune", "status", "--json"]) == 0
+    assert [json.loads(line)["step"] for line in capsys.readouterr().out.splitlines()] == [3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("use", "tune"), "no adapter is called 'tune'; did you mean tone?"),
         (("cancel", "x"), "there is no job 'x'"),
         (("status", "x"), "there is no job 'x'"),
+        (("resume", "x"), "there is no job 'x'"),
         (("start", "/none.jsonl"), "no such file: /none.jsonl"),
+        (("start",), "there is nothing to learn from; name a JSONL file of chats, or use --sessions"),
+        (("start", "a.jsonl", "--sessions"), "DATA and --sessions name two sources"),
+        (("start", "a.jsonl", "--rated", "good"), "DATA and --rated name two sources"),
+        (("start", "--sessions"), "there are no sessions"),
+        (("start", "--rated", "great"), "unknown rating 'great'"),
+        (("start", "--since", "yesterday"), "'yesterday' is no day"),
+        (("start", "--session", "nobody"), "no session 'nobody'"),
+        (("start", "chats.jsonl", "--settings", "none.toml"), "cannot read none.toml: No such file"),
+        (("start", "chats.jsonl", "--settings", "bad.toml"), "bad.toml: 'device' is no setting of a file"),
+        (("start", "chats.jsonl", "--settings", "odd.toml"), "training setting 'steps': Extra inputs"),
+        (
+            ("start", "chats.jsonl", "--settings", "all.toml"),
+            "validation and test leave no chat to learn from",
+        ),
+        (
+            ("start", "chats.jsonl", "--optimizer", "adam"),
+            "training setting 'optimizer': Input should be 'adamw' or",
+        ),
+        (("start", "chats.jsonl", "--rank", "0"), "training setting 'rank'"),
+        (("start", "one.jsonl"), "1 usable chat in 1; at least 2 different chats are needed"),
+        (("status", "--plot", "a.png"), "--plot needs a job"),
         (("evaluate",), "No such command 'evaluate'"),
     ],
 )
 def test_mistakes(
-    adapter: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+    adapter: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str, tmp_path: Path
 ) -> None:
+    write_chats(tmp_path / "chats.jsonl", 12)
+    write_chats(tmp_path / "one.jsonl", 1)
+    for name, text in (
+        ("bad.toml", 'device = "cpu"'),
+        ("odd.toml", "steps = 3"),
+        ("all.toml", "validation = 0.5\ntest = 0.5"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
     assert run(["finetune", *arguments]) == 2
     error = capsys.readouterr().err
     assert told in error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agentkit.cli.progress import indexing
+from agentkit.cli.progress import indexing, training
 from agentkit.retrieval.sync import Step
 
 
@@ -55,3 +55,15 @@ def test_programs_see_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with indexing(as_json=False) as progress:
         assert progress is None
+
+
+def test_a_bar_of_training_tells_what_the_job_expects(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as stream:
+        with training(as_json=False) as show:
+            assert show is not None
+            show({"step": 3, "steps": 40, "loss": 1.25, "eta_s": 125.0})
+        shown = stream.getvalue()
+    assert "3/40" in shown
+    assert "loss 1.250, 2 min left" in shown
+    with training(as_json=True) as show:
+        assert show is None

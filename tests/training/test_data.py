@@ -38,6 +38,36 @@ def assistant(**call: Any) -> dict[str, Any]:
 
 
 USER = {"role": "user", "content": "Hi"}
+DONE = {"role": "assistant", "content": "Done."}
+STRICT = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}},
+            "required": ["a"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def result(id: str | None = "1", name: str | None = None) -> dict[str, Any]:
+    given = {"tool_call_id": id, "name": name}
+    return {
+        "role": "tool",
+        "content": "2",
+        **{key: value for key, value in given.items() if value is not None},
+    }
+
+
+def calls(*bodies: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "assistant", "content": "", "tool_calls": list(bodies)}
+
+
+def odd(parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": "add", "parameters": parameters}}]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +93,43 @@ USER = {"role": "user", "content": "Hi"}
         (says(USER, tools=["add"]), "'tools'"),
         (says(USER, tools=[{"function": {}}]), "tool schema"),
         (says(USER, tools=[TOOL, TOOL]), "two tools"),
+        (says(USER, calls(CALL)), "'add' is called, but is no tool of this chat; tools: none"),
+        (
+            says(USER, calls(CALL), tools=odd({"type": "what"})),
+            "the schema of add's arguments is wrong at #/type",
+        ),
+        (says(USER, calls(CALL), tools=odd({"$ref": "#/no"})), "wrong at #/$ref"),
+        (says(USER, calls(CALL), tools=odd({"type": "array"})), "arguments are an object"),
+        (
+            says(USER, assistant(arguments={"a": "1"}), tools=[STRICT]),
+            "wrong arguments of add: a: '1' is not",
+        ),
+        (
+            says(USER, assistant(arguments={"a": 1, "b": 2}), tools=[STRICT]),
+            "message 2: wrong arguments of add",
+        ),
+        (says(USER, assistant(arguments="{}"), tools=[STRICT]), "'a' is a required property"),
+        (says(USER, DONE, result()), "message 3: this result answers no call ('1')"),
+        (says(USER, DONE, result(None)), "message 3: this result answers no call"),
+        (says(USER, calls(CALL), result("2"), tools=[TOOL]), "this result answers no call ('2')"),
+        (says(USER, calls(CALL), result(), result(), tools=[TOOL]), "message 4: this result answers no call"),
+        (
+            says(USER, calls(CALL), result("1", "sub"), tools=[TOOL]),
+            "is of 'sub', but the call '1' was of 'add'",
+        ),
+        (
+            says(USER, calls(CALL), DONE, tools=[TOOL]),
+            "message 3: the call '1' of add has no result before it",
+        ),
+        (says(USER, calls(CALL, CALL), tools=[TOOL]), "two calls have the id '1'"),
+        (says({**USER, "tool_calls": [CALL]}, DONE, tools=[TOOL]), "a user message makes a call"),
+        (
+            says(USER, DONE, tools=[{**TOOL, "x-examples": [{"text": 1, "arguments": {}}]}]),
+            "'x-examples' of a tool",
+        ),
+        (says(USER, DONE, tools=[{**TOOL, "x-examples": ["x"]}]), "'x-examples' of a tool cannot be read"),
+        (says(USER, DONE, describe_tools="no"), "'describe_tools'"),
+        (says(USER, DONE, split="dev"), "unknown split 'dev'"),
         (b'{"messages": "\xff"}', "not UTF-8"),
         (b'{"messages": "\\ud800"}', "not UTF-8"),
     ],
@@ -100,6 +167,14 @@ def test_both_forms_of_arguments_a_byte_order_mark_and_windows_lines(tmp_path: P
     assert first.messages[0].tool_calls == (ToolCall("call_0", "add", {"a": 1}),)
     assert first.messages == second.messages
     assert [tool.name for tool in first.tools] == ["add"]
+
+
+def test_results_without_ids_answer_the_calls_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    two = calls(*({"function": {"name": "add", "arguments": {"a": a}}} for a in (1, 2)))
+    path.write_bytes(says(USER, two, result(None), result(None, "add"), DONE, tools=[STRICT]))
+    (example,) = load_chats(path)
+    assert [call.arguments["a"] for call in example.messages[1].tool_calls] == [1, 2]
 
 
 def test_labels_are_what_the_assistant_says_and_its_end(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +18,11 @@ import pytest
 from agentkit.assets import asset_path
 from agentkit.engine.weights import load_weights
 from agentkit.errors import NotFoundError, UsageError
+from agentkit.training import jobs, loop, worker
 from agentkit.training.adapters import get_adapter, list_adapters
-from agentkit.training.jobs import Job, cancel, get_job, list_jobs, start, wait
+from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
+from agentkit.training.process import Process
+from agentkit.training.report import read_report
 
 Write = Callable[[Sequence[dict[str, Any]]], Path]
 Begin = Callable[..., Job]
@@ -97,6 +102,7 @@ def test_a_job_outlives_its_starter_and_its_adapter_loads(
     assert adapter.loss_after is not None
     assert adapter.loss_before is not None
     files = {"adapter_config.json", "adapter_model.safetensors", "agentkit.json", "settings.json"}
+    files |= {"data.json", "progress.jsonl", "curves.png"}
     assert {path.name for path in adapter.path.iterdir()} == files
     config = (adapter.path / "adapter_config.json").read_text(encoding="utf-8")
     assert '"base_model_name_or_path": "tiny"' in config
@@ -135,9 +141,196 @@ def test_a_killed_worker_has_failed(begin: Begin, dirs: dict[str, Path]) -> None
     os.kill(job.pid, signal.SIGKILL)
     job = wait(job)
     assert job.status == "failed"
-    assert "ended unexpectedly; last log line: step " in str(job.error)
+    assert "ended unexpectedly (killed, out of memory, or the machine went down); go on with" in str(
+        job.error
+    )
+    assert "last log line: step " in str(job.error)
     assert not stage.exists()
     assert get_job(dirs["jobs_dir"], job.id).status == "failed"
+
+
+def running(job: Job, steps: int) -> Job:
+    """The job once it has done so many steps."""
+    while job.active and job.step < steps:
+        job = wait(job, timeout=0.05)
+    assert job.status == "running", job.log.read_text(encoding="utf-8")
+    return job
+
+
+EVERY_STEP = {"checkpoint_every_s": 1e-6, "batch_size": 1, "dropout": 0.1}
+
+
+@pytest.mark.slow
+def test_after_a_kill_a_job_goes_on_to_the_same_end(begin: Begin, dirs: dict[str, Path]) -> None:
+    whole = wait(begin(name="whole", epochs=20, options=EVERY_STEP))
+    assert whole.status == "done", whole.error
+    job = begin(name="killed", epochs=20, options=EVERY_STEP)
+    for steps in (30, 60):
+        job = running(job, steps)
+        os.kill(job.pid, signal.SIGKILL)
+        assert wait(job).status == "failed"
+        with (job.folder / "progress.jsonl").open("ab") as progress:
+            progress.write(b'{"step": 6')  # what a kill within a line leaves
+        job = resume(job)
+    with pytest.raises(UsageError, match="is under way"):
+        resume(job)
+    seen: list[dict[str, Any]] = []
+    job = wait(job, on_progress=seen.append)
+    assert job.status == "done", job.error
+    assert job.log.read_text(encoding="utf-8").count("going on from checkpoint-") == 2
+    lines = {
+        name: (dirs["adapters_dir"] / name / "progress.jsonl").read_text() for name in ("whole", "killed")
+    }
+    told = [
+        [(line["step"], line["loss"], line["val_loss"]) for line in map(json.loads, text.splitlines())]
+        for text in lines.values()
+    ]
+    assert told[0] == told[1]
+    assert len(told[0]) == job.steps
+    cards = [get_adapter(dirs["adapters_dir"], name) for name in ("whole", "killed")]
+    assert (cards[0].loss_after, cards[0].train_loss) == (cards[1].loss_after, cards[1].train_loss)
+    assert not (job.folder / "checkpoints").exists()
+    with pytest.raises(UsageError, match="is done"):
+        resume(job)
+
+
+def test_a_shutdown_saves_and_a_cancelled_job_is_over(begin: Begin, dirs: dict[str, Path]) -> None:
+    job = running(begin(epochs=LONG), 2)
+    os.kill(job.pid, signal.SIGTERM)
+    job = wait(job)
+    assert job.error == f"interrupted; go on with `agentkit finetune resume {job.id}`"
+    (checkpoint,) = (job.folder / "checkpoints").iterdir()
+    assert checkpoint.name == f"checkpoint-{job.step}"
+    job = resume(job)
+    other = begin(name="other", epochs=1)
+    assert (other.status, other.ahead, other.progress()) == ("queued", 1, "queued behind 1")
+    assert running(job, job.step + 1).id == job.id
+    cancel(job)
+    assert not (job.folder / "checkpoints").exists()
+    with pytest.raises(UsageError, match="was cancelled, and nothing of it was kept"):
+        resume(job)
+
+
+def test_one_job_trains_at_a_time_and_the_oldest_is_next(begin: Begin) -> None:
+    first = running(begin(name="first", epochs=LONG), 1)
+    second, third = (begin(name=name, epochs=1) for name in ("second", "third"))
+    assert [job.ahead for job in (first, second, third)] == [0, 1, 2]
+    while "waiting for the jobs before" not in third.log.read_text(encoding="utf-8"):
+        third = wait(third, timeout=0.1)
+    assert cancel(second).status == "cancelled"
+    os.kill(first.pid, signal.SIGKILL)  # nobody tells those that wait
+    assert wait(third).status == "done"
+    assert get_job(first.folder.parent, "first").status == "failed"
+
+
+@pytest.fixture
+def inside(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+    """Starts a job and runs its worker in this very process."""
+    monkeypatch.setattr(jobs, "launch", lambda folder, log: Process.of(os.getpid()))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(**options: Any) -> Job:
+        job = begin(**options)
+        worker.main(job.folder)
+        return get_job(job.folder.parent, job.id)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FULL, "the disk is full (OSError: [Errno 28] No space left on device); free some space, then go on"),
+        (
+            RuntimeError("PytorchStreamWriter failed writing file data/2\nat 0x1"),
+            "the disk is full (RuntimeError",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "out of memory (RuntimeError: D",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "lower batch_size, batch_tokens or max_leng",
+        ),
+        (MemoryError(), "out of memory (MemoryError); lower batch_size"),
+    ],
+)
+def test_no_room_is_told_in_one_line(
+    inside: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    told: str,
+    dirs: dict[str, Path],
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loop, "train", fail)
+    job = inside()
+    assert job.status == "failed"
+    assert told in str(job.error)
+    assert "\n" not in str(job.error)
+    assert list_adapters(dirs["adapters_dir"]) == []
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_harms_nothing_and_the_job_can_go_on(
+    begin: Begin, dirs: dict[str, Path], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        done = wait(begin(name="before", epochs=1, adapters_dir=disk / "adapters", jobs_dir=disk / "jobs"))
+        assert done.status == "done", done.error
+        before = {path.name: path.read_bytes() for path in (disk / "adapters" / "before").iterdir()}
+        job = wait(
+            begin(
+                name="full",
+                epochs=3,
+                options=EVERY_STEP,
+                adapters_dir=disk / "adapters",
+                jobs_dir=disk / "jobs",
+            )
+        )
+        assert job.status == "failed"
+        assert "the disk is full" in str(job.error), job.error
+        assert [path.name for path in (disk / "adapters").iterdir()] == ["before"]
+        assert {path.name: path.read_bytes() for path in (disk / "adapters" / "before").iterdir()} == before
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        job = wait(resume(job))
+        assert job.status == "done", job.error
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_what_became_of_the_data_is_kept_with_job_and_adapter(
+    dirs: dict[str, Path], chats: Write, tiny: Path
+) -> None:
+    mail = {"role": "user", "content": "I am ada@mail.example"}
+    long = {"role": "assistant", "content": "word " * 400}
+    answer = {"role": "assistant", "content": "Hello."}
+    data = chats([*CHATS, CHATS[0], {"messages": [mail, answer]}, {"messages": [mail, long]}])
+    job = start(data, model_name="tiny", model_source=tiny, **dirs, epochs=1, options={"seed": 7})
+    assert job.report.startswith("15 chats: ")
+    assert b"ada@mail.example" not in (job.folder / "data.jsonl").read_bytes()
+    job = wait(job)
+    assert job.status == "done", job.error
+    adapter = get_adapter(dirs["adapters_dir"], "chats")
+    assert (adapter.examples, adapter.duplicates, adapter.cut) == (13, 1, 1)
+    report = read_report(adapter.path / "data.json")
+    assert (report.found, report.duplicates, report.cut, report.personal) == (15, 1, 1, {"EMAIL": 2})
+    assert report.job == job.id
+    assert sum(report.splits.values()) == 13
+    settings = json.loads((adapter.path / "settings.json").read_text())
+    assert (settings["seed"], settings["epochs"], settings["rank"]) == (7, 1, 16)
 
 
 def test_a_failure_is_one_line_and_the_traceback_is_in_the_log(begin: Begin, tmp_path: Path) -> None:
@@ -167,15 +360,15 @@ def test_bad_data_starts_nothing(dirs: dict[str, Path], chats: Write, tiny: Path
 
 
 def test_jobs_are_found_by_id_beginning_and_name(dirs: dict[str, Path], begin: Begin) -> None:
-    jobs = dirs["jobs_dir"]
+    folder = dirs["jobs_dir"]
     with pytest.raises(NotFoundError):
-        get_job(jobs, "chats")
+        get_job(folder, "chats")
     job = begin(epochs=LONG)
     cancel(job)
-    assert get_job(jobs, job.id).id == get_job(jobs, job.id[:-1]).id == get_job(jobs, "chats").id
+    assert get_job(folder, job.id).id == get_job(folder, job.id[:-1]).id == get_job(folder, "chats").id
     for id in ("", "nothing"):
         with pytest.raises(NotFoundError):
-            get_job(jobs, id)
+            get_job(folder, id)
 
 
 def test_importing_loads_nothing_heavy() -> None:

@@ -24,7 +24,7 @@ def row(begin: list[int], seed: int, length: int, weight: float = 1.0) -> Row:
     rest = random.Random(seed)
     ids = begin + [rest.randrange(20, 400) for _ in range(length)]
     learned = len(begin) + length // 2
-    return Row(ids, [IGNORED] * learned + ids[learned:], weight)
+    return Row(ids, [IGNORED] * learned + ids[learned:], weight=weight)
 
 
 TALK = list(range(30, 60))

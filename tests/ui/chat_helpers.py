@@ -77,6 +77,11 @@ class ScriptedWorkspace:
         self.load_error: Exception | None = None
         self.notices: list[str] = []
         """Of the knowledge base."""
+        self.running: list[Any] = []
+        """Fine-tuning jobs."""
+
+    def jobs(self) -> list[Any]:
+        return list(self.running)
 
     def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> SimpleNamespace:
         if progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 from textual.widgets.markdown import MarkdownBlock
 
-from agentkit.errors import ModelError
+from agentkit.errors import ModelError, StoreError
 from agentkit.events import Event, Notice, TextDelta, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
 from agentkit.ui.app import ChatApp
@@ -326,6 +327,68 @@ async def test_commands_and_new_session(tmp_path: Path) -> None:
         assert len(workspace.agents) == 2
         await send(pilot, "/quit", wait=False)
         await wait_until(lambda: not app.is_running, "the end")
+
+
+@dataclass
+class FakeJob:
+    id: str
+    name: str
+    status: str
+    told: str
+
+    @property
+    def active(self) -> bool:
+        return self.status in ("queued", "running")
+
+    def progress(self) -> str:
+        return self.told
+
+
+async def test_fine_tuning_is_watched_beside_the_chat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentkit.ui.screens.chat.WATCH_S", 0.02)
+    workspace = ScriptedWorkspace(tmp_path)
+    app = ChatApp(workspace)
+
+    def facts() -> str:
+        return str(app.screen.query_one("#facts", Static).content)
+
+    async with app.run_test(size=(110, 40)) as pilot:
+        await ready(pilot)
+        tone = FakeJob("1", "tone", "running", "step 3 of 9, 2 min left")
+        workspace.running = [FakeJob("2", "next", "queued", "queued behind 1"), tone]
+        await wait_until(lambda: facts().startswith("tone: step 3 of 9, 2 min left · "), "the progress")
+        await send(pilot, "/jobs")
+        await send(pilot, "/good")
+        answers = [str(answer.content) for answer in app.screen.query(CommandAnswer)]
+        assert answers[0] == "next  queued behind 1\ntone  step 3 of 9, 2 min left"
+        assert "rated good" in answers[1]
+        assert workspace.store.list()[0].rating == "good"
+        tone.status, tone.told = "done", "done, loss 0.5"
+        await wait_until(lambda: len(app.screen.query(CommandAnswer)) == 3, "the end of the job")
+        assert str(app.screen.query(CommandAnswer).last().content) == "Fine-tuning tone: done, loss 0.5"
+        await wait_until(lambda: facts().startswith("next: queued behind 1"), "the next job")
+
+
+async def test_jobs_that_cannot_be_read_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentkit.ui.screens.chat.WATCH_S", 0.01)
+    looks: list[None] = []
+
+    def fail() -> list[FakeJob]:
+        looks.append(None)
+        raise StoreError("the table is damaged", "move it away")
+
+    workspace = ScriptedWorkspace(tmp_path)
+    workspace.jobs = fail  # type: ignore[method-assign]
+    app = ChatApp(workspace)
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await wait_until(lambda: len(looks) > 3, "some looks")
+        (told,) = app.screen.query(CommandAnswer)
+        assert "jobs cannot be read: the table is damaged" in str(told.content)
 
 
 async def test_copying_themes_and_status(tmp_path: Path) -> None:

@@ -14,14 +14,17 @@ from textual.widgets import Markdown
 from agentkit.events import Retrieved, TextDelta, ToolStarted, TurnDone
 from agentkit.ui.clean import one_line
 from agentkit.ui.commands import command_of
-from agentkit.ui.messages import AgentEvent, Answered, ApprovalAsked, Loading, Ready, TurnEnded
+from agentkit.ui.messages import AgentEvent, Answered, ApprovalAsked, JobsSeen, Loading, Ready, TurnEnded
 from agentkit.ui.protocol import ChatWorkspace
 from agentkit.ui.runner import Runner
+from agentkit.ui.watch import JobWatch
 from agentkit.ui.widgets.composer import Composer
 from agentkit.ui.widgets.conversation import Conversation
 from agentkit.ui.widgets.question import ApprovalQuestion
 from agentkit.ui.widgets.status import StatusBar
 
+WATCH_S = 2.0
+"""Between two looks at the fine-tuning jobs."""
 KEYS = """
 
 Enter          send                       Esc       stop the answer; its text is kept
@@ -48,6 +51,7 @@ class ChatScreen(Screen[None]):
     def __init__(self, workspace: ChatWorkspace, session: str | None) -> None:
         super().__init__()
         self._runner = Runner(workspace, self.post_message)
+        self._watch = JobWatch(workspace)
         self._resume = session
         self._waiting: deque[str] = deque()
         """Messages sent while the agent was loading or busy."""
@@ -63,6 +67,7 @@ class ChatScreen(Screen[None]):
     def on_mount(self) -> None:
         self.query_one(Composer).focus()
         self._run_load()
+        self.set_interval(WATCH_S, self._run_watch)
 
     def on_unmount(self) -> None:
         self.quit()  # however the app ends, the thread must not wait for an answer
@@ -181,6 +186,13 @@ class ChatScreen(Screen[None]):
         """Show a command's answer."""
         await self.query_one(Conversation).explain(message.text)
 
+    @on(JobsSeen)
+    async def show_jobs(self, message: JobsSeen) -> None:
+        """Show how far training is, and tell what has ended."""
+        self.query_one(StatusBar).training(message.progress)
+        for line in message.ended:
+            await self.query_one(Conversation).explain(f"Fine-tuning {line}")
+
     @on(TurnEnded)
     async def _free_again(self) -> None:
         await self.query(ApprovalQuestion).remove()
@@ -225,3 +237,7 @@ class ChatScreen(Screen[None]):
     @work(thread=True, group="agent")
     def _run_command(self, command: str) -> None:
         self._runner.command(command, KEYS if command == "/help" else "")
+
+    @work(thread=True, group="jobs")
+    def _run_watch(self) -> None:
+        self.post_message(self._watch.look())

@@ -31,7 +31,7 @@ class StatusBar(Horizontal):
 
     def __init__(self) -> None:
         super().__init__()
-        self._model = self._session = self._usage = ""
+        self._model = self._session = self._usage = self._training = ""
 
     def compose(self) -> ComposeResult:
         yield Static(id="doing")
@@ -56,6 +56,12 @@ class StatusBar(Horizontal):
             self._usage += f" · {usage.completion_tokens / decoding_s:.0f} tok/s"
         self._refresh_facts()
 
+    def training(self, text: str) -> None:
+        """Show how far a fine-tuning job is; an empty text shows none."""
+        if text != self._training:
+            self._training = text
+            self._refresh_facts()
+
     def _refresh_facts(self) -> None:
-        parts = [part for part in (self._usage, self._session, self._model) if part]
+        parts = [part for part in (self._training, self._usage, self._session, self._model) if part]
         self.query_one("#facts", Static).update(Content(one_line(" · ".join(parts))))

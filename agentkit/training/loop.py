@@ -1,4 +1,7 @@
-"""Training an adapter of a chat model, with loss on the assistant's tokens alone."""
+"""Training an adapter of a chat model, with loss on the assistant's tokens alone.
+
+A run can be interrupted at any moment and goes on from its newest checkpoint, step for step.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from agentkit.training import checkpoint, fused
 from agentkit.training.data import IGNORED, Row
 from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.memory import keep_memory
-from agentkit.training.methods import with_adapter
+from agentkit.training.methods import make_optimizer, with_adapter
 from agentkit.training.packing import pack
-from agentkit.training.plan import PACK_TOKENS, Step, split, steps
+from agentkit.training.plan import PACK_TOKENS, Step, steps
 from agentkit.training.settings import JobSettings
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ def train(
     Args:
         job: Settings of the run.
         model: A transformers causal language model: nf4 weights for ``qlora``, else not quantized.
-        rows: Conversations as `encode` gives them.
+        rows: Conversations as `encode` gives them, to learn from or to validate by.
         on_progress: Called after each step.
         checkpoint_dir: Where to keep checkpoints, and to go on from the newest whole one of the same run.
         should_stop: Asked after each step.
@@ -79,7 +82,8 @@ def train(
     keep_memory()
     torch.manual_seed(job.seed)
     order = random.Random(job.seed)
-    learn, held_out = split(rows, job.validation, order)
+    learn = [row for row in rows if row.split == "train"]
+    held_out = [row for row in rows if row.split == "validation"]
     plan = [steps(learn, job, order) for _ in range(job.epochs)]
     tuned = with_adapter(model, job, sum(map(len, plan)))
     if job.method in ("lora", "qlora"):
@@ -138,16 +142,9 @@ class _Run:
     """The best weights so far, with patience."""
 
     def __post_init__(self) -> None:
-        import torch
 
         self.weights = {name: w for name, w in self.model.named_parameters() if w.requires_grad}
-        settings: dict[str, Any] = {"lr": self.job.learning_rate, "weight_decay": self.job.weight_decay}
-        if self.job.optimizer == "sgd":
-            self.optimizer: Any = torch.optim.SGD(
-                self.weights.values(), momentum=0.9, nesterov=True, **settings
-            )
-        else:
-            self.optimizer = torch.optim.AdamW(self.weights.values(), **settings)
+        self.optimizer: Any = make_optimizer(self.weights.values(), self.job)
         self.steps = sum(map(len, self.plan))
         self.started = self.saved = time.perf_counter()
 
@@ -163,7 +160,7 @@ class _Run:
             if done <= self.step and not (done == self.step and epoch == len(self.plan)):
                 continue
             after = self._epoch(epoch, of_epoch, done)
-            if self.job.patience and self.worse >= self.job.patience:
+            if self.job.patience is not None and self.worse >= self.job.patience:
                 break
         if self.kept:
             self._put(self.kept)
@@ -181,7 +178,8 @@ class _Run:
         for number in range(self.step, end):
             progress = self._take(of_epoch[number - begin], epoch)
             if self.step == end and self.held_out:
-                after = progress["val_loss"] = evaluate(self.model, self.held_out, shared=self.shared)
+                after = evaluate(self.model, self.held_out, shared=self.shared)
+                progress["val_loss"] = round(after, 4)
                 self._judge(after)
             self.on_progress(progress)
             self._checkpoint()
@@ -228,7 +226,7 @@ class _Run:
     def _judge(self, after: float) -> None:
         if self.best is None or after < self.best:
             self.best, self.worse = after, 0
-            if self.job.patience:
+            if self.job.patience is not None:
                 self.kept = {name: weight.detach().clone() for name, weight in self.weights.items()}
         else:
             self.worse += 1
@@ -244,9 +242,9 @@ class _Run:
                 weight.copy_(weights[name])
 
     def _checkpoint(self) -> None:
-        if self.folder is None or self.step == self.steps:
+        if self.folder is None:
             return
-        stop = self.should_stop is not None and self.should_stop()
+        stop = self.step < self.steps and self.should_stop is not None and self.should_stop()
         if not stop and time.perf_counter() - self.saved < self.job.checkpoint_every_s:
             return
         import torch
@@ -292,6 +290,7 @@ class _Run:
         self.step, self.tokens, self.before = state["step"], state["tokens"], state["before"]
         self.best, self.worse, self.losses = state["best"], state["worse"], state["losses"]
         self.earlier_s = state["seconds"]
+        print(f"going on from step {self.step}", flush=True)
         return True
 
     def _identity(self) -> str:

@@ -1,0 +1,190 @@
+"""Personal data in chats: e-mail addresses, phone numbers, IBANs, card numbers and IP addresses become placeholders.
+
+Only what its own form gives away, checked where it carries a check digit. Names and postal addresses are not found:
+a recogniser of names small enough to be at hand takes products for people, and misses people.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from agentkit.messages import Message
+
+HOUSE_CHATS = 3
+"""What assistants say by themselves in that many chats is the contact of the house, and stays."""
+
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![\w-])")
+_IBAN = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
+)
+_CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)")
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
+_PHONE = re.compile(
+    r"""(?<![\w.,/+-])(?<!\d[ ])(?:
+        (?:\+|00(?=[1-9]))[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}   # +44 20 7946 0958
+        | \(0?\d{2,4}\)[ ]?\d{2,5}(?:[ -]?\d{2,5}){1,3}               # (020) 7946 0958, (555) 010-4477
+        | 0\d{1,4}(?:[ /-]\d{2,8}){1,4}                               # 020 7946 0958
+        | [2-9]\d{2}([.-])\d{3}\1\d{4}                                # 555-010-4477
+    )(?![\w-]|[.,/]\d)""",
+    re.VERBOSE,
+)
+_DATE = re.compile(r"(?<!\d)(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}){1,2}|\d{4}-\d{2}-\d{2})(?!\d)")
+_CARD_BRANDS = re.compile(
+    r"4\d{12}(?:\d{3}){0,2}"  # Visa
+    r"|(?:5[1-5]\d\d|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))\d{12}"  # Mastercard
+    r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"  # American Express, Diners Club, JCB
+    r"|6(?:011|5\d\d|4[4-9]\d)\d{12}"  # Discover
+)
+
+
+def is_card(digits: str) -> bool:
+    """Whether the digits are those of a payment card: a brand's beginning and length, and its check digit (Luhn)."""
+    if not _CARD_BRANDS.fullmatch(digits):
+        return False
+    doubled = [int(digit) * (1 + position % 2) for position, digit in enumerate(reversed(digits))]
+    return sum(number - 9 * (number > 9) for number in doubled) % 10 == 0
+
+
+def is_iban(text: str) -> bool:
+    """Whether a text is an IBAN: its remainder by 97 is 1 (ISO 13616)."""
+    compact = text.replace(" ", "").upper()
+    if not 15 <= len(compact) <= 34:
+        return False
+    return int("".join(str(int(letter, 36)) for letter in compact[4:] + compact[:4])) % 97 == 1
+
+
+def _is_phone(text: str) -> bool:
+    digits = sum(letter.isdigit() for letter in text)
+    return 9 <= digits <= 16 and not _DATE.search(text)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
+
+
+Value = tuple[str, str]
+"""Kind of a value, and what its spellings have in common."""
+Check = Callable[[str], bool]
+_KINDS: tuple[tuple[str, re.Pattern[str], Check], ...] = (
+    ("EMAIL", _EMAIL, lambda text: True),
+    ("IBAN", _IBAN, is_iban),
+    ("CARD", _CARD, lambda text: is_card(re.sub(r"\D", "", text))),
+    ("IP", _IPV4, _is_ip),
+    ("IP", _IPV6, _is_ip),
+    ("PHONE", _PHONE, _is_phone),
+)
+"""In this order: what an earlier one has taken, a later one does not see."""
+KINDS = tuple(dict.fromkeys(kind for kind, _, _ in _KINDS))
+
+
+def _key(kind: str, text: str) -> str:
+    """What two spellings of one value have in common."""
+    if kind == "EMAIL":
+        return text.lower()
+    if kind == "IBAN":
+        return text.replace(" ", "").upper()
+    return ipaddress.ip_address(text).compressed if kind == "IP" else re.sub(r"[^\d+]", "", text)
+
+
+@dataclass
+class Redactor:
+    """Replaces the personal data of one chat; the same value gets the same placeholder wherever it stands.
+
+    Args:
+        kept: Values that are nobody's.
+    """
+
+    kept: frozenset[Value] = frozenset()
+    counts: Counter[str] = field(default_factory=Counter)
+    """Replacements, by kind."""
+    _known: dict[Value, str] = field(default_factory=dict)
+
+    def text(self, text: str) -> str:
+        """The text with placeholders."""
+        for kind, pattern, check in _KINDS:
+            text = pattern.sub(partial(self._replace, kind, check), text)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """A JSON value with placeholders in its texts, its keys, and for numbers that are a card's or known."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        if isinstance(value, int) and not isinstance(value, bool):
+            text = str(value)
+            known = [name for (_, key), name in self._known.items() if key.lstrip("+0") == text]
+            if known or is_card(text):
+                self.counts[known[0][1:].split("_")[0] if known else "CARD"] += 1
+                return known[0] if known else self._placeholder("CARD", text)
+        return value
+
+    def message(self, message: Message) -> Message:
+        """The message with placeholders; a result that is JSON stays JSON."""
+        calls = tuple(replace(call, arguments=self.value(call.arguments)) for call in message.tool_calls)
+        if message.role == "tool":
+            return replace(message, content=self._result(message.content))
+        return replace(message, content=self.text(message.content), tool_calls=calls)
+
+    def _result(self, content: str) -> str:
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError):
+            return self.text(content)
+        redacted = self.value(value)
+        return content if redacted == value else json.dumps(redacted, ensure_ascii=False)
+
+    def _replace(self, kind: str, check: Check, match: re.Match[str]) -> str:
+        if not check(match[0]) or (kind, _key(kind, match[0])) in self.kept:
+            return match[0]
+        self.counts[kind] += 1
+        return self._placeholder(kind, _key(kind, match[0]))
+
+    def _placeholder(self, kind: str, key: str) -> str:
+        number = 1 + sum(known == kind for known, _ in self._known)
+        return self._known.setdefault((kind, key), f"[{kind}_{number}]")
+
+
+def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
+    """The contacts of the house: what a system prompt says, or assistants say unasked in several chats.
+
+    Without them a model would learn to send customers to ``[EMAIL_1]``.
+
+    Args:
+        chats: Of each its messages.
+    """
+    house: set[Value] = set()
+    said: Counter[Value] = Counter()
+    for messages in chats:
+        heard: set[Value] = set()
+        unasked: set[Value] = set()
+        for message in messages:
+            values = values_in(message.content)
+            if message.role == "system":
+                house |= values
+            elif message.role == "assistant":
+                unasked |= values - heard
+            heard |= values
+        said.update(unasked)
+    return frozenset(house | {value for value, chats in said.items() if chats >= HOUSE_CHATS})
+
+
+def values_in(text: str) -> set[Value]:
+    """Kind and key of everything in a text that `Redactor` would replace."""
+    redactor = Redactor()
+    redactor.text(text)
+    return set(redactor._known)

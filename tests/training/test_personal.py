@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from agentkit.messages import Message, ToolCall
+from agentkit.training.personal import Redactor, house_values, is_card, is_iban
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("Write to Ada.B+shop@mail.example.co.uk!", "Write to [EMAIL_1]!"),
+        ("ü.mann@bücher.example, or ab@c.de.", "[EMAIL_1], or [EMAIL_2]."),
+        ("Call +44 20 7946 0958 now", "Call [PHONE_1] now"),
+        ("(020) 7946 0958 or 0171/1234567", "[PHONE_1] or [PHONE_2]"),
+        ("555-010-4477, (555) 010 4477, 0049 30 901820", "[PHONE_1], [PHONE_1], [PHONE_2]"),
+        ("tel:+353-1-496-0123.", "tel:[PHONE_1]."),
+        ("IBAN DE89 3704 0044 0532 0130 00, please", "IBAN [IBAN_1], please"),
+        ("gb82west12345698765432", "[IBAN_1]"),
+        ("card 4111 1111 1111 1111 and 378282246310005", "card [CARD_1] and [CARD_2]"),
+        ("from 192.0.2.17 and 2001:db8::ff00:42", "from [IP_1] and [IP_2]"),
+    ],
+)
+def test_personal_data_is_replaced(text: str, redacted: str) -> None:
+    assert Redactor().text(text) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Order 1042 of 2026-11-25 14:30:05, sent on 01.02.2026 10:30",
+        "Tracking number 00340434161094042557, invoice 2026-0001-4477",
+        "It costs 1,234,567.89 euros; 4111 1111 1111 1112 is no card",
+        "Version 1.2.3, section 4.1.1.2.7, 999.1.1.1, at 10:30 or 10:30:00",
+        "@ada, a @ b, user@localhost, 12@34",
+        "DE89 3704 0044 0532 0130 01 has a wrong check digit",
+        "1700000000000 ms, 3.14159265358979, 0.5, 007, 0-0, x::y, std::vector, ::",
+        "ISBN 978-3-16-148410-0 and 2,000,000 or 2.000.000",
+    ],
+)
+def test_what_only_looks_like_it_stays(text: str) -> None:
+    redactor = Redactor()
+    assert redactor.text(text) == text
+    assert not redactor.counts
+
+
+def test_check_digits() -> None:
+    assert is_card("4111111111111111")
+    assert not is_card("4111111111111112")
+    assert not is_card("1234567812345670")  # right by Luhn, but of no brand
+    assert is_iban("DE89 3704 0044 0532 0130 00")
+    assert not is_iban("DE88370400440532013000")
+
+
+def test_one_value_has_one_placeholder_in_a_chat() -> None:
+    redactor = Redactor()
+    messages = [
+        Message("user", "I am ada@mail.example, card 4111 1111 1111 1111"),
+        Message(
+            "assistant",
+            "",
+            (ToolCall("1", "pay", {"to": {"mail": ["ADA@mail.example"]}, "card": 4111111111111111}),),
+        ),
+        Message("tool", '{"result": {"ada@mail.example": 4111111111111111, "n": 5}}', (), "1", "pay"),
+        Message("tool", '{"result":  7}', (), "1", "pay"),
+        Message("assistant", "Sent to ada@mail.example, not to bob@mail.example."),
+    ]
+    user, call, result, plain, answer = (redactor.message(message) for message in messages)
+    assert user.content == "I am [EMAIL_1], card [CARD_1]"
+    assert call.tool_calls[0].arguments == {"to": {"mail": ["[EMAIL_1]"]}, "card": "[CARD_1]"}
+    assert result.content == '{"result": {"[EMAIL_1]": "[CARD_1]", "n": 5}}'
+    assert plain.content == '{"result":  7}'
+    assert answer.content == "Sent to [EMAIL_1], not to [EMAIL_2]."
+    assert dict(redactor.counts) == {"EMAIL": 5, "CARD": 3}
+
+
+def test_the_contacts_of_the_house_stay() -> None:
+    chat = [Message("user", "Where do I write?"), Message("assistant", "To help@shop.example")]
+    own = [Message("user", "I am ada@mail.example"), Message("assistant", "Thanks, ada@mail.example")]
+    assert house_values([chat] * 2 + [own] * 5) == frozenset()
+    assert house_values([chat] * 3 + [own] * 5) == {("EMAIL", "help@shop.example")}
+    prompt = Message("system", "Callers reach us at +353 1 496 0123.")
+    kept = house_values([[prompt, *chat]])
+    assert kept == {("PHONE", "+35314960123")}
+    assert Redactor(kept).text("+353 1 496 0123 or +353 1 496 0124") == "+353 1 496 0123 or [PHONE_1]"
