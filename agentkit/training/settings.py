@@ -47,7 +47,7 @@ class JobSettings(BaseModel):
     system: str = ""
     """System prompt for chats that have none; empty leaves it to the model's template."""
     epochs: int = Field(default=3, ge=1, le=1000)
-    """Passes over the data. Not given when a run is started, it goes by the chats: 3, from 1,000 on 2, from 5,000 on 1."""
+    """Passes over the data. Where it is not given, it goes by the chats: 3, from 1,000 on 2, from 5,000 on 1."""
     patience: int | None = Field(default=None, ge=1)
     """Passes without a better loss of the held-out chats, after which the run ends with the best weights so far; unset
     goes through all passes and keeps the last weights."""
