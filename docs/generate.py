@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from agentkit.cli.main import app
 from agentkit.settings import Settings
+from agentkit.training.settings import OWN, JobSettings
 
 DOCS = Path(__file__).resolve().parent
 WIDTH = 100
@@ -33,6 +34,7 @@ COMMON = {
     "debug",
     "version",
 }
+HEADING = ("| key | type | default | meaning |", "|---|---|---|---|")
 _BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
 CLI_INTRODUCTION = """\
@@ -57,6 +59,13 @@ default. Unknown keys are refused everywhere, with the list of the known ones. `
 Environment names follow the keys, in capitals, with two underscores between section and key: `AGENTKIT_MODEL` is
 `model`, `AGENTKIT_SAMPLING__SEED` is `[sampling] seed`. Lists and tables are written as in TOML. In Python the same
 keys are keyword arguments, with two underscores too: `Agent.from_project(sampling__seed=3)`.
+"""
+
+TRAINING_INTRODUCTION = """\
+## Training settings
+
+Of `agentkit finetune start --settings FILE.toml`, written without a section; options of the command win over the
+file. The `settings.json` that is kept with an adapter can be given too: what was that run's own is left out.
 """
 
 SETTINGS_ENDING = """\
@@ -104,22 +113,33 @@ def _block(text: str) -> str:
 
 def settings_page() -> str:
     """Every setting: key, type, default and meaning."""
-    return "\n".join([SETTINGS_INTRODUCTION, *_section(Settings, ""), SETTINGS_ENDING])
+    return "\n".join(
+        [SETTINGS_INTRODUCTION, *_section(Settings, ""), TRAINING_INTRODUCTION, _training(), SETTINGS_ENDING]
+    )
+
+
+def _training() -> str:
+    fields = {key: field for key, field in JobSettings.model_fields.items() if key not in OWN}
+    return "\n".join([*HEADING, *(_row(key, field) for key, field in fields.items()), ""])
 
 
 def _section(model: type[BaseModel], name: str) -> Iterator[str]:
     title = f"`[{name}]`" if name else "Top level"
     rows = [f"## {title}", "", *([_prose(model.__doc__), ""] if name else [])]
-    rows += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    rows += HEADING
     nested = []
     for key, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             nested.append((field.annotation, f"{name}.{key}".strip(".")))
         else:
-            rows.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_prose(field.description)} |")
+            rows.append(_row(key, field))
     yield "\n".join([*rows, ""])
     for inner, inner_name in nested:
         yield from _section(inner, inner_name)
+
+
+def _row(key: str, field: FieldInfo) -> str:
+    return f"| `{key}` | {_type(field)} | {_default(field)} | {_prose(field.description)} |"
 
 
 def _type(field: FieldInfo) -> str:

@@ -70,7 +70,7 @@ def rate(
     id: Id,
     rating: Annotated[str, typer.Argument(metavar="RATING", help="good, bad, or none to take it back.")],
 ) -> None:
-    """Say what a conversation was worth; `agentkit finetune start --rated good` learns from the good ones."""
+    """Rate a conversation; `agentkit finetune start --rated good` learns from the good ones."""
     from agentkit.store import RATINGS
 
     if rating not in (*RATINGS, "none"):

@@ -36,6 +36,7 @@ class JobSettings(BaseModel):
     data_name: str
     """File name the data came with; the run reads its own copy."""
     data_sha256: str
+    """Of the file; of chosen sessions, of them as chats."""
     adapters_dir: Path
     device: Device = "auto"
     method: Literal["lora", "dora", "adalora", "qlora"] = "lora"
@@ -47,7 +48,7 @@ class JobSettings(BaseModel):
     system: str = ""
     """System prompt for chats that have none; empty leaves it to the model's template."""
     epochs: int = Field(default=3, ge=1, le=1000)
-    """Passes over the data; `epochs_for` chooses where a run is started without."""
+    """Passes over the data. Where it is not given, it goes by the chats: 3, from 1,000 on 2, from 5,000 on 1."""
     patience: int | None = Field(default=None, ge=1)
     """Passes without a better loss of the held-out chats, after which the run ends with the best weights so far; unset
     goes through all passes and keeps the last weights."""
@@ -60,14 +61,17 @@ class JobSettings(BaseModel):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` has a momentum of 0.9; it needs half the memory and a far higher learning rate."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """The largest, after the warm-up; the default is meant for adapters under AdamW."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Share of the learning rate by which weights shrink in each step."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     rank: int = Field(default=16, ge=1, le=1024)
+    """Of the adapter's matrices: what it can hold, and its size."""
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by ``alpha / rank``."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -79,6 +83,7 @@ class JobSettings(BaseModel):
     checkpoint_every_s: float = Field(default=120.0, gt=0)
     """Seconds between two checkpoints: what a kill or a reboot costs at most."""
     seed: int = 0
+    """Of the adapter's beginning, the order of the chats and dropout; the same seed gives the same adapter."""
 
     @model_validator(mode="after")
     def _leaves_something(self) -> JobSettings:

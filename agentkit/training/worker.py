@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import MissingBackendError, TrainingError
+from agentkit.errors import TrainingError
 from agentkit.training import settings as job_settings
 from agentkit.training.adapters import Adapter, add
 from agentkit.training.curves import CURVES, draw_curves
@@ -262,7 +262,7 @@ def _keep_curves(folder: Path, stage: Path) -> None:
     (stage / PROGRESS).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     try:
         draw_curves(lines, stage / CURVES)
-    except MissingBackendError as error:
+    except Exception as error:  # a picture is no reason to lose the adapter, whatever drawing it died of
         _say(f"no {CURVES}: {error}")
 
 
