@@ -59,22 +59,21 @@ def bfcl(
     Categories: simple_python, multiple, parallel, parallel_multiple, irrelevance, and live_simple, live_multiple,
     live_parallel, live_parallel_multiple, live_irrelevance, live_relevance; --limit and --offset count in each. Valid
     are calls that fit their schemas, right are those that the leaderboard's own checker passes. In irrelevance right
-    is to call nothing, and there the model always decides. Needs `pip install --no-deps bfcl-eval`. An interrupted
-    run loses nothing: the same command goes on where it stopped.
+    is to call nothing, so the tool choice is always auto there. Needs `pip install --no-deps bfcl-eval`. An
+    interrupted run loses nothing: the same command goes on where it stopped.
     """
     from agentkit.evaluation import suite
-    from agentkit.evaluation.bfcl import CALLING, data_file, load
+    from agentkit.evaluation.bfcl import CATEGORIES, data_file, load
     from agentkit.evaluation.bfcl_run import row_from_json
     from agentkit.evaluation.journal import Journal
 
     names = list(dict.fromkeys(category or suite.CATEGORIES))
     cases = [case for name in names for case in load(name, limit, offset)]
-    files = [data_file(name) for name in names]
-    files += [data_file(name, "possible_answer") for name in names if name in CALLING]
+    parts = [data_file(name, folder) for name in CATEGORIES for folder in ("", "possible_answer")]
     more = without_adapter(options, no_adapter)
     with options.workspace(**{"agent.routing": routing, **more}) as workspace:
         decoding = _decoding(tool_choice, routing, unconstrained)
-        run = {**decoding, "categories": ", ".join(names), **identity(workspace, files)}
+        run = {**decoding, **identity(workspace, filter(Path.is_file, parts))}
         journal = Journal(out, run, row_from_json)
         tell_resumed(journal.rows, (case.id for case in cases))
         scores = suite.bfcl(

@@ -41,7 +41,7 @@ def run(
         progress: Told before each case.
 
     Raises:
-        ModelError: `IN_A_ROW` cases failed one after the other. They are not kept, what came before them is.
+        ModelError: `IN_A_ROW` cases failed one after the other. What came before them is kept.
         StoreError: A row cannot be written.
     """
     known = {} if journal is None else {id: row for id, row in journal.rows.items() if not row.failed}

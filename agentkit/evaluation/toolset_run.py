@@ -91,9 +91,8 @@ def ask(model: ChatModel, case: ToolCase, *, tool_choice: Choice, unconstrained:
             unconstrained=unconstrained,
         )
     calls, reply = (made.calls, made.text) if made else ((), "")
-    asked = not calls and "?" in reply if decides else bool(missing)
-    if decides and made and "missing_argument" in made.notices:
-        asked = True
+    by_agentkit = bool(missing) if made is None or not decides else "missing_argument" in made.notices
+    asked = by_agentkit or (decides and not calls and "?" in reply)
     arguments = () if case.missing else _arguments(case, calls)
     is_called = bool(calls) and calls[0][0] == case.tool.name
     return ToolRow(
@@ -105,7 +104,7 @@ def ask(model: ChatModel, case: ToolCase, *, tool_choice: Choice, unconstrained:
         reply,
         arguments,
         asked=asked,
-        exactly=asked and set(missing) == set(case.missing),
+        exactly=by_agentkit and set(missing) == set(case.missing),
         valid=bool(calls) and are_valid(calls, [case.tool]),
         right=asked if case.missing else is_called and not case.wrong(calls[0][1]),
         passes=made.passes if made else 0,
