@@ -85,6 +85,8 @@ class _Turn:
     """What arguments are taken from: the question, and what it goes on from."""
     asked: Question
     """The question within the conversation."""
+    said: Sequence[Message]
+    """What users and agent have said before this turn."""
     route: Route | None = None
     lacks: tuple[ToolSpec, Sequence[str]] | None = None
     """A tool, and its required arguments that have to be asked for."""
@@ -180,11 +182,34 @@ class AgentLoop:
             UsageError: The message is empty or longer than the model's context; nothing has been stored.
         """
         question = self._accept(text, image)
-        turn = _Turn(question, cancel, approve, question, alone(question))
+        turn = self._turn(question, cancel, approve)
         for event in self._guarded(turn, tool_choice):
             if isinstance(event, Notice):
                 turn.notices.append(event.text)
             yield event
+
+    def route(self, text: str) -> Route | None:
+        """What `stream` would decide that a turn needs, if it came now; nothing is stored and nothing decoded.
+
+        Returns:
+            The route; None where the model itself decides.
+
+        Raises:
+            UsageError: The router cannot tell the tools from its own options.
+            KnowledgeError: The knowledge base cannot be searched.
+        """
+        turn = self._turn(text)
+        for _ in self._search(turn):
+            pass
+        self._route(turn, "auto")
+        return turn.route
+
+    def _turn(
+        self, question: str, cancel: threading.Event | None = None, approve: Approve | None = None
+    ) -> _Turn:
+        """A turn that begins now."""
+        said = [message for message in self.session.messages() if message.meta.get("kind") != "context"]
+        return _Turn(question, cancel, approve, question, alone(question), said)
 
     def _guarded(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
         try:
@@ -247,7 +272,7 @@ class AgentLoop:
         return question
 
     def _search(self, turn: _Turn) -> Iterator[Event]:
-        said = since_tools(self._said())
+        said = since_tools(turn.said)
         if self.knowledge is None:
             turn.asked = understood(turn.question, said)
             return
@@ -264,10 +289,6 @@ class AgentLoop:
             return False
         return self._router.route(turn.question, self.tools.specs(), None).kind == "chat"
 
-    def _said(self) -> list[Message]:
-        """What users and agent have said before this turn."""
-        return [message for message in self.session.messages()[:-1] if message.meta.get("kind") != "context"]
-
     def _route(self, turn: _Turn, tool_choice: ToolChoice) -> ToolChoice:
         """Decide what the turn needs; the caller's own ``tool_choice`` goes first."""
         if self._router is None or tool_choice in ("none", "required") or not isinstance(tool_choice, str):
@@ -281,7 +302,7 @@ class AgentLoop:
 
     def _complete(self, turn: _Turn, route: Route) -> None:
         """Gather what the routed tool's arguments can be taken from; the answer to a question goes on from there."""
-        stored = self._said()
+        stored = turn.said
         asked = stored[-1].meta.get("asked_for") if stored else None
         known = {spec.name for spec in self.tools.specs()}
         if asked and (asked["tool"] not in known or is_withdrawn(turn.question)):

@@ -1,11 +1,11 @@
-"""What each part of the evidence brings to the arguments of calls, on the 220 calls of `data/calls.txt`.
+"""What each part of the evidence brings to the arguments of calls, on the 220 calls of `tests/data/tools.jsonl`.
 
     python benchmarks/arguments.py              # prints a table, writes docs/benchmarks/arguments.json
     python benchmarks/arguments.py --wrong      # also the wrong arguments of the tuning half
 
-The first line is the grammar alone; the last has everything. In between, everything but one part. The calls over odd
-tools were looked at while the parts were made (tuning), those over even ones were not (reporting). Beside it, how
-often turns that lack a required argument are asked about (`data/missing.txt`).
+The first line is the grammar alone; the last has everything. In between, everything but one part. The calls over
+one half of the tools were looked at while the parts were made (tuning), those over the others were not (reporting).
+Beside it, how often turns that lack a required argument are asked about.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from call_set import Case, load
-from machine import write
+from machine import ROOT, write
 
 from agentkit import load_model
+from agentkit.evaluation.toolset import ToolCase, read_tool_cases
+from agentkit.evaluation.toolset_run import BUDGET
 from agentkit.llm import evidence as module
 from agentkit.llm import fits, guide
 from agentkit.llm.missing import missing_arguments
 from agentkit.llm.spans import Span
 
-MISSING = Path(__file__).parent / "data" / "missing.txt"
-LIMIT = 160
-"""Tokens a call may have."""
+DATA = ROOT / "tests" / "data" / "tools.jsonl"
 
 
 @contextmanager
@@ -76,43 +74,38 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(model: Any, cases: list[Case], *, evidence: bool, wrong: bool = False) -> dict[str, float]:
+def run(model: Any, cases: list[ToolCase], *, evidence: bool, wrong: bool = False) -> dict[str, float]:
     """Share of right calls by half, and forward passes per call."""
-    right = {True: 0, False: 0}
+    right = {"tune": 0, "report": 0}
     passes = 0
     for case in cases:
         completion = model.chat(
             [{"role": "user", "content": case.text}],
             tools=[case.tool],
             tool_choice="required",
-            max_new_tokens=LIMIT,
+            max_new_tokens=BUDGET,
             turn=None if evidence else "",
         )
         passes += completion.usage.forward_passes
         arguments = completion.tool_calls[0].arguments if completion.tool_calls else {}
-        right[case.tuning] += case.correct(arguments)
-        if wrong and case.tuning and not case.correct(arguments):
-            print(f"  {case.tool.name}: {case.text} {case.wrong(arguments)}")
-    total = {half: sum(case.tuning is half for case in cases) for half in right}
+        faults = case.wrong(arguments)
+        right[case.split] += not faults
+        if wrong and case.split == "tune" and faults:
+            print(f"  {case.tool.name}: {case.text} {faults}")
+    total = {half: sum(case.split == half for case in cases) for half in right}
     return {
-        "tuning": round(right[True] / total[True], 4),
-        "reporting": round(right[False] / total[False], 4),
+        "tuning": round(right["tune"] / total["tune"], 4),
+        "reporting": round(right["report"] / total["report"], 4),
         "all": round(sum(right.values()) / len(cases), 4),
         "forward_passes": round(passes / len(cases), 1),
     }
 
 
-def questions(cases: list[Case]) -> dict[str, int]:
+def questions(cases: list[ToolCase], lacking: list[ToolCase]) -> dict[str, int]:
     """How often a missing argument is noticed, and how often one is missed that is there."""
-    tools = {case.tool.name: case.tool for case in cases}
-    lines = [
-        [part.strip() for part in line.split("|")]
-        for line in MISSING.read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
-    asked = [(missing_arguments(tools[name], turn), wanted.split()) for name, turn, wanted in lines]
+    asked = [(missing_arguments(case.tool, case.text), list(case.missing)) for case in lacking]
     return {
-        "lacking": len(lines),
+        "lacking": len(lacking),
         "asked": sum(bool(found) for found, _ in asked),
         "asked_for_exactly_those": sum(found == wanted for found, wanted in asked),
         "complete": len(cases),
@@ -126,14 +119,15 @@ def main() -> None:
     )
     parser.add_argument("--wrong", action="store_true", help="print the wrong arguments of the tuning half")
     options = parser.parse_args()
-    cases, model = load(), load_model(adapter="none")
+    everything, model = read_tool_cases(DATA), load_model(adapter="none")
+    cases, lacking = ([case for case in everything if bool(case.missing) is lack] for lack in (False, True))
     rows = {"grammar alone": run(model, cases, evidence=False)}
     for name, names in PARTS.items():
         with changed(names):
             rows[name] = run(model, cases, evidence=True, wrong=options.wrong and not names)
     for name, row in rows.items():
         print(f"{name:<36} {row}")
-    write("arguments.json", {"calls": len(cases), "parts": rows, "questions": questions(cases)})
+    write("arguments.json", {"calls": len(cases), "parts": rows, "questions": questions(cases, lacking)})
 
 
 if __name__ == "__main__":

@@ -15,108 +15,44 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
-import types
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bfcl_engines import MODEL, Outcome, Prompt, Tool, engine
+from bfcl_engines import MODEL, Prompt, engine
 from machine import ROOT, write
+
+from agentkit.evaluation.bfcl import Case, load, load_checker
+from agentkit.evaluation.calls import are_valid
 
 REST = " 201-400"
 """Marks the cases after the first 200. Failures among the first 200 of simple_python were read while the evidence was
 made (docs/decisions/arguments.md), nobody has looked at these."""
-CATEGORIES = {"simple_python": 160, f"simple_python{REST}": 160, "multiple": 160, "parallel": 400}
-"""Tokens that an answer may have."""
+CATEGORIES = ("simple_python", f"simple_python{REST}", "multiple", "parallel")
 MODES = ("unconstrained", "xgrammar", "bare", "grammar")
 BATCH = 16
 TIMED = 25
 """Cases that xgrammar runs one by one, for the time of its masks."""
-TYPES = {"dict": "object", "float": "number", "tuple": "array"}
-Case = dict[str, Any]
 Row = dict[str, Any]
 
 
-def checker() -> Callable[[Case, str, Outcome], bool]:
-    """The leaderboard's AST checker; its model table is not needed and pulls in every vendor's client."""
-    stub = types.ModuleType("bfcl_eval.constants.model_config")
-    names = type(
-        "Names", (dict,), {"__missing__": lambda self, key: types.SimpleNamespace(underscore_to_dot=False)}
-    )
-    stub.MODEL_CONFIG_MAPPING = names()  # type: ignore[attr-defined]
-    sys.modules["bfcl_eval.constants.model_config"] = stub
-    from bfcl_eval.constants.enums import Language
-    from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker
-
-    def correct(case: Case, category: str, outcome: Outcome) -> bool:
-        calls = [{name: arguments} for name, arguments in outcome.calls]
-        own = category.removesuffix(REST)
-        verdict = ast_checker(case["function"], calls, case["truth"], Language.PYTHON, own, "agentkit")
-        return bool(calls) and bool(verdict["valid"])
-
-    return correct
+def load_cases(category: str, limit: int) -> list[Case]:
+    """Cases of a category, the first or those after the first 200."""
+    return load(category.removesuffix(REST), limit, 200 if category.endswith(REST) else 0)
 
 
-def load(category: str, limit: int) -> list[Case]:
-    """Cases of a category, the first or those after the first 200, with the answers that count as right."""
-    import bfcl_eval
-
-    start = 200 if category.endswith(REST) else 0
-    data, name = Path(bfcl_eval.__file__).parent / "data", f"BFCL_v4_{category.removesuffix(REST)}.json"
-    cases, answers = (read(data / part / name) for part in ("", "possible_answer"))
-    truth = {answer["id"]: answer["ground_truth"] for answer in answers}
-    return [{**case, "truth": truth[case["id"]]} for case in cases[start : start + limit]]
-
-
-def read(file: Path) -> list[dict[str, Any]]:
+def read(file: Path) -> list[Row]:
     """The objects of a JSON Lines file."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def schema_of(node: Any) -> Any:
-    """The leaderboard's type names as JSON schema."""
-    if isinstance(node, list):
-        return [schema_of(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    made = {key: schema_of(value) for key, value in node.items() if key not in ("default", "optional")}
-    if isinstance(made.get("type"), str):
-        if made["type"] == "any":
-            del made["type"]
-        else:
-            made["type"] = TYPES.get(made["type"], made["type"])
-    return made
-
-
-def tools_of(case: Case) -> list[Tool]:
-    """The functions of a case as tools."""
-    return [
-        {"name": f["name"], "description": f["description"], "parameters": schema_of(f["parameters"])}
-        for f in case["function"]
-    ]
-
-
-def is_valid(tools: list[Tool], outcome: Outcome) -> bool:
-    """Whether there are calls, all of given functions, with arguments of their schemas."""
-    from jsonschema import Draft202012Validator
-
-    schemas = {tool["name"]: tool["parameters"] for tool in tools}
-    return bool(outcome.calls) and all(
-        name in schemas and Draft202012Validator(schemas[name]).is_valid(arguments)
-        for name, arguments in outcome.calls
-    )
 
 
 def run(category: str, mode: str, limit: int, out: Path, quantize: str) -> None:
     """Append a row for each case that has none yet."""
     rows = read(out) if out.exists() else []
     done = {row["id"] for row in rows if row["category"] == category and row["mode"] == mode}
-    cases = {case["id"]: case for case in load(category, limit)}
+    cases = {case.id: case for case in load_cases(category, limit)}
     prompts = [
-        Prompt(name, case["question"][0], tools_of(case), category == "parallel", CATEGORIES[category])
-        for name, case in cases.items()
+        Prompt(name, case.messages, case.tools, case.parallel, case.budget) for name, case in cases.items()
     ]
     timed = {prompt.id for prompt in prompts[: TIMED if mode == "xgrammar" else 0]}
     missing = [prompt for prompt in prompts if prompt.id not in done]
@@ -126,7 +62,7 @@ def run(category: str, mode: str, limit: int, out: Path, quantize: str) -> None:
 
     model = load_model(MODEL, adapter="none", quantize=quantize)
     weights = model.info()["quantization"] if mode in ("grammar", "bare") else "bfloat16"
-    answers, correct = engine(mode, model), checker()
+    answers, check = engine(mode, model), load_checker()
     if mode != "unconstrained":
         list(answers(prompts[:1], 1))  # machine code is loaded before anything is timed
     with out.open("a", encoding="utf-8") as file:
@@ -138,8 +74,9 @@ def run(category: str, mode: str, limit: int, out: Path, quantize: str) -> None:
                 case = cases[outcome.id]
                 row = {
                     **{"category": category, "mode": mode, "weights": weights},
-                    **{"parsed": bool(outcome.calls), "valid": is_valid(tools_of(case), outcome)},
-                    **{"correct": correct(case, category, outcome), **asdict(outcome)},
+                    **{"parsed": bool(outcome.calls), "correct": not check(case, outcome.calls)},
+                    **{"valid": bool(outcome.calls) and are_valid(outcome.calls, case.tools)},
+                    **asdict(outcome),
                 }
                 file.write(json.dumps(row) + "\n")
                 file.flush()

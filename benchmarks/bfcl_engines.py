@@ -8,7 +8,6 @@ case.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,13 +17,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from agentkit.assets import asset_path
+from agentkit.evaluation.calls import Call, parse
 from agentkit.llm.formats.generic import FORMAT
 from agentkit.llm.grammar import Grammar
 from agentkit.llm.guide import Guided
+from agentkit.messages import ToolSpec
 
 MODEL = "smollm2-135m"
-Call = tuple[str, dict[str, Any]]
-Tool = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,8 @@ class Prompt:
     """A case as an engine sees it."""
 
     id: str
-    messages: list[dict[str, Any]]
-    tools: list[Tool]
+    messages: tuple[dict[str, Any], ...]
+    tools: list[ToolSpec]
     parallel: bool
     """Several calls are asked for."""
     max_tokens: int
@@ -159,7 +158,7 @@ class Transformers:
             length = row.index(self.end) + 1 if ended else len(row)
             text = self.model.tokenizer.decode(row[:length], skip_special_tokens=True)
             calls = parse(text) if prompt.parallel else parse(text)[:1]
-            yield Outcome(prompt.id, calls, length, seconds, not ended, **taken)
+            yield Outcome(prompt.id, list(calls), length, seconds, not ended, **taken)
 
     def options(self, prompts: list[Prompt]) -> dict[str, Any]:
         """What else `generate` is given for a batch."""
@@ -202,11 +201,11 @@ def structural_tag(prompt: Prompt) -> dict[str, Any]:
 
     tags = []
     for tool in prompt.tools:
-        grammar = xgrammar.Grammar.from_json_schema(json.dumps(tool["parameters"]), any_whitespace=False)
+        grammar = xgrammar.Grammar.from_json_schema(json.dumps(tool.parameters), any_whitespace=False)
         tags.append(
             {
                 "type": "tag",
-                "begin": "".join(FORMAT.head(tool["name"])),
+                "begin": "".join(FORMAT.head(tool.name)),
                 "content": {"type": "grammar", "grammar": str(grammar)},
                 "end": "".join(FORMAT.tail("")),
             }
@@ -219,24 +218,6 @@ def structural_tag(prompt: Prompt) -> dict[str, Any]:
         "stop_after_first": not prompt.parallel,
     }
     return {"type": "structural_tag", "format": calls}
-
-
-def parse(text: str) -> list[Call]:
-    """Every JSON object with a name and arguments in free text."""
-    calls: list[Call] = []
-    end = 0
-    for match in re.finditer(r"\{", text):
-        if match.start() < end:  # inside of a call
-            continue
-        try:
-            body, after = json.JSONDecoder().raw_decode(text, match.start())
-        except ValueError:
-            continue
-        arguments = body.get("arguments", body.get("parameters"))
-        if isinstance(body.get("name"), str) and isinstance(arguments, dict):
-            calls.append((body["name"], arguments))
-            end = after
-    return calls
 
 
 Engine = Callable[[list[Prompt], int], Iterator[Outcome]]

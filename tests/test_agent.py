@@ -647,3 +647,30 @@ def test_no_question_goes_on_from_a_tools_turn() -> None:
     assert since_tools([*acted, *asked]) == asked
     assert since_tools([*asked, *acted]) == []
     assert since_tools(asked) == asked
+
+
+def test_a_route_is_told_without_anything_being_stored_or_decoded(session: Session) -> None:
+    fixed = Route("tool", "look", {"look": 1.0})
+    agent = loop(session, router=FakeRouter(fixed), knowledge=FakeKnowledge())
+    assert agent.route("Look it up.") == fixed
+    assert session.messages() == []
+    assert loop(session, knowledge=FakeKnowledge()).route("Look it up.") is None
+
+
+def test_a_route_goes_on_from_the_conversation(session: Session) -> None:
+    class Noting(FakeKnowledge):
+        histories: list[list[str]] = []  # noqa: RUF012
+
+        def search(self, query: str, limit: int = 4, *, history: Sequence[Message] = ()) -> list[Passage]:
+            self.histories.append([message.content for message in history])
+            return super().search(query, limit)
+
+    agent = loop(session, "You have 30 days.", router=FakeRouter(Route("chat", None, {})), knowledge=Noting())
+    list(agent.stream("How long can I return it?"))
+    agent.route("And how much is that?")
+    list(loop(session, "Free.", router=FakeRouter(Route("chat", None, {})), knowledge=Noting()).stream(
+        "And how much is that?"))  # fmt: skip
+    before, told, streamed = Noting.histories
+    assert before == []
+    assert told == streamed
+    assert told[0] == "How long can I return it?"

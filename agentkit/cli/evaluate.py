@@ -1,31 +1,41 @@
-"""`agentkit eval`: measure the project's agent over labelled questions."""
+"""`agentkit eval`: its commands, and the one that measures the project's agent over labelled questions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentkit.cli.common import Common, common, group_app
+from agentkit.cli.measured import (
+    Limit,
+    NoAdapter,
+    Split,
+    identity,
+    knowledge_digest,
+    opened,
+    tell_resumed,
+    without_adapter,
+    write,
+)
 from agentkit.cli.output import data, json_line, note, notices, status, table
+from agentkit.cli.suites import bfcl, routing, tools
 
 if TYPE_CHECKING:
     from agentkit.answers import Knowledge
     from agentkit.build import Agent, Workspace
-    from agentkit.evaluation.questions import Question
     from agentkit.evaluation.rag import Evaluation
     from agentkit.messages import Message
     from agentkit.retrieval.knowledge import KnowledgeBase
 
-app = group_app("eval", "Measure the agent over labelled questions.")
+app = group_app("eval", "Measure answers, tool calls and routing over labelled examples.")
+for command in (bfcl, tools, routing):
+    app.command()(command)
 OUT = Path("eval-rag")
-FACES = ("cli", "ui")
-SHOWING = ("metrics", "summary", "plots", "page")
-"""Code that no row depends on: it may change, and the rows still hold."""
 
 
 @app.command()
@@ -33,8 +43,9 @@ SHOWING = ("metrics", "summary", "plots", "page")
 def rag(
     options: Common,
     file: Annotated[Path, typer.Option("--data", metavar="FILE", help="Labelled questions, JSON lines.")],
-    split: Annotated[str | None, typer.Option(metavar="S", help="Only the questions of this split.")] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N questions.")] = None,
+    split: Split = None,
+    limit: Limit = None,
+    no_adapter: NoAdapter = False,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Rows, figures and page; a run goes on there.")
     ] = OUT,
@@ -46,27 +57,28 @@ def rag(
     paraphrase, misspelt, follow_up or unanswerable), documents, facts, history and split. An interrupted run loses
     nothing: the same command goes on where it stopped.
     """
+    from agentkit.evaluation.journal import Journal
     from agentkit.evaluation.page import render
     from agentkit.evaluation.plots import check_matplotlib
     from agentkit.evaluation.questions import check_labels, read_questions
-    from agentkit.evaluation.rows import Journal
+    from agentkit.evaluation.rows import row_from_json
     from agentkit.evaluation.summary import summarize
 
     check_matplotlib()
     questions = read_questions(file, split)[:limit]
-    with options.workspace() as workspace:
+    with options.workspace(**without_adapter(options, no_adapter)) as workspace:
         knowledge = workspace.ready_knowledge(_indexing)
         notices(knowledge.notices)
         evaluation = _evaluation(workspace, knowledge)
         check_labels(file, questions, evaluation.sources.text)
-        identity = _identity(workspace, knowledge, file)
-        journal = Journal(out, identity)
-        _tell_resumed(journal.rows, questions)
+        depends = _identity(workspace, knowledge, file)
+        journal = Journal(out, depends, row_from_json)
+        tell_resumed(journal.rows, (question.id for question in questions))
         rows = evaluation.run(questions, journal, status)
         status("")
         summary = summarize(rows)
-        _write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-        _write(out / "index.html", render(rows, summary, identity, knowledge.answer_threshold))
+        write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write(out / "index.html", render(rows, summary, depends, knowledge.answer_threshold))
     if options.as_json:
         json_line(summary)
     else:
@@ -80,73 +92,24 @@ def _indexing(name: str) -> None:
 
 def _evaluation(workspace: Workspace, knowledge: KnowledgeBase) -> Evaluation:
     """Wire the parts; a second embedder judges, so that the agent's own memory of sentences stays its own."""
-    from agentkit.build import Agent, load_embedder
+    from agentkit.build import load_embedder
     from agentkit.evaluation.rag import Evaluation
     from agentkit.evaluation.ranking import Dense
     from agentkit.evaluation.sources import Sources
-    from agentkit.messages import Message
 
-    @contextmanager
-    def opened(history: Sequence[Message], watched: Knowledge) -> Iterator[Agent]:
-        session = workspace.store.create("evaluation")
-        try:
-            for message in (Message("system", workspace.prompts.system), *history) if history else ():
-                session.append(message)
-            yield Agent(
-                workspace.model,
-                tools=workspace.registry,
-                knowledge=watched,
-                workspace=workspace,
-                session=session.id,
-            )
-        finally:
-            workspace.store.delete(session.id)
+    def fresh(history: Sequence[Message], watched: Knowledge) -> AbstractContextManager[Agent]:
+        return opened(workspace, watched, history)
 
     sources, embedder = Sources.of(knowledge), load_embedder()
     status("embedding the documents")
     dense = Dense(sources.all, embedder)
-    return Evaluation(knowledge, opened, workspace.model, workspace.prompts.system, sources, dense, embedder)
+    return Evaluation(knowledge, fresh, workspace.model, workspace.prompts.system, sources, dense, embedder)
 
 
 def _identity(workspace: Workspace, knowledge: KnowledgeBase, file: Path) -> dict[str, str]:
-    """What the rows depend on, the program itself included."""
-    import hashlib
-
-    import agentkit
-    from agentkit.evaluation.rows import digest
-
-    documents = "\n".join(f"{document.name} {document.sha256}" for document in knowledge.list())
-    package = Path(agentkit.__file__).parent
-    code = [path for suffix in ("*.py", "*.json") for path in package.rglob(suffix)]
-    code = [
-        path for path in code if path.relative_to(package).parts[0] not in FACES and path.stem not in SHOWING
-    ]
-    folders = (workspace.project.prompts_dir, workspace.project.tools_dir)
-    project = [path for folder in folders if folder.is_dir() for path in folder.glob("*.*") if path.is_file()]
-    return {
-        "model": workspace.model.name,
-        "embedder": knowledge.embedder.name,
-        "data": digest([file]),
-        "documents": hashlib.sha256(documents.encode()).hexdigest()[:16],
-        "settings": hashlib.sha256(workspace.settings.model_dump_json().encode()).hexdigest()[:16],
-        "project": digest(project),
-        "code": digest(code),
-    }
-
-
-def _tell_resumed(known: dict[str, Any], questions: Sequence[Question]) -> None:
-    asked = sum(question.id in known for question in questions)
-    if asked:
-        note(f"{asked} of {len(questions)} questions have been asked before; going on")
-
-
-def _write(path: Path, text: str) -> None:
-    from agentkit.errors import StoreError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}", "make room and run again") from error
+    """What the rows depend on."""
+    own = {"embedder": knowledge.embedder.name, "documents": knowledge_digest(knowledge)}
+    return {**identity(workspace, [file]), **own}
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from agentkit.errors import KnowledgeError, NotFoundError, UsageError
+from agentkit.errors import KnowledgeError, NotFoundError
+from agentkit.evaluation.lines import check_keys, check_texts, of_split, read_lines, wrong
 from agentkit.messages import Message
 
 Kind = Literal["plain", "paraphrase", "misspelt", "follow_up", "unanswerable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEYS = {"id", "question", "kind", "documents", "facts", "history", "split"}
-_OPTIONAL = {"near_miss"}
+_OPTIONAL = frozenset({"near_miss"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +54,7 @@ def read_questions(path: Path, split: str | None = None) -> list[Question]:
         NotFoundError: There is no such file.
         UsageError: A line is wrong, an id stands twice, or no question is left; names line and cause.
     """
-    questions: list[Question] = []
-    lines: dict[str, int] = {}
-    for number, text in enumerate(_lines(path), 1):
-        if not text.strip():
-            continue
-        try:
-            question = _question(number, json.loads(text))
-            if question.id in lines:
-                raise ValueError(f"the id {question.id!r} stands in line {lines[question.id]} already")
-        except (ValueError, RecursionError) as error:
-            raise _wrong(path, number, str(error) or "nested too deeply") from error
-        lines[question.id] = number
-        questions.append(question)
-    kept = [question for question in questions if split in (None, question.split)]
-    if not kept:
-        splits = ", ".join(sorted({question.split for question in questions}))
-        cause = f"{path} has no questions" + (f" of the split {split!r}" if splits else "")
-        raise UsageError(cause, f"its splits: {splits}" if splits else "write one JSON object a line into it")
-    return kept
+    return of_split(path, read_lines(path, _question), lambda question: question.split, split)
 
 
 def check_labels(path: Path, questions: Sequence[Question], text_of: Callable[[str], str]) -> None:
@@ -90,11 +72,11 @@ def check_labels(path: Path, questions: Sequence[Question], text_of: Callable[[s
         try:
             texts = [text_of(name) for name in question.documents]
         except (NotFoundError, KnowledgeError) as error:
-            raise _wrong(path, question.line, error.cause) from error
+            raise wrong(path, question.line, error.cause) from error
         for fact in question.facts:
             if not any(has_fact(text, fact) for text in texts):
                 cause = f"{' | '.join(fact)!r} stands in none of {', '.join(question.documents)}"
-                raise _wrong(path, question.line, cause)
+                raise wrong(path, question.line, cause)
 
 
 def has_fact(text: str, alternatives: Sequence[str]) -> bool:
@@ -111,32 +93,12 @@ def _pattern(alternative: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?<!\d[.,:]){words}(?!\w)(?![.,:]\d)", re.IGNORECASE)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        # Not splitlines: JSON strings may hold the line separators of Unicode.
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}", "name a file of questions") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is not text: byte {error.start} is not UTF-8", "save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "name a file of questions") from error
-
-
-def _wrong(path: Path, line: int, cause: str) -> UsageError:
-    return UsageError(f"{path}, line {line}: {cause}", "correct that line")
-
-
-def _question(line: int, body: Any) -> Question:
+def _question(line: int, body: dict[str, Any]) -> Question:
     """One line; every problem is a `ValueError`."""
-    if not isinstance(body, dict):
-        raise ValueError("a question must be a JSON object")
-    _check_keys(body)
-    for key in ("id", "question", "split"):
-        if not isinstance(body[key], str) or not body[key].strip():
-            raise ValueError(f"{key} must be text")
+    check_keys(body, _KEYS, _OPTIONAL)
+    check_texts(body, "id", "question", "split")
+    if not isinstance(body.get("near_miss", False), bool):
+        raise ValueError("near_miss must be true or false")
     if body["kind"] not in KINDS:
         raise ValueError(f"unknown kind {body['kind']!r}; the kinds are {', '.join(KINDS)}")
     question = Question(
@@ -152,15 +114,6 @@ def _question(line: int, body: Any) -> Question:
     )
     _check_kind(question)
     return question
-
-
-def _check_keys(body: dict[str, Any]) -> None:
-    if missing := sorted(_KEYS - set(body)):
-        raise ValueError(f"{', '.join(missing)} missing")
-    if unknown := sorted(set(body) - _KEYS - _OPTIONAL):
-        raise ValueError(f"unknown {', '.join(unknown)}; the keys are {', '.join(sorted(_KEYS | _OPTIONAL))}")
-    if not isinstance(body.get("near_miss", False), bool):
-        raise ValueError("near_miss must be true or false")
 
 
 def _check_kind(question: Question) -> None:

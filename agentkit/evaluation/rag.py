@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from agentkit.answers import Knowledge
 from agentkit.errors import ModelError
 from agentkit.evaluation.grounded import claims, uncited_claims, without_marks
+from agentkit.evaluation.journal import Journal
 from agentkit.evaluation.questions import Question, has_fact
 from agentkit.evaluation.ranking import Dense, first_documents
-from agentkit.evaluation.rows import Journal, Row
+from agentkit.evaluation.rows import Row
 from agentkit.evaluation.sources import Sources
 from agentkit.events import Event, Notice, TurnDone, TurnFailed
 from agentkit.llm.protocol import ChatModel, drained
@@ -101,7 +102,7 @@ class Evaluation:
     """Judges answers. Not the agent's own instance, whose memory of sentences would make its turns faster."""
 
     def run(
-        self, questions: Sequence[Question], journal: Journal, progress: Callable[[str], None]
+        self, questions: Sequence[Question], journal: Journal[Row], progress: Callable[[str], None]
     ) -> list[Row]:
         """Ask what the journal does not know yet.
 

@@ -79,7 +79,7 @@ def test_a_run_is_cut_short_and_goes_on(project: Path, capsys: pytest.CaptureFix
 
     assert run(command) == 0
     told = capsys.readouterr()
-    assert "1 of 3 questions have been asked before; going on" in told.err
+    assert "1 of 3 have been asked before; going on" in told.err
     assert "page: out/index.html" in told.err
     assert rows.read_bytes().startswith(kept[0])
     found = [json.loads(line) for line in rows.read_text().splitlines()]

@@ -15,6 +15,7 @@ from agentkit.evaluation.rows import Row
 from agentkit.messages import Citation
 from agentkit.retrieval.embedder import MiniLMEmbedder, load_embedder
 from agentkit.retrieval.knowledge import KnowledgeBase
+from tests.leaderboard import forget, install
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +80,11 @@ def row() -> Callable[..., Row]:
         return replace(ROW, **changes)
 
     return make
+
+
+@pytest.fixture
+def leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stand-in for bfcl-eval."""
+    install(tmp_path / "site", monkeypatch)
+    yield
+    forget()

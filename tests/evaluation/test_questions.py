@@ -82,9 +82,9 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         read_questions(tmp_path / "none.jsonl")
     with pytest.raises(UsageError, match="cannot read"):
         read_questions(tmp_path)
-    with pytest.raises(UsageError, match="has no questions; write"):
+    with pytest.raises(UsageError, match="has no examples; write"):
         read_questions(write(tmp_path, "", " "))
-    with pytest.raises(UsageError, match="no questions of the split 'dev'; its splits: tune"):
+    with pytest.raises(UsageError, match="no examples of the split 'dev'; its splits: tune"):
         read_questions(write(tmp_path, GOOD), "dev")
     (tmp_path / "questions.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="byte 0 is not UTF-8"):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from agentkit.errors import ModelError
+from agentkit.evaluation.journal import Journal
 from agentkit.evaluation.questions import Question
 from agentkit.evaluation.rag import WARM_UP, Evaluation, Watched
 from agentkit.evaluation.ranking import Dense
-from agentkit.evaluation.rows import Journal
+from agentkit.evaluation.rows import row_from_json
 from agentkit.evaluation.sources import Sources
 from agentkit.events import Event, Notice, TurnDone, TurnFailed
 from agentkit.llm.scripted import ScriptedModel
@@ -134,16 +135,16 @@ def test_a_failed_turn_ends_the_run_and_the_next_run_goes_on(
     questions = [question("q1", "How long?"), question("q2", "Why?", **UNANSWERABLE)]
     agents.turns = {**agents.turns, "How long?": [CITED], "Why?": [TurnFailed("the model died")]}
     with pytest.raises(ModelError, match="the model died; run again"):
-        make("A week.").run(questions, Journal(tmp_path, {}), lambda text: None)
+        make("A week.").run(questions, Journal(tmp_path, {}, row_from_json), lambda text: None)
     agents.turns["Why?"] = [DECLINED, TurnDone(Reply("I do not know."))]
     agents.asked.clear()
     told: list[str] = []
-    rows = make("Because.").run(questions, Journal(tmp_path, {}), told.append)
+    rows = make("Because.").run(questions, Journal(tmp_path, {}, row_from_json), told.append)
     assert [row.id for row in rows] == ["q1", "q2"]
     assert agents.asked == [(WARM_UP,), ("Why?",)]
     assert told == ["warming up", "2 of 2: Why?"]
     agents.asked.clear()
-    assert make().run(questions, Journal(tmp_path, {}), told.append) == rows
+    assert make().run(questions, Journal(tmp_path, {}, row_from_json), told.append) == rows
     assert agents.asked == []
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import torch
 
+from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.llm.evidence import Candidate, Parameter, evidence
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
 from agentkit.llm.guide import CallText, Guided
 from agentkit.llm.local import LocalModel
 from agentkit.messages import Completion, ToolExample, ToolSpec
-from benchmarks.call_set import load
 from tests.llm.families import as_family
 
 HEAD = "call f {"
-CASES = load()
+DATA = Path(__file__).parents[1] / "data" / "tools.jsonl"
+CASES = [case for case in read_tool_cases(DATA) if not case.missing]
 NAME = Parameter("name", (Candidate('"a, \\"b\\""', 8.0), Candidate('"c"', 2.0)), 6.0)
 COUNT = Parameter("n", (Candidate("5", 8.0), Candidate("50", 2.0)), 6.0)
 LEFT_OUT = Parameter("x", (), -6.0)
@@ -190,10 +192,10 @@ def test_every_tenth_call_is_valid(smollm: LocalModel) -> None:
 
 
 def test_evidence_makes_more_calls_right(smollm: LocalModel) -> None:
-    sample = [case for case in CASES if case.tuning][::5][:24]
-    with_it = sum(case.correct(call(smollm, case)) for case in sample) / len(sample)
+    sample = [case for case in CASES if case.split == "tune"][::5][:24]
+    with_it = sum(not case.wrong(call(smollm, case)) for case in sample) / len(sample)
     bare = plain(smollm)
-    without = sum(case.correct(call(bare, case)) for case in sample) / len(sample)
+    without = sum(not case.wrong(call(bare, case)) for case in sample) / len(sample)
     print(f"with {with_it:.2f}, without {without:.2f}")
     assert without < 0.6 < 0.8 < with_it
 

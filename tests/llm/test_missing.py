@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.local import LocalModel
 from agentkit.llm.missing import ask_for, going_on, is_withdrawn, missing_arguments, question, words_for
 from agentkit.messages import Completion, Message, ToolSpec
-from benchmarks.call_set import DATA, load
 
-MISSING = DATA.with_name("missing.txt")
-CASES = load()
-TOOLS = {case.tool.name: case.tool for case in CASES}
+EVERYTHING = read_tool_cases(Path(__file__).parents[1] / "data" / "tools.jsonl")
+CASES = [case for case in EVERYTHING if not case.missing]
 KNOWN_WRONG = {
     "Please reserve a table for tomorrow evening.",  # "evening" is a time, "tomorrow" a date
     'Send an email saying "I am late".',
@@ -28,8 +28,7 @@ KNOWN_WRONG = {
 
 
 def turns() -> list[tuple[ToolSpec, str, list[str]]]:
-    rows = [line.split(" | ") for line in MISSING.read_text(encoding="utf-8").splitlines() if " | " in line]
-    return [(TOOLS[tool.strip()], text.strip(), names.split()) for tool, text, names in rows]
+    return [(case.tool, case.text, list(case.missing)) for case in EVERYTHING if case.missing]
 
 
 def tool(name: str = "weather", required: tuple[str, ...] = ("city",), **properties: Any) -> ToolSpec:

@@ -1,0 +1,187 @@
+"""The suites that a model or an agent is held to, each one function: what a gate compares before and after training.
+
+Every score is a share between 0 and 1, higher is better. Two runs over the same cases are compared case by case
+through `Scores.verdicts`: with a few dozen cases the scores alone say little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentkit.evaluation import bfcl_run, routing, summary, toolset_run
+from agentkit.evaluation.bfcl import FOUR, UNNEEDED, load, load_checker
+from agentkit.evaluation.bfcl_run import BfclRow
+from agentkit.evaluation.calls import Choice, check_unconstrained
+from agentkit.evaluation.journal import Journal
+from agentkit.evaluation.questions import Question
+from agentkit.evaluation.rag import Evaluation
+from agentkit.evaluation.routing import RoutingRow, Turn
+from agentkit.evaluation.run import run
+from agentkit.evaluation.tables import Table
+from agentkit.evaluation.toolset import ToolCase
+from agentkit.evaluation.toolset_run import ToolRow
+from agentkit.llm.protocol import ChatModel
+
+CATEGORIES = (*FOUR, UNNEEDED[0])
+"""Of the Berkeley data, where none are named."""
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What came of one suite."""
+
+    suite: str
+    cases: int
+    scores: dict[str, float]
+    """Shares by name; those that have no value in this run are left out."""
+    verdicts: dict[str, bool]
+    """Case id to whether it was right."""
+    summary: dict[str, Any]
+    """Every figure, as plain JSON values."""
+    tables: list[Table]
+    """The figures to be read."""
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def bfcl(
+    model: ChatModel,
+    limit: int | None = None,
+    *,
+    categories: Sequence[str] = CATEGORIES,
+    offset: int = 0,
+    tool_choice: Choice = "required",
+    unconstrained: bool = False,
+    journal: Journal[BfclRow] | None = None,
+    progress: Progress = _silent,
+) -> Scores:
+    """The Berkeley function-calling cases.
+
+    Args:
+        model: Makes the calls. Where it has a router, that decides under ``auto``.
+        limit: Cases of each category.
+        categories: Some of `agentkit.evaluation.bfcl.CATEGORIES`.
+        offset: Cases of each category to skip.
+        tool_choice: For the categories that need calls; in the others the model always decides.
+        unconstrained: Decode free text, without grammar.
+        journal: Where every row goes at once.
+        progress: Told before each case.
+
+    Raises:
+        MissingBackendError: ``bfcl-eval`` is not installed.
+        UsageError: A category is unknown or has no cases there, or the model cannot be decoded unconstrained.
+        ModelError: The model fails in one case after the other.
+    """
+    if unconstrained:
+        check_unconstrained(model)
+    cases = [case for name in dict.fromkeys(categories) for case in load(name, limit, offset)]
+    check = load_checker()
+    rows = run(
+        cases,
+        lambda case: bfcl_run.ask(model, case, check, tool_choice=tool_choice, unconstrained=unconstrained),
+        journal,
+        progress,
+    )
+    told = bfcl_run.summarize(rows)
+    shares = {name: body["right"] for name, body in told["categories"].items()}
+    if told["average"] is not None:
+        shares["average"] = {"value": told["average"]}
+    if tool_choice == "auto":
+        shares["recall"] = told["recall"]
+    return _scores("bfcl", rows, shares, told, bfcl_run.tables(told))
+
+
+def tools(
+    model: ChatModel,
+    cases: Sequence[ToolCase],
+    *,
+    tool_choice: Choice = "required",
+    unconstrained: bool = False,
+    journal: Journal[ToolRow] | None = None,
+    progress: Progress = _silent,
+) -> Scores:
+    """The project's own tool calls, and turns that lack an argument.
+
+    Args:
+        model: Makes the calls. Where it has a router, that decides under ``auto``.
+        cases: `agentkit.evaluation.toolset.read_tool_cases`, which also limits them.
+        tool_choice: ``auto`` lets the model decide between calling, asking and answering.
+        unconstrained: Decode free text, without grammar.
+        journal: Where every row goes at once.
+        progress: Told before each turn.
+
+    Raises:
+        UsageError: The model cannot be decoded unconstrained.
+        ModelError: The model fails in one turn after the other.
+    """
+    if unconstrained:
+        check_unconstrained(model)
+    rows = run(
+        cases,
+        lambda case: toolset_run.ask(model, case, tool_choice=tool_choice, unconstrained=unconstrained),
+        journal,
+        progress,
+    )
+    told = toolset_run.summarize(rows)
+    missing = told["missing"]
+    shares = {key: told[key] for key in ("valid", "right")}
+    shares |= {key: missing[key] for key in ("asked", "asked_exactly")}
+    if missing["asked_without_cause"]["value"] is not None:
+        shares["not_asked_without_cause"] = {"value": 1 - missing["asked_without_cause"]["value"]}
+    return _scores("tools", rows, shares, told, toolset_run.tables(told))
+
+
+def route(
+    agent: routing.Open,
+    turns: Sequence[Turn],
+    *,
+    journal: Journal[RoutingRow] | None = None,
+    progress: Progress = _silent,
+) -> Scores:
+    """The routing set: what the agent would do with each turn.
+
+    Args:
+        agent: Opens an agent in a fresh session.
+        turns: `agentkit.evaluation.routing.read_turns`.
+        journal: Where every row goes at once.
+        progress: Told before each turn.
+
+    Raises:
+        ModelError: One turn after the other fails.
+    """
+    rows = run(turns, lambda turn: routing.ask(agent, turn), journal, progress)
+    told = routing.summarize(rows)
+    shares = {"accuracy": told["accuracy"], **told["routes"]}
+    return _scores("routing", rows, shares, told, routing.tables(told))
+
+
+def rag(evaluation: Evaluation, questions: Sequence[Question]) -> Scores:
+    """Questions over the knowledge base: retrieval, groundedness, right answers, abstention.
+
+    Args:
+        evaluation: The agent and what its answers are held against.
+        questions: `agentkit.evaluation.questions.read_questions`.
+
+    Raises:
+        AgentkitError: A turn failed.
+    """
+    rows = [evaluation.ask(question) for question in questions]
+    told = summary.summarize(rows)
+    shares = {
+        "hit@3": told["retrieval"]["agent"]["hit@3"],
+        **{key: told["answers"]["agent"][key] for key in ("groundedness", "right")},
+        **{f"abstention_{key}": told["abstention"][key] for key in ("precision", "recall")},
+    }
+    return _scores("rag", rows, shares, told, [])
+
+
+def _scores(
+    suite: str, rows: Sequence[Any], shares: dict[str, Any], told: dict[str, Any], tables: list[Table]
+) -> Scores:
+    values = {name: body["value"] for name, body in shares.items() if body["value"] is not None}
+    return Scores(suite, len(rows), values, {row.id: row.right for row in rows}, told, tables)

@@ -1,0 +1,216 @@
+"""Labelled tool calls put to a model: rows, figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agentkit.evaluation.calls import Call, Choice, answer, are_valid, fits
+from agentkit.evaluation.metrics import Share, share
+from agentkit.evaluation.tables import Table, percent
+from agentkit.evaluation.toolset import ToolCase
+from agentkit.llm.fits import slot_of, text_kind
+from agentkit.llm.missing import words_for
+from agentkit.llm.protocol import ChatModel
+from agentkit.messages import Message
+
+BUDGET = 160
+"""Tokens an answer may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a call, or one that the call should have had."""
+
+    name: str
+    type: str
+    """As `type_of` calls it."""
+    valid: bool
+    """It fits the parameter's schema; one that may be left out is left out."""
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRow:
+    """One turn, asked."""
+
+    id: str
+    split: str
+    text: str
+    lacking: bool
+    """The turn leaves out what the call needs."""
+    calls: tuple[Call, ...]
+    reply: str
+    """What was said beside the call or instead of it."""
+    arguments: tuple[Argument, ...]
+    """Of the first call, where nothing is lacking; what it should have had included."""
+    asked: bool
+    """A question came, or would come, in place of the call."""
+    exactly: bool
+    """Asked for just the parameters that are missing, as far as agentkit itself asks."""
+    valid: bool
+    right: bool
+    """Every argument is one of those accepted; where something is lacking, it is asked for."""
+    passes: int
+    """Forward passes."""
+    seconds: float
+    failed: str
+    """The model's error; the turn counts as wrong."""
+
+
+def row_from_json(body: dict[str, Any]) -> ToolRow:
+    """The inverse of `asdict`, for JSON's lists.
+
+    Raises:
+        TypeError, ValueError, KeyError: It is no row.
+    """
+    calls = tuple((name, dict(values)) for name, values in body["calls"])
+    arguments = tuple(Argument(**argument) for argument in body["arguments"])
+    return ToolRow(**{**body, "calls": calls, "arguments": arguments})
+
+
+def ask(model: ChatModel, case: ToolCase, *, tool_choice: Choice, unconstrained: bool = False) -> ToolRow:
+    """Put one turn to a model.
+
+    Under ``required`` the call is a matter of course, so turns that lack something never reach the model: what counts
+    is whether agentkit asks before every call that has been decided on (`agentkit.llm.missing`). Under ``auto``, and
+    without a grammar, the model decides between calling, asking and answering; asked is a reply without a call that
+    holds a question mark.
+    """
+    _, missing = words_for(case.tool, case.text, ())
+    decides = tool_choice == "auto" or unconstrained
+    made = None
+    if decides or not case.missing:
+        made = answer(
+            model,
+            [Message("user", case.text)],
+            [case.tool],
+            tool_choice=tool_choice,
+            max_new_tokens=BUDGET,
+            unconstrained=unconstrained,
+        )
+    calls, reply = (made.calls, made.text) if made else ((), "")
+    by_agentkit = bool(missing) if made is None or not decides else "missing_argument" in made.notices
+    asked = by_agentkit or (decides and not calls and "?" in reply)
+    arguments = () if case.missing else _arguments(case, calls)
+    is_called = bool(calls) and calls[0][0] == case.tool.name
+    return ToolRow(
+        case.id,
+        case.split,
+        case.text,
+        bool(case.missing),
+        calls,
+        reply,
+        arguments,
+        asked=asked,
+        exactly=by_agentkit and set(missing) == set(case.missing),
+        valid=bool(calls) and are_valid(calls, [case.tool]),
+        right=asked if case.missing else is_called and not case.wrong(calls[0][1]),
+        passes=made.passes if made else 0,
+        seconds=made.seconds if made else 0.0,
+        failed=made.failed if made else "",
+    )
+
+
+def type_of(name: str, schema: Mapping[str, Any]) -> str:
+    """``number``, ``integer``, ``boolean``, ``list``, ``object``, ``choice``; of texts ``date``, ``time``, ``code``,
+    ``email`` or ``path`` where name or description ask for it, else ``text``.
+    """
+    if "enum" in schema:
+        return "choice"
+    kind = str(schema.get("type", "any"))
+    if kind == "string":
+        return text_kind(slot_of(name, schema, True)) or "text"
+    return {"array": "list"}.get(kind, kind)
+
+
+def _arguments(case: ToolCase, calls: Sequence[Call]) -> tuple[Argument, ...]:
+    given = calls[0][1] if calls and calls[0][0] == case.tool.name else None
+    properties = case.tool.parameters["properties"]
+    names = {*case.accepted, *(given or {})}
+    wrong = set(names) if given is None else set(case.wrong(given))
+    found = []
+    for name in sorted(names):
+        schema = properties.get(name, {})
+        is_absent = given is not None and name not in given
+        may_be_absent = None in case.accepted.get(name, [])
+        valid = may_be_absent if is_absent else given is not None and name in properties
+        if valid and not is_absent and given is not None:
+            valid = fits(given[name], schema)
+        found.append(Argument(name, type_of(name, schema), valid, name not in wrong))
+    return tuple(found)
+
+
+def summarize(rows: Sequence[ToolRow]) -> dict[str, Any]:
+    """Every figure as plain JSON values; shares as ``{"value", "low", "high", "count"}``."""
+    complete, lacking = [row for row in rows if not row.lacking], [row for row in rows if row.lacking]
+    arguments = [argument for row in complete for argument in row.arguments]
+    called = [row for row in complete if row.calls]
+    splits = {row.split for row in complete}
+    return {
+        "calls": len(complete),
+        "failed": sum(bool(row.failed) for row in rows),
+        "called": asdict(_share([bool(row.calls) for row in complete])),
+        "valid": asdict(_share([row.valid for row in complete])),
+        "right": asdict(_share([row.right for row in complete])),
+        "splits": {
+            split: asdict(_share([row.right for row in complete if row.split == split]))
+            for split in sorted(splits)
+        },
+        "arguments": {
+            name: _arguments_of([argument for argument in arguments if argument.type == name])
+            for name in sorted({argument.type for argument in arguments})
+        },
+        "missing": {
+            "lacking": len(lacking),
+            "asked": asdict(_share([row.asked for row in lacking])),
+            "asked_exactly": asdict(_share([row.exactly for row in lacking])),
+            "called_all_the_same": asdict(_share([bool(row.calls) for row in lacking])),
+            "asked_without_cause": asdict(_share([row.asked for row in complete])),
+        },
+        "passes_per_call": sum(row.passes for row in called) / len(called) if called else None,
+        "seconds_per_call": sum(row.seconds for row in called) / len(called) if called else None,
+    }
+
+
+def _arguments_of(arguments: Sequence[Argument]) -> dict[str, Any]:
+    return {
+        "arguments": len(arguments),
+        "valid": asdict(_share([argument.valid for argument in arguments])),
+        "right": asdict(_share([argument.right for argument in arguments])),
+    }
+
+
+def tables(summary: dict[str, Any]) -> list[Table]:
+    """Calls, arguments by type, and what is asked for."""
+    missing, passes = summary["missing"], summary["passes_per_call"]
+    calls = [
+        ["turns", str(summary["calls"])],
+        *([label, percent(summary[key])] for key, label in (("called", "called"), ("valid", "valid"))),
+        ["right", percent(summary["right"])],
+        *([f"right, {name}", percent(body)] for name, body in summary["splits"].items()),
+        ["passes a call", "–" if passes is None else f"{passes:.1f}"],
+        ["seconds a call", "–" if passes is None else f"{summary['seconds_per_call']:.2f}"],
+        ["turns on which the model failed", str(summary["failed"])],
+    ]
+    types = [
+        [name, str(body["arguments"]), percent(body["valid"]), percent(body["right"])]
+        for name, body in summary["arguments"].items()
+    ]
+    asked = [
+        ["turns that lack something", str(missing["lacking"])],
+        ["asked", percent(missing["asked"])],
+        ["asked for exactly that", percent(missing["asked_exactly"])],
+        ["called all the same", percent(missing["called_all_the_same"])],
+        ["asked without cause", percent(missing["asked_without_cause"])],
+    ]
+    return [
+        Table(["calls", ""], calls),
+        Table(["arguments", "number", "valid", "right"], types),
+        Table(["missing arguments", ""], asked),
+    ]
+
+
+def _share(values: Sequence[bool]) -> Share:
+    return share([float(value) for value in values])

@@ -1,0 +1,103 @@
+"""The suites as a gate calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from agentkit.errors import ModelError, UsageError
+from agentkit.evaluation import suite
+from agentkit.evaluation.questions import Question
+from agentkit.evaluation.rag import Evaluation
+from agentkit.evaluation.ranking import Dense
+from agentkit.evaluation.routing import Turn
+from agentkit.evaluation.sources import Sources
+from agentkit.evaluation.tables import Table, markdown
+from agentkit.evaluation.toolset import read_tool_cases
+from agentkit.events import Event, Notice, TurnDone
+from agentkit.llm.local import LocalModel
+from agentkit.llm.protocol import Route
+from agentkit.llm.scripted import ScriptedModel
+from agentkit.messages import Reply, ToolCall
+from agentkit.retrieval.embedder import MiniLMEmbedder
+from agentkit.retrieval.knowledge import KnowledgeBase
+from tests.evaluation.test_rag import UNANSWERABLE, Agents, question
+
+TOOLS = Path(__file__).parents[1] / "data" / "tools.jsonl"
+
+
+def test_bfcl(leaderboard: None) -> None:
+    steps = [ToolCall("c", "ring", {"times": 3}), "Ding!", "Shakespeare.", "Lima."]
+    told = suite.bfcl(ScriptedModel(steps), categories=["simple_python", "irrelevance", "simple_python"])
+    assert told.scores == {"simple_python": 0.5, "irrelevance": 1.0}
+    assert told.verdicts == {
+        "simple_python_0": True, "simple_python_1": False, "irrelevance_0": True, "irrelevance_1": True}  # fmt: skip
+    assert (told.suite, told.cases, told.summary["cases"]) == ("bfcl", 4, 4)
+
+
+def test_recall_counts_where_the_model_decides(leaderboard: None) -> None:
+    steps = [ToolCall("c", "ring", {"times": 3}), "No."]
+    told = suite.bfcl(
+        ScriptedModel(steps), 1, offset=1, categories=["simple_python", "irrelevance"], tool_choice="auto"
+    )
+    assert told.scores == {"simple_python": 0.0, "irrelevance": 1.0, "recall": 1.0}
+
+
+def test_the_embedded_model_on_the_default_categories(leaderboard: None, smollm: LocalModel) -> None:
+    told = suite.bfcl(smollm, 1)
+    assert set(told.scores) == {*suite.CATEGORIES, "average"}
+    assert told.scores["simple_python"] == 1
+    assert all(told.summary["categories"][name]["valid"]["value"] == 1 for name in suite.CATEGORIES)
+    with pytest.raises(UsageError, match="only a model in this process"):
+        suite.bfcl(ScriptedModel([]), 1, unconstrained=True)
+
+
+def test_a_model_that_is_gone_ends_it() -> None:
+    cases = read_tool_cases(TOOLS, limit=6)
+    with pytest.raises(ModelError, match="in a row failed"):
+        suite.tools(ScriptedModel([]), cases)
+
+
+def test_tools(smollm: LocalModel) -> None:
+    cases = read_tool_cases(TOOLS, limit=3)
+    told = suite.tools(smollm, cases)
+    assert set(told.scores) == {"valid", "right", "asked", "asked_exactly", "not_asked_without_cause"}
+    assert told.scores["valid"] == told.scores["not_asked_without_cause"] == 1
+    assert list(told.verdicts) == [case.id for case in cases]
+
+
+def test_routing() -> None:
+    class Agent:
+        def route(self, text: str) -> Route:
+            return Route("chat", None, {})
+
+        def stream(self, text: str) -> Iterator[Event]:
+            raise AssertionError("the router has decided")
+
+    turns = [Turn(1, "a", "Hi", "chat", ""), Turn(2, "b", "Bye", "decline", "")]
+    told = suite.route(lambda: nullcontext(Agent()), turns)
+    assert told.scores == {"accuracy": 0.5, "chat": 1.0, "decline": 0.0}
+    assert told.verdicts == {"a": True, "b": False}
+
+
+def test_rag(base: KnowledgeBase, minilm: MiniLMEmbedder) -> None:
+    agents = Agents()
+    agents.turns["How long?"] = [TurnDone(Reply("Who knows."))]
+    agents.turns["Why?"] = [Notice("declined", ""), TurnDone(Reply("I do not know."))]
+    questions: list[Question] = [question("q1", "How long?"), question("q2", "Why?", **UNANSWERABLE)]
+    sources = Sources.of(base)
+    model = ScriptedModel(["A week.", "Because."])
+    told = suite.rag(
+        Evaluation(base, agents.open, model, "", sources, Dense(sources.all, minilm), minilm), questions
+    )
+    assert told.scores["right"] == 0
+    assert told.scores["abstention_precision"] == told.scores["abstention_recall"] == 1
+    assert told.verdicts == {"q1": False, "q2": True}
+
+
+def test_markdown_holds_foreign_text_in_its_cells() -> None:
+    page = markdown("T", {"model": "a\nb|c"}, [Table(["x"], [["1 | 2\x1b[0m\\"]])])
+    assert page == "# T\n\n- model: a b\\|c\n\n| x |\n| --- |\n| 1 \\| 2 [0m\\\\ |\n"
