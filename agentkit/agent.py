@@ -29,6 +29,7 @@ from agentkit.events import (
 from agentkit.llm.formats import GENERIC
 from agentkit.llm.missing import ask_for, is_withdrawn, words_for
 from agentkit.llm.protocol import ChatModel, Route, Router
+from agentkit.llm.reading import reader_of
 from agentkit.messages import (
     Citation,
     Completion,
@@ -293,9 +294,7 @@ class AgentLoop:
         """Decide what the turn needs; the caller's own ``tool_choice`` goes first."""
         if self._router is None or tool_choice in ("none", "required") or not isinstance(tool_choice, str):
             return tool_choice
-        answerable = (
-            self.knowledge.answerable(turn.asked.standalone, turn.passages) if self.knowledge else None
-        )
+        answerable = self._answerable(turn, self.knowledge) if self.knowledge else None
         turn.route = self._router.route(turn.asked.standalone, self.tools.specs(), answerable)
         self._complete(turn, turn.route)
         return {"name": turn.route.tool} if turn.route.tool else "none"
@@ -369,9 +368,11 @@ class AgentLoop:
     def _has_evidence(self, turn: _Turn) -> bool:
         if self.knowledge is None or not turn.passages:
             return False
-        return (
-            self.knowledge.answerable(turn.asked.standalone, turn.passages) >= self.knowledge.answer_threshold
-        )
+        return self._answerable(turn, self.knowledge) >= self.knowledge.answer_threshold
+
+    def _answerable(self, turn: _Turn, knowledge: Knowledge) -> float:
+        """How likely the passages answer the question; the model reads them for it if it has learned to."""
+        return knowledge.answerable(turn.asked.standalone, turn.passages, reader=reader_of(self.model))
 
     def _query(self, turn: _Turn, choice: ToolChoice) -> Generator[Event, None, Completion]:
         """One model call; returns its `Completion`."""

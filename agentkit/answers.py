@@ -17,7 +17,7 @@ from agentkit.messages import Citation, Passage
 from agentkit.prompts import PromptTemplate
 from agentkit.retrieval.citations import best_quotes, check_answer
 from agentkit.retrieval.followup import Question
-from agentkit.retrieval.protocol import Embedder, Retriever
+from agentkit.retrieval.protocol import Embedder, Reader, Retriever
 
 QUOTES = 2
 """Sentences of a quoted answer."""
@@ -39,7 +39,7 @@ class Knowledge(Retriever, Protocol):
         """The question with its spelling put right."""
         ...
 
-    def answerable(self, query: str, passages: Sequence[Passage]) -> float: ...
+    def answerable(self, query: str, passages: Sequence[Passage], reader: Reader | None = None) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -440,7 +440,7 @@ def load_model(
         return _remote_model(name, given, settings, chosen_router, remote or RemoteSettings())
     from agentkit.engine.weights import load_weights
     from agentkit.llm.local import LocalModel
-    from agentkit.training.adapters import resolve_adapter
+    from agentkit.training.adapters import resolve_adapter, trained_to_read
 
     source = _source(name)
     adapter_path = resolve_adapter(data_dir() / "adapters", adapter, name)
@@ -451,7 +451,13 @@ def load_model(
         from agentkit.llm.routing import EmbeddingRouter
 
         router = EmbeddingRouter(load_embedder()) if name == DEFAULT_MODEL else None
-    return LocalModel(loaded, sampling=settings, router=router, tool_format=tool_format)
+    return LocalModel(
+        loaded,
+        sampling=settings,
+        router=router,
+        tool_format=tool_format,
+        reads=adapter_path is not None and trained_to_read(adapter_path),
+    )
 
 
 def _remote_model(

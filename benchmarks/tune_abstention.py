@@ -1,8 +1,9 @@
 """When to say "I don't know": measures the signals on the labelled questions, and fits the weights.
 
-Run: ``python benchmarks/tune_abstention.py [--fit] [MODEL_FOLDER]`` (the embedder; default: MiniLM).
+Run: ``python benchmarks/tune_abstention.py [--fit] [--adapter A] [MODEL_FOLDER]`` (the embedder; default: MiniLM).
 ``--fit`` fits on the tune and stress splits, prints the cross-validated accuracy, and writes
-``agentkit/retrieval/abstention.json``. Without it the shipped weights are measured on every split.
+``agentkit/retrieval/abstention.json``. Without it the shipped weights are measured on every split. With an adapter
+that reads, all this is done for the weights that take its judgement too; the file holds both.
 
 Stress questions that ask what a report question asks (``same_as``) train nothing. Training holds many more near
 misses than customers ask, so its questions are weighted to the mix of `MIX`, and accuracy is weighted alike.
@@ -22,11 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agentkit.build import load_model
+from agentkit.llm.reading import ModelReader
 from agentkit.messages import Message
 from agentkit.retrieval.abstention import Abstention, evidence, load_abstention
 from agentkit.retrieval.embedder import load_embedder
 from agentkit.retrieval.followup import understood
 from agentkit.retrieval.knowledge import KnowledgeBase
+from agentkit.retrieval.protocol import Reader
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "agentkit" / "retrieval" / "abstention.json"
@@ -89,7 +93,7 @@ def mix(kinds: list[str]) -> NDArray[np.float64]:
     return weights / weights.mean()
 
 
-def measure(folder: Path) -> list[Row]:
+def measure(folder: Path, reader: Reader | None = None) -> list[Row]:
     """The signals of every question."""
     embedder = load_embedder(folder)
     rows = []
@@ -99,9 +103,8 @@ def measure(folder: Path) -> list[Row]:
         for question in labelled():
             history = question.get("history", ())
             text = understood(base.corrected(question["question"]), history).standalone
-            signals = evidence(
-                text, base.search(question["question"], history=history), embedder, base._index()
-            )
+            found = base.search(question["question"], history=history)
+            signals = evidence(text, found, embedder, base._index(), reader)
             answerable = question["document"] is not None
             split = f"{question['split']} ({question['file']})"
             rows.append(Row(signals, answerable, split, kind(question), trains(question)))
@@ -150,11 +153,13 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fit", action="store_true", help="fit the weights and write them")
+    parser.add_argument("--adapter", help="name or path of an adapter of the embedded model, which reads")
     parser.add_argument("folder", nargs="?", type=Path, help="the embedder")
     arguments = parser.parse_args()
-    rows = measure(arguments.folder or asset_path("minilm"))
+    reader = ModelReader(load_model(adapter=arguments.adapter, router=None)) if arguments.adapter else None
+    rows = measure(arguments.folder or asset_path("minilm"), reader)
     if not arguments.fit:
-        model = load_abstention()
+        model = load_abstention(reader is not None)
         for split in sorted({row.split for row in rows}):
             found = right(model, [row for row in rows if row.split == split])
             print(f"{split}: {sum(found)} of {len(found)} right")
@@ -167,13 +172,14 @@ def main() -> None:
         print(f"{name}: cross-validated {sum(own)} of {len(own)} right")
     validated = weighted(found, training)
     print(f"mixed as customers ask: cross-validated {validated:.4f}")
-    body = {
-        "written_by": "benchmarks/tune_abstention.py --fit",
+    fitted = {
         "weights": {name: round(weight, 4) for name, weight in model.weights.items()},
         "bias": round(model.bias, 4),
         "threshold": model.threshold,
         "cross_validated_accuracy": round(validated, 4),
     }
+    body = {"written_by": "benchmarks/tune_abstention.py --fit", **json.loads(TARGET.read_text("utf-8"))}
+    body.update({"reading": {"adapter": arguments.adapter, **fitted}} if reader else fitted)
     TARGET.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from tune_abstention import kind, mix, trains
 
 from agentkit.build import open_project
 from agentkit.llm import routing
+from agentkit.llm.reading import reader_of
 from agentkit.llm.routing import EmbeddingRouter, Features
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,15 +47,16 @@ def kind_of(option: str) -> str:
     return option if option in ("knowledge", "chat", "decline") else "tool"
 
 
-def collect(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the features of every option to every turn."""
-    with open_project(ROOT, {}) as workspace:
+def collect(turns: list[dict[str, Any]], adapter: str = "none") -> list[dict[str, Any]]:
+    """Add the features of every option to every turn, as the agent has them with this adapter."""
+    with open_project(ROOT, {"adapter": adapter}) as workspace:
+        reader = None if adapter == "none" else reader_of(workspace.model)
         knowledge = workspace.ready_knowledge()
         router: EmbeddingRouter = workspace.router
         specs = workspace.registry.specs()
         for turn in turns:
             passages = knowledge.search(turn["text"])
-            answerable = knowledge.answerable(turn["text"], passages)
+            answerable = knowledge.answerable(turn["text"], passages, reader)
             turn["features"] = router.features(turn["text"], specs, answerable)
     return turns
 
@@ -181,11 +183,12 @@ def main() -> None:
     parser.add_argument("--model", action="store_true", help="report the chat model's own choice instead")
     parser.add_argument("--tuning", action="store_true", help="leave the reporting half alone")
     parser.add_argument("--summary", type=Path, help="write the reporting half's figures as JSON too")
+    parser.add_argument("--adapter", default="none", help="as the agent runs with it, if it reads")
     options = parser.parse_args()
     if options.model:
         ask_model([turn for turn in read(TURNS) if turn["split"] == "report"])
         return
-    turns, asked = collect(read(TURNS)), collect(questions())
+    turns, asked = (collect(rows, options.adapter) for rows in (read(TURNS), questions()))
     tune, tune_asked = [turn for turn in turns if trains(turn)], [turn for turn in asked if trains(turn)]
     if options.fit:
         together = [*tune, *tune_asked]

@@ -36,6 +36,7 @@ from agentkit.llm.protocol import Route
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import Message, Passage, ToolCall, ToolResult, ToolSpec
 from agentkit.prompts import load_prompt
+from agentkit.retrieval.protocol import Reader
 from agentkit.store import INTERRUPTED, Session, SessionStore
 
 PROMPTS_DIR = Path(__file__).parents[1] / "prompts"
@@ -121,7 +122,7 @@ class FakeKnowledge:
     def corrected(self, query: str) -> str:
         return query
 
-    def answerable(self, query: str, passages: Sequence[Passage]) -> float:
+    def answerable(self, query: str, passages: Sequence[Passage], reader: Reader | None = None) -> float:
         return self._answerable
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,11 @@ WRITTEN_SHARE = 0.3
 """Of the documents that are passages of ``answerable.jsonl``; the others come from templates."""
 BRANCHES = 6
 """Questions in a row about one passage: training computes the passage once for them."""
-KINDS = {"answered": 0.5, "left_out": 0.18, "beside": 0.14, "near": 0.13, "elsewhere": 0.05}
-"""What a question is, by share: about a fact of the text, a fact that was left out, something that the text mentions
-without telling what is asked, something that no text of the kind tells, a fact of another text."""
+ANSWERED = 0.5
+"""Share of questions that the passage answers."""
+MISSES = {"left_out": 0.36, "beside": 0.28, "near": 0.26, "elsewhere": 0.1}
+"""The others, by share: about a fact that was left out, something that the text mentions without telling what is
+asked, something that no text of the kind tells, a fact of another text."""
 NEW_WORDS = 2
 """Words of a question from elsewhere that the passage must lack, so that it cannot answer it by chance."""
 FOLLOW_UP_SHARE = 0.2
@@ -57,7 +59,7 @@ class Asked:
     answer: str | None
     """None where the document does not tell."""
     kind: str
-    """A key of `KINDS`."""
+    """``answered``, or a key of `MISSES`."""
 
 
 def judgements(seed: int, count: int) -> Iterator[dict[str, Any]]:
@@ -102,30 +104,40 @@ def decline() -> str:
 
 
 def _questions(text: Document, rng: random.Random, count: int) -> Iterator[Asked]:
-    """Different questions about a document, of the kinds in their shares."""
+    """Different questions about a document, half of them answered by it."""
     seen: set[str] = set()
     while len(seen) < count:
-        kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
-        question, answer = _question(text, kind, rng)
-        if question is None or question in seen:
-            continue
-        seen.add(question)
-        yield Asked(_spoken(question, rng), answer, kind)
+        asked = _answered(text, rng) if rng.random() < ANSWERED else _miss(text, rng)
+        if asked.question not in seen:
+            seen.add(asked.question)
+            yield replace(asked, question=_spoken(asked.question, rng))
 
 
-def _question(text: Document, kind: str, rng: random.Random) -> tuple[str | None, str | None]:
-    if kind == "answered":
-        questions, answer = rng.choice(text.answered)
-        return rng.choice(questions), answer
-    if kind == "left_out":
-        return (rng.choice(rng.choice(text.left_out)) if text.left_out else None), None
-    if kind in ("beside", "near"):
-        questions = text.beside if kind == "beside" else text.near
-        return (rng.choice(questions) if questions else None), None
+def _answered(text: Document, rng: random.Random) -> Asked:
+    questions, answer = rng.choice(text.answered)
+    return Asked(rng.choice(questions), answer, "answered")
+
+
+def _miss(text: Document, rng: random.Random) -> Asked:
+    """A question that the text does not answer; of a kind that there is for this text."""
+    while True:
+        kind = rng.choices(list(MISSES), list(MISSES.values()))[0]
+        if kind == "elsewhere":
+            questions = _elsewhere(text, rng)
+        elif kind == "left_out":
+            questions = rng.choice(text.left_out) if text.left_out else ()
+        else:
+            questions = text.beside if kind == "beside" else text.near
+        if questions:
+            return Asked(rng.choice(questions), None, kind)
+
+
+def _elsewhere(text: Document, rng: random.Random) -> tuple[str, ...]:
+    """A question that another text answers and this one cannot, or none."""
     other = _document(rng)
     question = rng.choice(rng.choice(other.answered)[0])
     new = stems(question) - stems(f"{text.heading} {text.text}")
-    return (question if other.domain != text.domain and len(new) >= NEW_WORDS else None), None
+    return (question,) if other.domain != text.domain and len(new) >= NEW_WORDS else ()
 
 
 def _document(rng: random.Random) -> Document:

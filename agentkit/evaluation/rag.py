@@ -23,7 +23,7 @@ from agentkit.evaluation.sources import Sources
 from agentkit.events import Event, Notice, TurnDone, TurnFailed
 from agentkit.llm.protocol import ChatModel, drained
 from agentkit.messages import Message, Passage, Reply
-from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.protocol import Embedder, Reader
 from agentkit.retrieval.sentences import sentences
 
 RANKED = 10
@@ -80,9 +80,9 @@ class Watched:
         """The last search with another limit, unnoted."""
         return self._inner.search(self.query, limit, **self._options)
 
-    def answerable(self, query: str, passages: Sequence[Passage], **options: Any) -> float:
+    def answerable(self, query: str, passages: Sequence[Passage], reader: Reader | None = None) -> float:
         """Judge, and note it."""
-        self.probability = self._inner.answerable(query, passages, **options)
+        self.probability = self._inner.answerable(query, passages, reader)
         return self.probability
 
 

@@ -88,6 +88,7 @@ class LocalModel:
         router: Decides under ``tool_choice="auto"`` whether a turn needs a tool; without one the model decides
             by beginning one.
         tool_format: Name of the tool-call format; ``auto`` chooses by chat template and vocabulary.
+        reads: Its adapter has been trained to judge whether a passage states an answer (`llm.reading`).
         drafts: Try what followed the same words earlier in the conversation, several tokens in one forward pass.
 
     Raises:
@@ -102,8 +103,11 @@ class LocalModel:
         router: Router | None = None,
         tool_format: str = AUTO,
         drafts: bool = True,
+        reads: bool = False,
     ) -> None:
         self._loaded = loaded
+        self.reads = reads
+        """Whether its judgement of passages may be asked for; see `llm.reading`."""
         self._sampling = sampling or SamplingSettings()
         self._router = router
         self._drafts = drafts

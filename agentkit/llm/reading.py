@@ -44,6 +44,11 @@ def supported(model: Scores, question: str, passage: Passage) -> float:
     return yes - no
 
 
+def reader_of(model: object) -> ModelReader | None:
+    """The model as a reader, where it says (``reads``) that it has been trained to be one."""
+    return ModelReader(model) if getattr(model, "reads", False) else None  # type: ignore[arg-type]
+
+
 class ModelReader:
     """A `retrieval.protocol.Reader` over a chat model."""
 

@@ -4,6 +4,9 @@ Nearness alone accepts near misses: "Do you train AI on my chats?" lies as close
 months" as a question that the sentence answers. What tells them apart, measured in docs/decisions/abstention.md, is
 whether the question adds anything to the sentences it is held against, and which words of it they leave out.
 `benchmarks/tune_abstention.py --fit` fits the weights and writes ``abstention.json``.
+
+A chat model with an adapter for it can judge whether a passage *states* what is asked (`llm.reading`). With such a
+reader its judgement is one more signal, and the weights are others.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 
 from agentkit.errors import KnowledgeError
 from agentkit.messages import Passage
-from agentkit.retrieval.protocol import Embedder, Index
+from agentkit.retrieval.protocol import Embedder, Index, Reader
 from agentkit.retrieval.records import StoredChunk, Vectors
 from agentkit.retrieval.sentences import sentences
 from agentkit.retrieval.words import content_words, stem, stems, words
@@ -29,6 +32,10 @@ PASSAGES = 4
 """Passages that count as evidence."""
 JOINED = 2
 """Sentences that the question is joined to; each costs an embedding."""
+READ = 2
+"""Passages that a reader is shown; each costs a forward pass over it and the question."""
+SUREST = 12.0
+"""Log-odds of a reader beyond which more say nothing new."""
 EVIDENCE_WORDS = 24
 EVIDENCE_CHARACTERS = 400
 """Of a sentence and of the question, where they are joined: more would cost more than it tells."""
@@ -44,14 +51,21 @@ _FORMS = {
 happens to a customer's order than of the shop itself."""
 
 
-def evidence(query: str, passages: Sequence[Passage], embedder: Embedder, index: Index) -> dict[str, float]:
+def evidence(
+    query: str,
+    passages: Sequence[Passage],
+    embedder: Embedder,
+    index: Index,
+    reader: Reader | None = None,
+) -> dict[str, float]:
     """The signals by name; empty without passages.
 
     ``nearest`` is the best cosine of the question with a passage, a sentence of it, or a title or keyword of
     its document; ``joined`` how little the nearest sentences change when the question is added to them;
     ``unknown_words`` the share of the question's content words that occur nowhere in the base; ``coverage`` the
     share, weighted by rarity, that the best passage holds; ``length`` the logarithm of the number of words, as
-    long questions lie farther from every sentence; the others are `_FORMS`.
+    long questions lie farther from every sentence; ``stated`` the reader's log-odds for the best of `READ` passages,
+    only with a reader; the others are `_FORMS`.
     """
     chunks = list(index.fetch([passage.id for passage in passages[:PASSAGES]]).values())
     if not chunks:
@@ -64,7 +78,13 @@ def evidence(query: str, passages: Sequence[Passage], embedder: Embedder, index:
         **_word_signals(query, chunks, index),
         "length": math.log(1 + len(words(query))),
         **{name: float(form.search(query.lower()) is not None) for name, form in _FORMS.items()},
+        **({"stated": _stated(query, passages, reader)} if reader else {}),
     }
+
+
+def _stated(query: str, passages: Sequence[Passage], reader: Reader) -> float:
+    best = max(reader.supported(query[:EVIDENCE_CHARACTERS], passage) for passage in passages[:READ])
+    return max(-SUREST, min(SUREST, best))
 
 
 def _joined(query: str, vector: Vectors, chunks: Sequence[StoredChunk], embedder: Embedder) -> float:
@@ -111,9 +131,16 @@ class Abstention:
     threshold: float
     """Probability under which a question counts as unanswerable."""
 
-    def probability(self, query: str, passages: Sequence[Passage], embedder: Embedder, index: Index) -> float:
+    def probability(
+        self,
+        query: str,
+        passages: Sequence[Passage],
+        embedder: Embedder,
+        index: Index,
+        reader: Reader | None = None,
+    ) -> float:
         """Probability, 0 to 1, that the passages answer the question; 0 without passages."""
-        signals = evidence(query, passages, embedder, index)
+        signals = evidence(query, passages, embedder, index, reader)
         return self.score(signals) if signals else 0.0
 
     def score(self, signals: dict[str, float]) -> float:
@@ -123,17 +150,21 @@ class Abstention:
 
 
 @cache
-def load_abstention() -> Abstention:
-    """The fitted model that ships with the package.
+def load_abstention(reading: bool = False) -> Abstention:
+    """The fitted model that ships with the package; ``reading`` for the one that takes a reader's judgement too.
 
     Raises:
-        KnowledgeError: The file is missing or damaged.
+        KnowledgeError: The file is missing or damaged, or nothing has been fitted for a reader.
     """
     try:
         body = json.loads(
             resources.files("agentkit.retrieval").joinpath("abstention.json").read_text("utf-8")
         )
-        return Abstention(dict(body["weights"]), float(body["bias"]), float(body["threshold"]))
+        if reading and "reading" not in body:
+            cause = "agentkit/retrieval/abstention.json has no weights for a model that reads"
+            raise KnowledgeError(cause, "fit them: benchmarks/tune_abstention.py --fit --adapter NAME")
+        fitted = body["reading"] if reading else body
+        return Abstention(dict(fitted["weights"]), float(fitted["bias"]), float(body["threshold"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KnowledgeError(
             "agentkit/retrieval/abstention.json cannot be read", "install agentkit again"

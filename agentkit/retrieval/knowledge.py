@@ -10,10 +10,10 @@ from pathlib import Path
 
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError, NotFoundError, UsageError
 from agentkit.messages import Message, Passage
-from agentkit.retrieval.abstention import Abstention, load_abstention
+from agentkit.retrieval.abstention import load_abstention
 from agentkit.retrieval.followup import understood
 from agentkit.retrieval.places import IndexPlace, SqlitePlace
-from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
+from agentkit.retrieval.protocol import Embedder, Index, Reader, Reranker, Where
 from agentkit.retrieval.records import IndexedDocument
 from agentkit.retrieval.search import find
 from agentkit.retrieval.seen import Seen
@@ -91,10 +91,17 @@ class KnowledgeBase:
         question = understood(query, history, self.corrected)
         return find(question, limit, self._index(), self.embedder, where=where, reranker=self._reranker)
 
-    def answerable(self, query: str, passages: Sequence[Passage]) -> float:
-        """Probability, 0 to 1, that the passages answer the question; compare with `answer_threshold`."""
+    def answerable(self, query: str, passages: Sequence[Passage], reader: Reader | None = None) -> float:
+        """Probability, 0 to 1, that the passages answer the question; compare with `answer_threshold`.
+
+        Args:
+            query: The question as somebody would ask it who has said nothing before.
+            passages: Best first.
+            reader: Reads the best of them for it; without one the embedder decides alone.
+        """
         query = self.corrected(query[:QUERY_CHARACTERS])
-        return self._abstention.probability(query, passages, self.embedder, self._index())
+        model = load_abstention(reader is not None)
+        return model.probability(query, passages, self.embedder, self._index(), reader)
 
     def corrected(self, query: str) -> str:
         """The question, its misspelt words replaced by the nearest words of the documents."""
@@ -103,11 +110,7 @@ class KnowledgeBase:
     @property
     def answer_threshold(self) -> float:
         """`answerable` under this means: say that the knowledge base does not know."""
-        return self._abstention.threshold
-
-    @property
-    def _abstention(self) -> Abstention:
-        return load_abstention()
+        return load_abstention().threshold
 
     def sync(self, progress: Progress | None = None) -> SyncReport:
         """Bring the index in step with the files; unreadable files are named in the report and skipped.

@@ -41,6 +41,14 @@ class Reranker(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """Reads a passage for whether it states the answer to a question."""
+
+    def supported(self, question: str, passage: Passage) -> float:
+        """Log-odds that it does."""
+        ...
+
+
 class Retriever(Protocol):
     """Finds passages for a question."""
 

@@ -179,6 +179,21 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
     return adapter.path
 
 
+def trained_to_read(path: Path) -> bool:
+    """Whether the card of an adapter declares ``"reads": true``: it was trained on the judgements of `llm.reading`.
+
+    Raises:
+        TrainingError: The card cannot be read.
+    """
+    if not (path / CARD).is_file():
+        return False  # made elsewhere
+    try:
+        return json.loads((path / CARD).read_text(encoding="utf-8")).get("reads") is True
+    except (OSError, ValueError, AttributeError) as error:
+        remedy = "delete the folder and train again"
+        raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error
+
+
 def _read(path: Path) -> Adapter:
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))

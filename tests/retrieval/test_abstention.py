@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agentkit.retrieval.abstention import evidence, load_abstention
+from agentkit.errors import KnowledgeError
+from agentkit.messages import Passage
+from agentkit.retrieval import abstention
+from agentkit.retrieval.abstention import READ, SUREST, evidence, load_abstention
 from agentkit.retrieval.knowledge import KnowledgeBase
 
 
@@ -49,3 +52,68 @@ def test_forms_of_question(starter: KnowledgeBase, question: str, form: str) -> 
 @pytest.mark.parametrize("question", ["?", "what is it", "x" * 20_000, "ﬁ \x00 'quoted\" *"])
 def test_odd_questions_are_measured(starter: KnowledgeBase, question: str) -> None:
     assert 0 <= starter.answerable(question, starter.search(question)) <= 1
+
+
+class Reader:
+    """Its judgement of each passage in turn."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.read = list(scores), []  # type: ignore[var-annotated]
+
+    def supported(self, question: str, passage: Passage) -> float:
+        self.read.append((question, passage))
+        return self.scores[len(self.read) - 1]
+
+
+def test_a_reader_adds_its_best_judgement(starter: KnowledgeBase) -> None:
+    found, reader = starter.search("How much is delivery?"), Reader(-1.0, 2.5)
+    without = signals(starter, "How much is delivery?")
+    read = evidence("How much is delivery?", found, starter.embedder, starter._index(), reader)
+    assert read == {**without, "stated": 2.5}
+    assert reader.read == [("How much is delivery?", passage) for passage in found[:READ]]
+
+
+def test_a_reader_that_is_very_sure_does_not_decide_alone(starter: KnowledgeBase) -> None:
+    found = starter.search("How much is delivery?")
+    for score in (-900.0, 900.0):
+        read = evidence("x", found, starter.embedder, starter._index(), Reader(score, score))
+        assert read["stated"] == (SUREST if score > 0 else -SUREST)
+
+
+def test_a_reader_has_weights_of_its_own(starter: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load_abstention()
+    model = abstention.Abstention({**plain.weights, "stated": 1.0}, plain.bias, plain.threshold)
+    monkeypatch.setattr(
+        "agentkit.retrieval.knowledge.load_abstention", lambda reading=False: model if reading else plain
+    )
+    question = "Do you sell trampolines?"
+    found = starter.search(question)
+    low, high = (starter.answerable(question, found, Reader(score, score)) for score in (-9.0, 9.0))
+    assert low < starter.answerable(question, found) < high
+
+
+def test_without_weights_for_a_reader_it_is_said(
+    starter: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = '{"weights": {}, "bias": 0, "threshold": 0.5}'
+    monkeypatch.setattr(abstention.resources, "files", lambda package: _Files(body))
+    load_abstention.cache_clear()
+    try:
+        assert load_abstention().threshold == 0.5
+        with pytest.raises(KnowledgeError, match=r"no weights for a model that reads .*--adapter"):
+            load_abstention(True)
+    finally:
+        load_abstention.cache_clear()
+
+
+class _Files:
+    """The package's folder with one file."""
+
+    def __init__(self, body: str) -> None:
+        self._body = body
+
+    def joinpath(self, name: str) -> _Files:
+        return self
+
+    def read_text(self, encoding: str) -> str:
+        return self._body
