@@ -28,7 +28,7 @@ from agentkit.events import (
 )
 from agentkit.llm.formats import GENERIC
 from agentkit.llm.missing import ask_for, is_withdrawn, words_for
-from agentkit.llm.protocol import ChatModel, Route, Router
+from agentkit.llm.protocol import Adaptable, ChatModel, Route, Router
 from agentkit.llm.reading import reader_of
 from agentkit.messages import (
     Citation,
@@ -103,6 +103,8 @@ class _Turn:
     breaker: Breaker = field(default_factory=Breaker)
     compacted: bool = False
     """The user knows already that something was left out."""
+    own: dict[str, Any] = field(default_factory=dict)
+    """Options that only this model knows: its adapter."""
 
 
 class AgentLoop:
@@ -121,6 +123,10 @@ class AgentLoop:
         max_steps: Model calls per turn at most.
         passage_limit: Passages per question.
         min_score: Cosine similarity under which a passage does not count.
+        adapter: What this conversation runs with, where not the model's own choice: ``auto``, ``none``, a name, a path.
+
+    Raises:
+        UsageError: The model takes no adapters, or there is no such adapter.
     """
 
     def __init__(
@@ -138,7 +144,13 @@ class AgentLoop:
         max_steps: int = 4,
         passage_limit: int = 4,
         min_score: float | None = None,
+        adapter: str | None = None,
     ) -> None:
+        if adapter is not None:
+            if not isinstance(model, Adaptable):
+                raise UsageError(f"{model.name} takes no adapters", "leave `adapter` out")
+            model.choose_adapter(adapter)  # a wrong name is told now, not in the middle of a conversation
+        self._adapter = adapter
         self.model, self.session, self.tools, self.knowledge = model, session, tools, knowledge
         self._prompts, self._router, self._mode, self._quote = prompts, router, mode, quote
         self._parallel = parallel_tool_calls
@@ -237,6 +249,7 @@ class AgentLoop:
     def _run(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
         """The turn on one screen: search, route, then decode and act until there is an answer."""
         self.session.append(Message("user", turn.question))
+        yield from self._adapt(turn)
         yield from self._search(turn)
         choice = self._route(turn, tool_choice)
         if turn.route is not None and turn.route.kind == "decline":
@@ -271,6 +284,12 @@ class AgentLoop:
         if not self.session.messages():
             self.session.append(opening[0])
         return question
+
+    def _adapt(self, turn: _Turn) -> Iterator[Event]:
+        """Fix the turn's adapter: another takes its place between turns, not between a call and its result."""
+        if isinstance(self.model, Adaptable):
+            turn.own["adapter"], changes = self.model.choose_adapter(self._adapter)
+            yield from changes
 
     def _search(self, turn: _Turn) -> Iterator[Event]:
         said = since_tools(turn.said)
@@ -390,6 +409,7 @@ class AgentLoop:
             choices=choices,
             stop=("\n\n",) if self._quote and not choices else (),
             cancel=turn.cancel,
+            **turn.own,
         ):
             if isinstance(event, Completion):
                 turn.usage += event.usage

@@ -24,6 +24,7 @@ from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
 from agentkit.settings import POSTGRES, RemoteSettings, SamplingSettings, Settings, data_dir, private_dir
 
 if TYPE_CHECKING:
+    from agentkit.llm.adapters import AdapterFolder
     from agentkit.llm.local import LocalModel
     from agentkit.llm.protocol import ChatModel, Router
     from agentkit.llm.remote import RemoteModel
@@ -57,6 +58,7 @@ class Agent(AgentLoop):
         knowledge: What answers are grounded in.
         workspace: The project whose prompts, settings and session store are used; found as usual by default.
         session: Id of a session to resume; a new one by default.
+        adapter: What this conversation runs with, where not the model's own choice: ``auto``, ``none``, a name, a path.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Agent(AgentLoop):
         knowledge: Knowledge | None = None,
         workspace: Workspace | None = None,
         session: str | None = None,
+        adapter: str | None = None,
     ) -> None:
         from agentkit.tooling.registry import ToolRegistry
 
@@ -93,6 +96,7 @@ class Agent(AgentLoop):
             max_steps=options.max_steps,
             passage_limit=self.workspace.settings.knowledge.limit,
             min_score=self.workspace.settings.knowledge.min_score,
+            adapter=adapter,
         )
 
     @classmethod
@@ -413,7 +417,8 @@ def load_model(
     Args:
         name: An embedded name, a hub id, a folder, a ``.gguf`` file, or a server with an OpenAI-compatible API:
             ``openai+http://HOST:PORT/v1``, the model's name behind ``#``.
-        adapter: ``auto`` (the one in use), ``none``, a name, or a path.
+        adapter: ``auto`` (the one in use, else the one that comes with agentkit), ``none``, ``shipped``, a name, or a
+            path. What it means is looked up in every turn: `agentkit finetune use` reaches a model that runs.
         device: ``auto``, ``cpu`` or ``cuda``.
         quantize: ``auto``, ``none``, ``int8``, ``int4`` or ``nf4``.
         compile: Use torch.compile on CUDA and under nf4; needs a C++ compiler on a CPU.
@@ -439,25 +444,34 @@ def load_model(
         chosen_router = None if router == "auto" else router
         return _remote_model(name, given, settings, chosen_router, remote or RemoteSettings())
     from agentkit.engine.weights import load_weights
+    from agentkit.llm.adapters import Adapters
     from agentkit.llm.local import LocalModel
-    from agentkit.training.adapters import resolve_adapter, trained_to_read
 
     source = _source(name)
-    adapter_path = resolve_adapter(data_dir() / "adapters", adapter, name)
+    folder = _adapter_folder(adapter, name)
     loaded = load_weights(
-        source, name=name, device=device, quantize=quantize, adapter=adapter_path, compile=compile
+        source,
+        name=name,
+        device=device,
+        quantize=quantize,
+        adapter=folder.path if folder else None,
+        compile=compile,
     )
+    adapters = Adapters(loaded, lambda spec: _adapter_folder(spec, name), adapter, folder)
     if router == "auto":
         from agentkit.llm.routing import EmbeddingRouter
 
         router = EmbeddingRouter(load_embedder()) if name == DEFAULT_MODEL else None
-    return LocalModel(
-        loaded,
-        sampling=settings,
-        router=router,
-        tool_format=tool_format,
-        reads=adapter_path is not None and trained_to_read(adapter_path),
-    )
+    return LocalModel(loaded, sampling=settings, router=router, tool_format=tool_format, adapters=adapters)
+
+
+def _adapter_folder(spec: str, base: str) -> AdapterFolder | None:
+    """What an adapter setting means now for a base model."""
+    from agentkit.llm.adapters import AdapterFolder
+    from agentkit.training.adapters import label, resolve_adapter, trained_to_read
+
+    path = resolve_adapter(data_dir() / "adapters", spec, base)
+    return AdapterFolder(label(path), path, trained_to_read(path)) if path else None
 
 
 def _remote_model(

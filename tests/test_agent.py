@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adapter_files import write_adapter
 from numpy.typing import NDArray
 
 from agentkit.agent import AgentLoop, Prompts, conversation, since_tools
+from agentkit.build import _adapter_folder
 from agentkit.engine.weights import LoadedModel
-from agentkit.errors import ModelError, UsageError
+from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.events import (
     ApprovalRequired,
     Event,
@@ -31,13 +33,16 @@ from agentkit.events import (
     TurnDone,
     TurnFailed,
 )
+from agentkit.llm.adapters import Adapters
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import Route
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import Message, Passage, ToolCall, ToolResult, ToolSpec
 from agentkit.prompts import load_prompt
 from agentkit.retrieval.protocol import Reader
+from agentkit.settings import SamplingSettings
 from agentkit.store import INTERRUPTED, Session, SessionStore
+from agentkit.training import adapters
 
 PROMPTS_DIR = Path(__file__).parents[1] / "prompts"
 DECLINE = "I do not know that."
@@ -352,6 +357,56 @@ def test_a_crash_in_the_models_thread_fails_the_turn_only(
     assert roles(session) == ["system", "user"]
     assert agent.ask("What is the capital of France?").text
     assert roles(session) == ["system", "user", "user", "assistant"]
+
+
+def test_an_adapter_put_into_use_reaches_a_running_agent_at_its_next_turn(
+    smollm: LocalModel, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "smollm2-135m"
+    monkeypatch.setenv("AGENTKIT_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(adapters, "SHIPPED", tmp_path / "_adapters")
+    write_adapter(tmp_path / "adapters" / "shop", smollm.hf_model, base=base, size=0.01)
+    own = Adapters(smollm._loaded, lambda spec: _adapter_folder(spec, base), "auto")
+    model = LocalModel(smollm._loaded, adapters=own, sampling=SamplingSettings(max_new_tokens=24))
+    agent = loop(session, model=model, tools=NoTools())
+    other = SessionStore(tmp_path / "other.sqlite")
+    plain = loop(other.create(), model=model, tools=NoTools(), adapter="none")
+    question = "What is the capital of France?"
+    first = agent.ask(question)
+    adapters.use(tmp_path / "adapters", "shop")
+    events = list(agent.stream(question))
+    assert Notice("adapter", f"{base} now runs with the shop adapter") in events
+    assert plain.ask(question).text == first.text  # beside it, a conversation that asked for none
+    assert agent.ask(question).notices == ("the answer was cut after 24 tokens",)
+    adapters.unuse(tmp_path / "adapters", base)
+    assert Notice("adapter", f"{base} now runs without an adapter") in list(agent.stream(question))
+    other.close()
+    with pytest.raises(NotFoundError, match="no adapter is called 'shops'; did you mean shop"):
+        loop(session, model=model, tools=NoTools(), adapter="shops")
+    with pytest.raises(UsageError, match="scripted takes no adapters"):
+        loop(session, "Hello.", adapter="shop")
+
+
+def test_a_turn_keeps_its_adapter(session: Session) -> None:
+    """A swap comes between turns, not between a call and its answer."""
+
+    class Swapping(ScriptedModel):
+        looks = 0
+        used: list[int] = []  # noqa: RUF012
+
+        def choose_adapter(self, spec: str | None = None) -> tuple[int, tuple[Notice, ...]]:
+            self.looks += 1
+            return self.looks, ()
+
+        def stream(self, messages: Any, **options: Any) -> Any:
+            self.used.append(options.pop("adapter"))
+            return super().stream(messages, **options)
+
+    model = Swapping([ToolCall("1", "look", {}), "Found it.", "Bye."])
+    agent = loop(session, model=model)
+    agent.ask("Look it up.")
+    agent.ask("Bye.")
+    assert model.used == [1, 1, 2]
 
 
 def test_a_store_that_fails_at_the_end_fails_the_turn(session: Session) -> None:

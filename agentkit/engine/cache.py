@@ -9,12 +9,15 @@ the ledger takes snapshots of them.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+if TYPE_CHECKING:
+    from agentkit.engine.packed_lora import PackedLora
 
 FIRST_CAPACITY = 256
 """Tokens a buffer holds at first."""
@@ -85,10 +88,12 @@ class PackedCache:
         layers: Of the model.
         heads: For keys and values.
         size: Of a head.
+        adapter: What ran beside the weights; its conversation goes on with it.
     """
 
-    def __init__(self, layers: int, heads: int, size: int) -> None:
+    def __init__(self, layers: int, heads: int, size: int, adapter: PackedLora | None = None) -> None:
         self._shape = layers, heads, size
+        self.adapter = adapter
         self.length = 0
         self._capacity = 0
         self.keys = torch.empty(0)
@@ -125,7 +130,7 @@ class PackedCache:
 
     def head(self, length: int) -> PackedCache:
         """A copy of the first ``length`` tokens."""
-        other = PackedCache(*self._shape)
+        other = PackedCache(*self._shape, self.adapter)
         other.reserve(length)
         self._copy_to(other, length)
         other.length = length

@@ -23,7 +23,7 @@ from agentkit import settings
 F = TypeVar("F", bound=Callable[..., Any])
 _kept: list[Any] = []
 """Functions whose addresses are in use."""
-_SOURCES = ("compiled.py", "forward.py", "simd.py")
+_SOURCES = ("barrier.py", "compiled.py", "forward.py", "lora.py", "simd.py")
 
 
 @cache

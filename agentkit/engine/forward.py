@@ -14,20 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agentkit.engine.barrier import Ints, Span, arrive, await_others, share, wait, wait_if
 from agentkit.engine.compiled import compiled, part
+from agentkit.engine.lora import DOWN, GATE_UP, OUT, QKV, Loras, Reduced, lora_down, lora_reduce, lora_up
 from agentkit.engine.simd import (
     GROUP,
     LANES,
     MOST_ROWS,
     add,
-    atomic_increment,
-    atomic_read,
     call_product,
     dot,
     exponential_pairs,
     exponentials,
     gated,
-    give_way,
     largest,
     pack_group,
     pack_units,
@@ -39,14 +38,12 @@ from agentkit.engine.simd import (
 )
 
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Ints32 = NDArray[np.int32]
-Span = tuple[int, int]
 
+ROOM = 256
+"""Blocks of gates that a thread computes at once, rows times blocks: they stay in its core's cache."""
 TILE = MOST_ROWS
 """Queries that read the same keys together at most."""
-_SPINS = 4_000
-"""Looks at the barrier before a waiting thread gives its core away."""
 
 
 class Linear(NamedTuple):
@@ -143,7 +140,7 @@ class Scratch(NamedTuple):
     h: Floats
     """(rows, inner)"""
     block: Floats
-    """(threads, 2, rows, 16); from here on every thread has its own"""
+    """(threads, 2, ROOM * 16); from here on every thread has its own"""
     head: Floats
     """(threads, 2, size)"""
     query: Floats
@@ -156,6 +153,17 @@ class Scratch(NamedTuple):
     """(threads, TILE, size / 2): as `simd.pack_units` leaves it"""
     packed_scores: Ints32
     """(threads, TILE, tokens / 2)"""
+
+
+class Crew(NamedTuple):
+    """Whose share of a pass is computed."""
+
+    thread: int
+    threads: int
+    shared: bool
+    """Rows are prepared by turns, and handed over; else each thread prepares all of them."""
+    meeting: Ints
+    """The barrier: one number."""
 
 
 class Batch(NamedTuple):
@@ -173,30 +181,6 @@ class Batch(NamedTuple):
     """Rows whose logits are wanted."""
     logits: Floats
     """(wanted, outputs): written"""
-
-
-@part
-def _wait(meeting: Ints, phase: int, threads: int) -> int:
-    """Meet the other threads: returns the next phase when all of them have come."""
-    if threads > 1:
-        address = meeting.ctypes.data
-        atomic_increment(address)
-        spins = 0
-        while atomic_read(address) < (phase + 1) * threads:
-            spins += 1
-            if spins > _SPINS:
-                give_way()
-    return phase + 1
-
-
-@part
-def _wait_if(shared: bool, meeting: Ints, phase: int, threads: int) -> int:
-    return _wait(meeting, phase, threads) if shared else phase
-
-
-@part
-def _share(count: int, thread: int, threads: int) -> Span:
-    return count * thread // threads, count * (thread + 1) // threads
 
 
 @part
@@ -269,24 +253,63 @@ def _linear(
     threads: int,
 ) -> None:  # fmt: skip
     """This thread's share of a product."""
-    first, last = _share(linear.blocks, thread, threads)
+    first, last = share(linear.blocks, thread, threads)
     _blocks(linear, bias, layer, first, last - first, x, rows, inputs, out[:, first * LANES :])
 
 
 @part
+def _adapted(
+    linear: Linear, bias: Floats, which: int, layer: int, x: Floats, rows: int, inputs: Inputs, out: Floats,
+    loras: Loras, reduced: Reduced, own: Span, crew: Crew, phase: int,
+) -> int:  # fmt: skip
+    """This thread's share of a product and of what adapters add to it; ``own`` are the rows it prepares."""
+    adapted = len(loras.groups) > 0
+    if adapted:
+        lora_down(loras, which, layer, linear.groups, x, inputs.pairs, crew.thread, crew.threads)
+        # Nobody need wait for the others yet: the product with the weights comes first.
+        arrive(crew.meeting, crew.threads)
+    _linear(linear, bias, layer, x, rows, inputs, out, crew.thread, crew.threads)
+    if adapted:
+        phase = await_others(crew.meeting, phase, crew.threads)
+        lora_reduce(loras, which, layer, own, reduced)
+        phase = wait_if(crew.shared, crew.meeting, phase, crew.threads)
+        first, last = share(linear.blocks, crew.thread, crew.threads)
+        place = out.ctypes.data + 4 * LANES * first
+        lora_up(loras, which, layer, reduced, first, last - first, place, out.strides[0])
+    return phase
+
+
+@part
 def _gated(
-    shape: Shape, linear: Linear, bias: Floats, layer: int, rows: int, inputs: Inputs, scratch: Scratch, thread: int
-) -> None:  # fmt: skip
+    shape: Shape, linear: Linear, bias: Floats, layer: int, rows: int, inputs: Inputs, scratch: Scratch, loras: Loras,
+    reduced: Reduced, own: Span, crew: Crew, phase: int,
+) -> int:  # fmt: skip
     """Gate and up, activated: the two halves of one product."""
+    adapted, thread = len(loras.groups) > 0, crew.thread
+    if adapted:
+        lora_down(loras, GATE_UP, layer, linear.groups, inputs.normed, inputs.pairs, thread, crew.threads)
+        phase = wait(crew.meeting, phase, crew.threads)
+        lora_reduce(loras, GATE_UP, layer, own, reduced)
+        phase = wait_if(crew.shared, crew.meeting, phase, crew.threads)
     half = linear.blocks // 2
-    first, last = _share(half, thread, shape.threads)
-    gate, up = scratch.block[thread, 0], scratch.block[thread, 1]
-    for block in range(first, last):
-        _blocks(linear, bias, layer, block, 1, inputs.normed, rows, inputs, gate)
-        _blocks(linear, bias, layer, block + half, 1, inputs.normed, rows, inputs, up)
+    first, last = share(half, thread, shape.threads)
+    most = max(1, ROOM // rows)
+    for block in range(first, last, most):
+        count = min(most, last - block)
+        room = rows * count * LANES
+        gate = scratch.block[thread, 0, :room].reshape(rows, count * LANES)
+        up = scratch.block[thread, 1, :room].reshape(rows, count * LANES)
+        _blocks(linear, bias, layer, block, count, inputs.normed, rows, inputs, gate)
+        _blocks(linear, bias, layer, block + half, count, inputs.normed, rows, inputs, up)
+        if adapted:
+            lora_up(loras, GATE_UP, layer, reduced, block, count, gate.ctypes.data, gate.strides[0])
+            lora_up(loras, GATE_UP, layer, reduced, block + half, count, up.ctypes.data, up.strides[0])
         for m in range(rows):
-            out = scratch.h[m].ctypes.data + 4 * LANES * block
-            gated(shape.gelu, gate[m].ctypes.data, up[m].ctypes.data, out)
+            out, here, there = scratch.h[m].ctypes.data, gate[m].ctypes.data, up[m].ctypes.data
+            for n in range(count):
+                at = 4 * LANES * n
+                gated(shape.gelu, here + at, there + at, out + 4 * LANES * block + at)
+    return phase
 
 
 @part
@@ -314,7 +337,7 @@ def _store(
     key, normed = scratch.head[thread]
     for s in range(len(batch.sequences)):
         first_row, rows, before, capacity, keys, values = batch.sequences[s]
-        first, last = _share(rows * groups, thread, shape.threads)
+        first, last = share(rows * groups, thread, shape.threads)
         for item in range(first, last):
             row, g = first_row + item // groups, item % groups
             position = before + item // groups
@@ -446,8 +469,8 @@ class Linears(NamedTuple):
 
 @compiled
 def forward(
-    thread: int, shape: Shape, linears: Linears, norms: Norms, sliding: Ints, batch: Batch, scratch: Scratch,
-    meeting: Ints, phase: int,
+    thread: int, shape: Shape, linears: Linears, norms: Norms, sliding: Ints, batch: Batch, loras: Loras,
+    scratch: Scratch, meeting: Ints, phase: int,
 ) -> int:  # fmt: skip
     """Append every row to its conversation and write the logits of the wanted rows; all threads call it at once.
 
@@ -460,49 +483,61 @@ def forward(
     count, threads = len(batch.x), shape.threads
     shared = count > len(scratch.own[0].x)
     if shared:
-        inputs, x, rows = scratch.together, batch.x, _share(count, thread, threads)
+        inputs, x, rows = scratch.together, batch.x, share(count, thread, threads)
     else:  # a few rows are prepared by everybody: to hand them over takes longer
         inputs, rows = scratch.own[thread], (0, count)
         x = inputs.x
         x[:count] = batch.x
+    crew = Crew(thread, threads, shared, meeting)
+    reduced = Reduced(loras.together, loras.together_pairs)
+    if not shared:
+        reduced = Reduced(loras.own[thread], loras.own_pairs[thread])
     for layer in range(shape.layers):
         if layer:
             _settle(shape, x, rows, scratch.y, norms.after_mlp, layer - 1, inputs)
         _enter(shape, linears.qkv, x, rows, norms.before_attention[layer], inputs)
-        phase = _wait_if(shared, meeting, phase, threads)
-        _linear(
-            linears.qkv, linears.qkv_bias, layer, inputs.normed, count, inputs, scratch.qkv, thread, threads
-        )
-        phase = _wait(meeting, phase, threads)
+        phase = wait_if(shared, meeting, phase, threads)
+        phase = _adapted(
+            linears.qkv, linears.qkv_bias, QKV, layer, inputs.normed, count, inputs, scratch.qkv, loras, reduced, rows,
+            crew, phase,
+        )  # fmt: skip
+        phase = wait(meeting, phase, threads)
         _store(shape, norms, layer, sliding[layer], batch, scratch, thread)
-        phase = _wait(meeting, phase, threads)
+        phase = wait(meeting, phase, threads)
         _attend(shape, norms, layer, sliding[layer], batch, scratch, thread)
-        phase = _wait(meeting, phase, threads)
+        phase = wait(meeting, phase, threads)
         _pack(linears.out, scratch.attended, rows, inputs)
-        phase = _wait_if(shared, meeting, phase, threads)
-        _linear(
-            linears.out, linears.out_bias, layer, scratch.attended, count, inputs, scratch.y, thread, threads
-        )
-        phase = _wait(meeting, phase, threads)
+        phase = wait_if(shared, meeting, phase, threads)
+        phase = _adapted(
+            linears.out, linears.out_bias, OUT, layer, scratch.attended, count, inputs, scratch.y, loras, reduced, rows,
+            crew, phase,
+        )  # fmt: skip
+        phase = wait(meeting, phase, threads)
         _settle(shape, x, rows, scratch.y, norms.after_attention, layer, inputs)
         _enter(shape, linears.gate_up, x, rows, norms.before_mlp[layer], inputs)
-        phase = _wait_if(shared, meeting, phase, threads)
-        _gated(shape, linears.gate_up, linears.gate_up_bias, layer, count, inputs, scratch, thread)
-        phase = _wait(meeting, phase, threads)
+        phase = wait_if(shared, meeting, phase, threads)
+        phase = _gated(
+            shape, linears.gate_up, linears.gate_up_bias, layer, count, inputs, scratch, loras, reduced, rows, crew,
+            phase,
+        )  # fmt: skip
+        phase = wait(meeting, phase, threads)
         _pack(linears.down, scratch.h, rows, inputs)
-        phase = _wait_if(shared, meeting, phase, threads)
-        _linear(linears.down, linears.down_bias, layer, scratch.h, count, inputs, scratch.y, thread, threads)
-        phase = _wait(meeting, phase, threads)
+        phase = wait_if(shared, meeting, phase, threads)
+        phase = _adapted(
+            linears.down, linears.down_bias, DOWN, layer, scratch.h, count, inputs, scratch.y, loras, reduced, rows,
+            crew, phase,
+        )  # fmt: skip
+        phase = wait(meeting, phase, threads)
     _settle(shape, x, rows, scratch.y, norms.after_mlp, shape.layers - 1, inputs)
-    phase = _wait_if(shared, meeting, phase, threads)
+    phase = wait_if(shared, meeting, phase, threads)
     wanted = len(batch.wanted)
-    ends = _share(wanted, thread, threads) if shared else (0, wanted)
+    ends = share(wanted, thread, threads) if shared else (0, wanted)
     for n in range(ends[0], ends[1]):
         _norm(x[batch.wanted[n]], norms.final[0], shape.eps, inputs.normed[n])
     _pack(linears.head, inputs.normed, ends, inputs)
-    phase = _wait_if(shared, meeting, phase, threads)
+    phase = wait_if(shared, meeting, phase, threads)
     _linear(linears.head, linears.head_bias, 0, inputs.normed, wanted, inputs, batch.logits, thread, threads)
-    return _wait(meeting, phase, threads)
+    return wait(meeting, phase, threads)
 
 
 @compiled
@@ -511,7 +546,7 @@ def multiply(
     meeting: Ints,
 ) -> int:  # fmt: skip
     """One linear alone: ``out`` (rows, outputs) from ``x`` (rows, inputs)."""
-    _pack(linear, x, _share(len(x), thread, threads), inputs)
-    phase = _wait(meeting, 0, threads)
+    _pack(linear, x, share(len(x), thread, threads), inputs)
+    phase = wait(meeting, 0, threads)
     _linear(linear, bias, layer, x, len(x), inputs, out, thread, threads)
     return phase

@@ -11,13 +11,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from agentkit.engine.cache import GrowingLayer, cache_bytes, can_crop, head, snapshot
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError
+
+if TYPE_CHECKING:
+    from agentkit.engine.packed_lora import PackedLora
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Ledger:
     Args:
         loaded: The model.
         relieve: Frees memory that others could do without; called when a forward pass found none.
+        adapter: What runs beside the weights, from the first token to the last.
     """
 
     SNAPSHOTS = 4
@@ -44,15 +48,21 @@ class Ledger:
     FEW = 32
     """Ids that may wait to be computed when a draft is tried: with it, logits are made after every one of them."""
 
-    def __init__(self, loaded: LoadedModel, relieve: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        relieve: Callable[[], None] | None = None,
+        adapter: PackedLora | None = None,
+    ) -> None:
         self._loaded = loaded
+        self.adapter = adapter
         self._relieve = relieve
         self._snapshots: list[tuple[int, Any]] = []
         self._boundary = False
         self.lock = threading.RLock()
         """Held while ids are taken away, and while another conversation copies them."""
         self.ids: list[int] = []
-        self.cache: Any = loaded.new_cache()
+        self.cache: Any = loaded.new_cache(adapter)
         self.croppable = can_crop(self.cache)
         self.cached = 0
         """Leading ids whose keys and values are in the cache."""
@@ -183,7 +193,7 @@ class Ledger:
 
     def fork(self, length: int) -> Ledger:
         """A new ledger with a copy of the first ``length`` cached ids."""
-        other = Ledger(self._loaded, self._relieve)
+        other = Ledger(self._loaded, self._relieve, self.adapter)
         if self.croppable:
             other.cache, other.cached = head(self.cache, self._loaded.model.config, length), length
         else:
@@ -212,7 +222,7 @@ class Ledger:
             self.cached, cache = self._snapshots[-1]
             self.cache = snapshot(cache)  # the forward pass changes it in place
         else:
-            self.cache, self.cached = self._loaded.new_cache(), 0
+            self.cache, self.cached = self._loaded.new_cache(self.adapter), 0
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -239,19 +249,21 @@ class LedgerPool:
         self._clock = 0
         self._lock = threading.Lock()
 
-    def acquire(self, prompt: Sequence[int]) -> tuple[Ledger, int]:
-        """The best ledger for ``prompt``, aligned and marked busy, and the tokens it reuses.
+    def acquire(self, prompt: Sequence[int], adapter: PackedLora | None = None) -> tuple[Ledger, int]:
+        """The best ledger for ``prompt`` under an adapter, aligned and marked busy, and the tokens it reuses.
 
         To be called where no forward pass is under way: the ledger of another conversation may be copied.
         """
         with self._lock:
             self._clock += 1
-            ledger = self._best(prompt)
+            ledger = self._best(prompt, adapter)
             ledger.busy, ledger.last_used = True, self._clock
             return ledger, ledger.align(prompt)
 
-    def _best(self, prompt: Sequence[int]) -> Ledger:
-        best = max(self._ledgers, key=lambda ledger: ledger.common_prefix(prompt), default=None)
+    def _best(self, prompt: Sequence[int], adapter: PackedLora | None) -> Ledger:
+        # What another adapter computed, or none, says nothing about this one's keys and values.
+        own = [ledger for ledger in self._ledgers if ledger.adapter is adapter]
+        best = max(own, key=lambda ledger: ledger.common_prefix(prompt), default=None)
         if best is not None:
             with best.lock:  # whose conversation goes on in another thread
                 shared = best.common_prefix(prompt)
@@ -260,7 +272,7 @@ class LedgerPool:
                 ledger = self._copy(best, shared) if shared else None
         else:
             ledger = None
-        ledger = ledger or Ledger(self._loaded, self.free)
+        ledger = ledger or Ledger(self._loaded, self.free, adapter)
         self._ledgers.append(ledger)
         return ledger
 

@@ -7,7 +7,7 @@ transformers over the same weights: what does not agree is not used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from agentkit.engine.cache import PackedCache
 from agentkit.engine.families import ROWS, agrees, check_family, head_size, layer_kinds
-from agentkit.engine.forward import TILE, Batch, Inputs, Linears, Norms, Scratch, Shape, forward
+from agentkit.engine.forward import ROOM, TILE, Batch, Inputs, Linears, Norms, Scratch, Shape, forward
 from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
+from agentkit.engine.packed_lora import PRODUCTS, LoraTable, PackedLora
+from agentkit.engine.peft_files import LowRank
 from agentkit.engine.rotary import Rotary
 from agentkit.engine.simd import LANES, Kind, product, takes_pairs
 from agentkit.engine.team import team
@@ -58,15 +60,14 @@ class NativeDecoder:
         pairs: list[Any] = [(weight.addresses(), weight.biases()) for weight in self._weights]
         self._linears = Linears(*chain.from_iterable(pairs))
         self._meeting, self._phase = np.zeros(1, np.int64), 0
+        self._loras = LoraTable(kind, self._team.size, _FEW)
         self._scratch = self._new_scratch(0)
 
     def _pack(self, kind: Kind) -> list[Packed]:
         layers, model = self._model.model.layers, self._model
         weights = [
-            pack_layers(kind, [(layer.self_attn, ("q_proj", "k_proj", "v_proj")) for layer in layers]),
-            pack_layers(kind, [(layer.self_attn, ("o_proj",)) for layer in layers]),
-            pack_layers(kind, [(layer.mlp, ("gate_proj", "up_proj")) for layer in layers]),
-            pack_layers(kind, [(layer.mlp, ("down_proj",)) for layer in layers]),
+            pack_layers(kind, [(getattr(layer, owner), names) for layer in layers])
+            for owner, names in PRODUCTS
         ]
         head, embed = model.get_output_embeddings(), model.get_input_embeddings()
         tied = head.weight is embed.weight
@@ -76,9 +77,17 @@ class NativeDecoder:
             model.set_input_embeddings(PackedEmbedding(weights[-1], embed))
         return weights
 
-    def new_cache(self) -> PackedCache:
-        """An empty KV cache."""
-        return PackedCache(self.shape.layers, self.shape.kv_heads, self.shape.size)
+    def pack_adapter(self, name: str, parts: Mapping[str, LowRank]) -> PackedLora:
+        """An adapter in the form in which it runs beside the weights.
+
+        Raises:
+            ModelError: It does not fit the model.
+        """
+        return PackedLora(name, parts, self._model.model.layers, self._loras.kind)
+
+    def new_cache(self, adapter: PackedLora | None = None) -> PackedCache:
+        """An empty KV cache of a conversation with an adapter, or with none."""
+        return PackedCache(self.shape.layers, self.shape.kv_heads, self.shape.size, adapter)
 
     def __call__(self, ids: Tensor, cache: PackedCache, *, every: bool = False) -> Tensor:
         """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
@@ -116,7 +125,8 @@ class NativeDecoder:
         self._grow(max(old + n for old, n in zip(before, counts, strict=True)))
         self._phase = self._team.run(
             forward, self.shape, self._linears, self._norms, self._sliding,
-            Batch(x, sequences, cos, sin, wanted, out), self._scratch, self._meeting, self._phase,
+            Batch(x, sequences, cos, sin, wanted, out), self._loras.of([cache.adapter for cache in caches], counts),
+            self._scratch, self._meeting, self._phase,
         )  # fmt: skip
         for cache, count in zip(caches, counts, strict=True):
             cache.length += count
@@ -148,7 +158,7 @@ class NativeDecoder:
             attended=empty(ROWS, attended),
             y=empty(ROWS, self._weights[1].blocks * LANES),
             h=empty(ROWS, s.inner),
-            block=empty(threads, 2, ROWS, LANES),
+            block=empty(threads, 2, max(ROWS, ROOM) * LANES),
             head=empty(threads, 2, s.size),
             query=empty(threads, TILE, s.size),
             own_attended=empty(threads, TILE, s.size),

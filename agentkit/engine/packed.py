@@ -33,11 +33,12 @@ class Packed(nn.Module):
     """The weights of one linear in every layer of a model, behind each other.
 
     Args:
-        kind: Their format. int8 has an fp16 scale per `GROUP` inputs, int4 a scale and a zero point, as GGUF's Q8_0
+        kind: Their format. int8 has an fp16 scale per ``unit`` inputs, int4 a scale and a zero point, as GGUF's Q8_0
             and Q4_1: weights of such files lose nothing more.
         layers: How many.
         outputs: Rows of a weight matrix; stored in whole blocks of 16.
-        inputs: Columns, a multiple of `GROUP`.
+        inputs: Columns, a multiple of ``unit``.
+        unit: Inputs that share a scale.
     """
 
     data: Tensor
@@ -45,13 +46,13 @@ class Packed(nn.Module):
     zero: Tensor
     bias: Tensor
 
-    def __init__(self, kind: Kind, layers: int, outputs: int, inputs: int) -> None:
+    def __init__(self, kind: Kind, layers: int, outputs: int, inputs: int, unit: int = GROUP) -> None:
         super().__init__()
         self.kind: Kind = kind
-        self.outputs, self.inputs = outputs, inputs
-        self.blocks, self.groups = -(-outputs // LANES), inputs // GROUP
+        self.outputs, self.inputs, self._unit = outputs, inputs, unit
+        self.blocks, self.groups = -(-outputs // LANES), inputs // unit
         dtype = {"int4": torch.uint8, "int8": torch.int8}.get(kind) or getattr(torch, kind)
-        width = (self.groups, GROUP // 2) if kind == "int4" else (self.groups, GROUP)
+        width = (self.groups, unit // 2) if kind == "int4" else (self.groups, unit)
         scales = (self.blocks, self.groups, LANES) if kind in ("int4", "int8") else (0,)
         held = {
             "data": torch.empty(layers, self.blocks, *width, LANES, dtype=dtype),
@@ -70,7 +71,7 @@ class Packed(nn.Module):
             if not len(self.bias):
                 self.bias = torch.zeros(len(self.data), self.blocks * LANES)
             self.bias[layer, : self.outputs] = bias.detach().float()
-        groups = rows.view(self.blocks, LANES, self.groups, GROUP)
+        groups = rows.view(self.blocks, LANES, self.groups, self._unit)
         if self.kind == "int4":
             low, high = groups.amin(-1), groups.amax(-1)
             scale, zero = ((high - low) / 15).clamp(min=_SMALLEST).half(), low.half()
@@ -111,7 +112,7 @@ class Packed(nn.Module):
         """The weights, as compiled code finds them."""
         item = self.data.element_size()
         return Linear(
-            product(self.kind),
+            product(self.kind, self._unit),
             self.data.data_ptr(),
             self.data[0, 0].numel() * item,
             LANES * item,

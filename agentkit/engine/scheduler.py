@@ -257,7 +257,8 @@ class _Worker:
             if room > 0 and (portion := self._portion(request, room, 0)):
                 batch.append((request, portion))
                 room -= len(portion.ids)
-        return batch
+        # Rows of one adapter lie together: what it adds is then one product for all of them.
+        return sorted(batch, key=lambda item: id(item[0].ledger.adapter))
 
     def _portion(self, request: _Request, most: int, draft: int) -> Portion | None:
         try:

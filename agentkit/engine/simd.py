@@ -178,7 +178,7 @@ def takes_pairs(kind: Kind) -> bool:
     return _PAIRS and kind in ("int4", "int8", "bfloat16")
 
 
-def _tile(kind: Kind, rows: int, unit: int) -> Any:
+def _tile(kind: Kind, rows: int, unit: int, adds: bool) -> Any:
     """An intrinsic: ``rows`` rows of x times one block of 16 outputs, ``unit`` inputs at a time."""
     by_pairs = takes_pairs(kind)
     nothing = ir.Constant(_vector(_F32), [0.0] * LANES)
@@ -213,7 +213,11 @@ def _tile(kind: Kind, rows: int, unit: int) -> Any:
         def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
             w, stride, x, x_stride, scale, zero, sums, sums_stride, groups, out, out_stride = args
             e = _Emitter(b)
-            totals = [cgutils.alloca_once_value(b, nothing) for _ in range(rows)]
+            places = [e.at(out, b.mul(out_stride, e.constant(m))) for m in range(rows)]
+            totals = [
+                cgutils.alloca_once_value(b, e.load(_vector(_F32), place, 4) if adds else nothing)
+                for place in places
+            ]
             inputs = [e.at(x, b.mul(x_stride, e.constant(m))) for m in range(rows)]
             with cgutils.for_range(b, groups) as loop:
                 steps = unit // 2 if kind == "int4" else unit
@@ -232,8 +236,8 @@ def _tile(kind: Kind, rows: int, unit: int) -> Any:
                         place = e.at(b.mul(sums_stride, e.constant(m)), b.mul(loop.index, e.constant(4)))
                         after = e.fma(zeros, e.splat(e.load(_F32, e.at(sums, place), 4)), after)
                     b.store(after, whole)
-            for m, whole in enumerate(totals):
-                e.store(b.load(whole), e.at(out, b.mul(out_stride, e.constant(m))))
+            for place, whole in zip(places, totals, strict=True):
+                e.store(b.load(whole), place)
             return context.get_dummy_value()
 
         return types.void(*[_ADDRESS] * 11), emit
@@ -278,15 +282,17 @@ _PRODUCT = types.void(*[_ADDRESS] * 15)
 
 
 @cache
-def product(kind: Kind, unit: int = GROUP) -> int:
+def product(kind: Kind, unit: int = GROUP, *, adds: bool = False) -> int:
     """The address of a compiled function: any number of rows times neighbouring blocks of 16 outputs.
+
+    With ``adds`` it adds to what stands where the outputs go.
 
     Its arguments are addresses and strides in bytes: the weights, the distance of their rows and of the blocks, the
     inputs (float32, or packed), the scales (int8 and int4), the zero points (int4) and the distance of both between
     blocks, the sums of every group of inputs (int4), the number of groups, of blocks and of rows, and where the
     outputs go (float32), block by block. `call_product` calls it.
     """
-    one, two, four, most = (_tile(kind, rows, unit) for rows in (1, 2, 4, MOST_ROWS))
+    one, two, four, most = (_tile(kind, rows, unit, adds) for rows in (1, 2, 4, MOST_ROWS))
     many = MOST_ROWS
 
     def run(
@@ -312,7 +318,7 @@ def product(kind: Kind, unit: int = GROUP) -> int:
                     out + m * out_stride, out_stride)  # fmt: skip
             w, scale, zero, out = w + w_step, scale + scale_step, zero + scale_step, out + 4 * LANES
 
-    return compiled_address(run, _PRODUCT, f"{kind}_{unit}")
+    return compiled_address(run, _PRODUCT, f"{kind}_{unit}{'_add' * adds}")
 
 
 @intrinsic

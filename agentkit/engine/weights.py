@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.engine.peft_files import beyond_low_rank, read_config, read_lora
 from agentkit.engine.precision import native_dtype
 from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.settings import Device, Quantize
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from agentkit.engine.decoder import Decoder
     from agentkit.engine.native import NativeDecoder
+    from agentkit.engine.packed_lora import PackedLora
 
 
 _BITSANDBYTES = ("nf4", "bnb-int8")
@@ -41,16 +43,58 @@ class LoadedModel:
     context_length: int
     eos_ids: frozenset[int]
     parameters: int
+    adapter: PackedLora | None = None
+    """The one that `load_weights` was asked for, where it runs beside the weights."""
+    fixed: bool = False
+    """An adapter is part of the weights, or of the transformers model."""
 
     @property
     def vocab_size(self) -> int:
         """Rows of the output head; may exceed the tokenizer's vocabulary."""
         return int(self.model.get_output_embeddings().out_features)
 
-    def new_cache(self) -> Any:
-        """An empty KV cache."""
-        from agentkit.engine.cache import new_cache
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether adapters run beside the weights, any number of them: on the compiled forward pass."""
+        return hasattr(self.decoder, "pack_adapter") and not self.fixed
 
+    def load_adapter(self, folder: Path, name: str | None = None) -> PackedLora:
+        """A PEFT LoRA adapter, to run beside the weights in the caches that are made for it.
+
+        Args:
+            folder: Where it lies.
+            name: How it is called in messages; by default as the folder.
+
+        Raises:
+            NotFoundError: There is no adapter.
+            ModelError: It is damaged, or does not fit the model.
+            UsageError: It, or this model, cannot be run that way.
+        """
+        from agentkit.engine.native import NativeDecoder
+
+        remedy = f"start again with --adapter {folder}"
+        if not isinstance(self.decoder, NativeDecoder) or self.fixed:
+            cause = (
+                "has an adapter in its weights" if self.fixed else "runs without the compiled forward pass"
+            )
+            raise UsageError(f"{self.name} {cause}: no other adapter can be put beside it", remedy)
+        if other := beyond_low_rank(read_config(folder)):
+            raise UsageError(f"adapter {folder} has to be merged into the weights ({other})", remedy)
+        return self.decoder.pack_adapter(name or folder.name, read_lora(folder))
+
+    def new_cache(self, adapter: PackedLora | None = None) -> Any:
+        """An empty KV cache of a conversation with an adapter, or with none.
+
+        Raises:
+            ValueError: This model takes none.
+        """
+        from agentkit.engine.cache import new_cache
+        from agentkit.engine.native import NativeDecoder
+
+        if isinstance(self.decoder, NativeDecoder):
+            return self.decoder.new_cache(adapter)
+        if adapter is not None:
+            raise ValueError(f"{self.name} takes no adapters beside its weights")
         return new_cache(self.model.config) if self.decoder is None else self.decoder.new_cache()
 
     def forward(self, ids: Sequence[int], cache: Any, *, every: bool = False) -> torch.Tensor:
@@ -95,9 +139,9 @@ class LoadedModel:
             new = [torch.tensor(part, device=self.device) for part in ids]
             return torch.split(self.decoder.batch(new, caches, last), list(last))
 
-    def forward_all(self, ids: Sequence[int]) -> torch.Tensor:
+    def forward_all(self, ids: Sequence[int], adapter: PackedLora | None = None) -> torch.Tensor:
         """Logits after each id of a text, (len(ids), vocabulary), float32."""
-        return self.forward(ids, self.new_cache(), every=True)
+        return self.forward(ids, self.new_cache(adapter), every=True)
 
     def info(self) -> dict[str, Any]:
         """What `agentkit models info` prints."""
@@ -133,16 +177,44 @@ def load_weights(
         name: How the model is called in messages; defaults to ``source``.
         device: ``auto`` takes CUDA where there is one.
         quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8; with an
-            adapter ``none``.
-        adapter: Folder of a PEFT LoRA adapter, merged into the weights before they are packed.
+            adapter that has to be merged ``none``.
+        adapter: Folder of a PEFT LoRA adapter. Beside the weights on the compiled forward pass; merged into them where
+            there is none, or the adapter is more than low-rank products (DoRA, other embeddings …).
         compile: Use torch.compile where the forward pass is torch's (CUDA, bitsandbytes); the CPU's is compiled anyway.
         trainable: Leave the transformers model as it is, in a type that is fast here: for training.
 
     Raises:
         NotFoundError: There is no such model.
         ModelError: The files cannot be loaded.
-        UsageError: Device and quantization do not fit together.
+        UsageError: Device, quantization and adapter do not fit together.
     """
+    options: dict[str, Any] = {"name": name or str(source), "device": device, "quantize": quantize,
+                               "trainable": trainable, "compile": compile}  # fmt: skip
+    if adapter is None:
+        return _load(source, adapter=None, **options)
+    packs = _device(device) == "cpu" and quantize not in _BITSANDBYTES and not trainable
+    if packs and not beyond_low_rank(read_config(adapter)):
+        read_lora(adapter)  # what is damaged is told before the model is loaded
+        loaded = _load(source, adapter=None, **options)
+        if loaded.takes_adapters:
+            loaded.adapter = loaded.load_adapter(adapter)
+            return loaded
+    loaded = _load(source, adapter=adapter, **options)
+    loaded.fixed = True
+    return loaded
+
+
+def _load(
+    source: str | Path,
+    *,
+    name: str,
+    device: Device,
+    quantize: Quantize,
+    adapter: Path | None,
+    trainable: bool,
+    compile: bool,
+) -> LoadedModel:
+    """A model; an adapter is merged into its weights, or stands in the transformers model under bitsandbytes."""
     device_name = _device(device)
     origin, gguf = _locate(str(source))
     if gguf is not None and quantize == "auto" and device_name == "cuda":
@@ -150,13 +222,12 @@ def load_weights(
     method = _method(quantize, device_name)
     if adapter is not None and device_name == "cpu":
         method = _with_adapter_method(method)
-    label = name or str(source)
-    tokenizer = _load_part(label, "AutoTokenizer", origin, gguf_file=gguf)
+    tokenizer = _load_part(name, "AutoTokenizer", origin, gguf_file=gguf)
     packs = device_name == "cpu" and method not in _BITSANDBYTES and not trainable
     # What is packed is loaded as it was stored, so that it is rounded once.
     stored = {"dtype": "auto" if adapter is None else "float32"} if packs else {}
     options = _load_options(method, device_name, gguf) | stored
-    model = _load_part(label, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
+    model = _load_part(name, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
     if adapter is not None:
         model = _with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
     model.eval().requires_grad_(False)
@@ -175,7 +246,7 @@ def load_weights(
                 parameter.data = parameter.data.clone()
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
     return LoadedModel(
-        label, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
+        name, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
     )
 
 
@@ -324,8 +395,7 @@ def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
     _quiet_bitsandbytes()
     from peft import PeftModel
 
-    if not (adapter / "adapter_config.json").is_file():
-        raise NotFoundError(f"no adapter in {adapter}", "see `agentkit finetune list`")
+    read_config(adapter)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed attribute

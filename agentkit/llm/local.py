@@ -25,6 +25,7 @@ from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
+from agentkit.llm.adapters import AdapterChoice, Adapters
 from agentkit.llm.calls import read_message
 from agentkit.llm.detokenize import TextStream
 from agentkit.llm.encoding import ChatEncoder
@@ -88,8 +89,8 @@ class LocalModel:
         router: Decides under ``tool_choice="auto"`` whether a turn needs a tool; without one the model decides
             by beginning one.
         tool_format: Name of the tool-call format; ``auto`` chooses by chat template and vocabulary.
-        reads: Its adapter has been trained to judge whether a passage states an answer (`llm.reading`).
         drafts: Try what followed the same words earlier in the conversation, several tokens in one forward pass.
+        adapters: The adapters that can run beside the weights; by default the one of ``loaded``, and paths.
 
     Raises:
         UsageError: There is no such format.
@@ -103,11 +104,10 @@ class LocalModel:
         router: Router | None = None,
         tool_format: str = AUTO,
         drafts: bool = True,
-        reads: bool = False,
+        adapters: Adapters | None = None,
     ) -> None:
         self._loaded = loaded
-        self.reads = reads
-        """Whether its judgement of passages may be asked for; see `llm.reading`."""
+        self._adapters = adapters or Adapters(loaded)
         self._sampling = sampling or SamplingSettings()
         self._router = router
         self._drafts = drafts
@@ -129,7 +129,7 @@ class LocalModel:
 
     @property
     def hf_model(self) -> Any:
-        """The transformers model."""
+        """The transformers model, without the adapters that run beside the weights."""
         return self._loaded.model
 
     @property
@@ -143,9 +143,36 @@ class LocalModel:
         return self._loaded.context_length
 
     def info(self) -> dict[str, Any]:
-        """Parameters, device, quantization, bytes, context, tool format; whether the template rewrites history."""
-        own = {"tool_format": self._encoder.format.name, "rewrites_history": self._encoder.rewrites_history}
+        """Parameters, quantization, bytes, adapter, context, tool format, whether the template rewrites history …"""
+        own = {
+            "adapter": self._adapters.name or "none",
+            "tool_format": self._encoder.format.name,
+            "rewrites_history": self._encoder.rewrites_history,
+        }
         return {**self._loaded.info(), **own}
+
+    @property
+    def reads(self) -> bool:
+        """Whether its judgement of passages may be asked for; see `llm.reading`."""
+        return self._adapters.reads
+
+    def use_adapter(self, spec: str) -> None:
+        """Let conversations run with another adapter from their next turn on; those under way keep theirs.
+
+        Args:
+            spec: ``auto``, ``none``, a name or a path, as in `load_model`. What ``auto`` and names mean is looked up
+                in every turn, so that `agentkit finetune use` reaches a model that runs.
+
+        Raises:
+            NotFoundError: There is no such adapter.
+            ModelError: It is damaged, or does not fit the model.
+            UsageError: It was trained for another model, or cannot be put beside these weights.
+        """
+        self._adapters.use(spec)
+
+    def choose_adapter(self, spec: str | None = None) -> tuple[AdapterChoice, tuple[Notice, ...]]:
+        """What a turn that begins now runs with, to be passed to every `stream` in it; see `Adapters.choose`."""
+        return self._adapters.choose(spec)
 
     def call_text(self, call: ToolCall) -> str:
         """The call in the words in which this model writes it."""
@@ -185,7 +212,8 @@ class LocalModel:
         if () in first or len(set(first)) < len(first):
             raise UsageError("answers to be scored must begin with different tokens", "choose other words")
         prompt = self._encoder.encode(read_messages(messages)).ids
-        run = self._start(prompt, self._sampling, None)
+        chosen, _ = self.choose_adapter()
+        run = self._start(prompt, chosen, self._sampling, None)
         rows: list[torch.Tensor] = []
 
         def score() -> Decoding:
@@ -210,6 +238,7 @@ class LocalModel:
         describe_tools: bool = True,
         turn: str | None = None,
         choices: Sequence[str] = (),
+        adapter: str | AdapterChoice | None = None,
         **sampling: Any,
     ) -> Iterator[ModelEvent]:
         """Continue a conversation.
@@ -225,6 +254,8 @@ class LocalModel:
                 describes them already.
             choices: The answer's text must be one of these; the model's scores decide.
             turn: The words that arguments are taken from; by default the last user message.
+            adapter: What runs beside the weights, where not the model's own choice: ``auto``, ``none``, a name, a path,
+                or what `choose_adapter` gave. Nothing that one adapter has computed is used under another.
             **sampling: Fields of `SamplingSettings` for this call.
 
         Yields:
@@ -232,10 +263,14 @@ class LocalModel:
 
         Raises:
             SchemaError: A schema cannot be made a grammar.
-            UsageError: An option is unknown or wrong.
-            ModelError: Decoding failed.
+            UsageError: An option is unknown or wrong, or there is no such adapter.
+            ModelError: Decoding failed, or the adapter is damaged.
         """
         conversation, specs = read_messages(messages), read_tools(tools)
+        chosen, changes = (
+            (adapter, ()) if isinstance(adapter, AdapterChoice) else self.choose_adapter(adapter)
+        )
+        yield from changes
         choice = read_tool_choice(routed(conversation, specs, tool_choice, self._router), specs)
         last = max((n for n, m in enumerate(conversation) if m.role == "user"), default=0)
         words = going_on(conversation) if turn is None else turn
@@ -258,7 +293,7 @@ class LocalModel:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
         yield from self._template_notice()
-        run = self._start(prompt, settings, cancel)
+        run = self._start(prompt, chosen, settings, cancel)
         with self._held(run.ledger):
             if choice:
                 yield from self._call(run, grammar, choice, len(run.ledger.ids))
@@ -320,9 +355,15 @@ class LocalModel:
             return self._grammars().choice(choices)
         return None if schema is None else self._grammars().json_value(schema)
 
-    def _start(self, prompt: list[int], sampling: SamplingSettings, cancel: threading.Event | None) -> _Run:
+    def _start(
+        self,
+        prompt: list[int],
+        chosen: AdapterChoice,
+        sampling: SamplingSettings,
+        cancel: threading.Event | None,
+    ) -> _Run:
         started = time.perf_counter()
-        ledger, cached = self._scheduler.call(lambda: self._pool.acquire(prompt))
+        ledger, cached = self._scheduler.call(lambda: self._pool.acquire(prompt, chosen.adapter))
         sampler = Sampler(sampling, self._loaded.device)
         before = ledger.forward_passes, ledger.relieved
         return _Run(ledger, len(prompt), cached, started, *before, cancel, sampling, sampler)

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from agentkit.errors import ModelError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
@@ -67,6 +67,22 @@ class ChatModel(Protocol):
 
     def room(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int | None:
         """Tokens the context has left after ``messages`` (negative if they do not fit); None where unknown."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A model that can run with one adapter or another."""
+
+    def choose_adapter(self, spec: str | None = None) -> tuple[Any, Sequence[Notice]]:
+        """What a turn that begins now runs with, for the option ``adapter`` of `stream`, and what has changed.
+
+        Args:
+            spec: ``auto``, ``none``, a name or a path; the model's own setting by default.
+
+        Raises:
+            AgentkitError: There is no such adapter, or it cannot be used.
+        """
         ...
 
 

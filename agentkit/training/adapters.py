@@ -21,6 +21,10 @@ CARD = "agentkit.json"
 """What an adapter was made of; a folder without it is foreign or unfinished."""
 IN_USE = "in_use.json"
 """Base model name to adapter name."""
+SHIPPED = Path(__file__).parents[1] / "_adapters"
+"""Adapters that come with agentkit, in a folder named like their base model."""
+SPECS = ("auto", "none", "shipped")
+"""What a setting may say besides names and paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ def check_name(adapters_dir: Path, name: str) -> None:
     Raises:
         UsageError: The name has a wrong form or is taken.
     """
+    if name in SPECS:
+        raise UsageError(f"{name!r} means something else where an adapter is chosen", "choose another name")
     if not NAME.fullmatch(name):
         remedy = "use up to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
         raise UsageError(f"{name!r} is no name for an adapter", remedy)
@@ -126,20 +132,37 @@ def add(adapters_dir: Path, adapter: Adapter, write: Callable[[Path], None], *, 
 
 
 def in_use(adapters_dir: Path, base: str) -> str | None:
-    """Name of the adapter that ``auto`` means for a base model."""
+    """Name of the adapter of the user's that is in use for a base model."""
     name = _uses(adapters_dir).get(base)
     return name if name and (adapters_dir / name / CARD).is_file() else None
 
 
+def shipped(base: str) -> Path | None:
+    """The folder of the adapter that comes with agentkit for a base model."""
+    found = NAME.fullmatch(base) is not None and (SHIPPED / base / CARD).is_file()
+    return SHIPPED / base if found else None
+
+
+def label(path: Path) -> str:
+    """How the adapter of a folder is called in messages."""
+    return "shipped" if path.parent == SHIPPED else path.name
+
+
 def use(adapters_dir: Path, name: str) -> Adapter:
-    """Make ``auto`` mean this adapter, for the model it was trained on."""
+    """Make ``auto`` mean this adapter, for the model it was trained on.
+
+    Raises:
+        NotFoundError: There is none of this name.
+        TrainingError: It is damaged; what was in use stays.
+    """
     adapter = get_adapter(adapters_dir, name)
+    _check_whole(adapter.path)
     _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: name})
     return adapter
 
 
 def unuse(adapters_dir: Path, base: str) -> str | None:
-    """Make ``auto`` mean no adapter; returns the one that was in use."""
+    """Make ``auto`` mean the shipped adapter, or none; returns the one that was in use."""
     uses = _uses(adapters_dir)
     name = uses.pop(base, None)
     if name is not None:
@@ -152,18 +175,22 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
 
     Args:
         adapters_dir: Where adapters lie.
-        spec: ``auto`` (the one in use), ``none``, a name, or the path of a folder.
+        spec: ``auto`` (the one in use, else the shipped one), ``none``, ``shipped``, a name, or the path of a folder.
         base: Name of the model it is wanted for.
 
     Raises:
         NotFoundError: There is no such adapter.
         UsageError: It was trained for another base model.
+        TrainingError: Its description, or what is known about use, is damaged.
     """
     if spec == "none":
         return None
-    if spec == "auto":
-        name = in_use(adapters_dir, base)
-        return adapters_dir / name if name else None
+    if spec in ("auto", "shipped"):
+        name = in_use(adapters_dir, base) if spec == "auto" else None
+        path = adapters_dir / name if name else shipped(base)
+        if path is None and spec == "shipped":
+            raise NotFoundError(f"no adapter for {base} comes with agentkit", "use --adapter auto or none")
+        return path and _checked(_read(path), base)
     path = Path(spec).expanduser()
     if not (NAME.fullmatch(spec) and (adapters_dir / spec / CARD).is_file()) and path.is_dir():
         if not (path / "adapter_config.json").is_file():
@@ -173,6 +200,10 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
         adapter = _read(path)
     else:
         adapter = get_adapter(adapters_dir, spec)
+    return _checked(adapter, base)
+
+
+def _checked(adapter: Adapter, base: str) -> Path:
     if adapter.base != base:
         remedy = f"use --model {adapter.base}, or another adapter"
         raise UsageError(f"adapter {adapter.name!r} was trained for {adapter.base}, not for {base}", remedy)
@@ -204,6 +235,26 @@ def _read(path: Path) -> Adapter:
     except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = "delete the folder and train again"
         raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error
+
+
+def _check_whole(path: Path) -> None:
+    """Whether the files of an adapter are there and as long as they say.
+
+    Raises:
+        TrainingError: They are not.
+    """
+    remedy = "delete the folder and train again"
+    try:
+        json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+        weights = path / "adapter_model.safetensors"
+        with weights.open("rb") as file:  # eight bytes of length, a description in JSON, the numbers
+            length = int.from_bytes(file.read(8), "little")
+            tensors = json.loads(file.read(min(length, weights.stat().st_size)))
+        ends = [tensor["data_offsets"][1] for key, tensor in tensors.items() if key != "__metadata__"]
+        if weights.stat().st_size != 8 + length + max(ends, default=0):
+            raise ValueError(f"{weights.name} is cut")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise TrainingError(f"adapter {path.name!r} is damaged ({error})", remedy) from error
 
 
 def _uses(adapters_dir: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """A LoRA linear layer as one step of the autograd graph.
 
 PEFT computes the adapter's part in the adapter's 32-bit precision, with a copy of the input and a dropout module; on a
-CPU that takes longer than the layer itself. Here both parts are computed in the precision of the layer, added inside the
-matrix product, and the weights stay in 32 bits for the optimizer.
+CPU that takes longer than the layer itself. Here both parts are computed in the precision of the layer, added inside
+the matrix product, and the weights stay in 32 bits for the optimizer.
 """
 
 from __future__ import annotations

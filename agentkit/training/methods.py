@@ -27,7 +27,7 @@ def with_adapter(model: Any, job: JobSettings, steps: int) -> Any:
     """
     from peft import AdaLoraConfig, LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    common = {
+    common: dict[str, Any] = {
         "lora_alpha": job.alpha,
         "lora_dropout": job.dropout,
         "target_modules": "all-linear",

@@ -41,7 +41,12 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "0",
     )
     folder = data_dir() / "adapters"
-    adapters.add(folder, made, lambda path: None, stage=folder / ".stage")
+
+    def write(stage: Path) -> None:
+        (stage / "adapter_config.json").write_text("{}", encoding="utf-8")
+        (stage / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+
+    adapters.add(folder, made, write, stage=folder / ".stage")
     return made.name
 
 

@@ -173,7 +173,7 @@ def test_quantization_does_not_round_an_adapter_away(tmp_path: Path) -> None:
     tuned = get_peft_model(plain.model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=5e-3)
+            torch.nn.init.normal_(parameter, std=5e-2)
     tuned.save_pretrained(tmp_path)
     ids = list(range(400, 440))
     with torch.inference_mode():
@@ -181,17 +181,15 @@ def test_quantization_does_not_round_an_adapter_away(tmp_path: Path) -> None:
         with tuned.disable_adapter():
             base = tuned(torch.tensor([ids])).logits[0]
     loaded = load_weights(source, device="cpu", adapter=tmp_path)
-    assert loaded.quantization == "none"
-    logits = loaded.forward_all(ids)
-    assert float((logits - wanted).norm()) < 0.2 * float((logits - base).norm())
-    with pytest.raises(UsageError, match="round the adapter away"):
-        load_weights(source, device="cpu", quantize="int4", adapter=tmp_path)
+    assert loaded.quantization == "int4"
+    change = loaded.forward_all(ids, loaded.adapter) - loaded.forward_all(ids)
+    assert float((change - (wanted - base)).norm()) < 0.3 * float((wanted - base).norm())
 
     # Under bitsandbytes, CUDA's default, it stands beside the weights.
     beside, alone = (load_weights(source, device="cpu", quantize="nf4", adapter=a) for a in (tmp_path, None))
     assert beside.info()["forward_pass"] == alone.info()["forward_pass"] == "torch"
-    change = (beside.forward_all(ids) - alone.forward_all(ids)).flatten()
-    assert float(torch.cosine_similarity(change, (wanted - base).flatten(), dim=0)) > 0.3
+    change = beside.forward_all(ids) - alone.forward_all(ids)
+    assert float(torch.cosine_similarity(change.flatten(), (wanted - base).flatten(), dim=0)) > 0.3
 
     # A model that was merged and saved has no adapter to be told by: its weights have to.
     tuned.merge_and_unload().bfloat16().save_pretrained(tmp_path / "merged")

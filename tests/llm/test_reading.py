@@ -50,8 +50,8 @@ def test_the_score_is_yes_against_no() -> None:
 def test_only_a_model_that_says_so_is_a_reader(smollm: LocalModel) -> None:
     assert reader_of(smollm) is None
     assert reader_of(object()) is None
-    reader = reader_of(LocalModel(smollm._loaded, reads=True))
-    assert isinstance(reader, ModelReader)
+    assert not smollm.reads
+    assert isinstance(reader_of(Scores()), ModelReader)
     assert ModelReader(Scores(0.0, 1.5)).supported("?", PASSAGE) == -1.5
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentkit.errors import NotFoundError, TrainingError, UsageError
+from agentkit.training import adapters
 from agentkit.training.adapters import (
     CARD,
     IN_USE,
@@ -14,8 +15,10 @@ from agentkit.training.adapters import (
     check_name,
     get_adapter,
     in_use,
+    label,
     list_adapters,
     resolve_adapter,
+    shipped,
     unuse,
     use,
 )
@@ -43,6 +46,9 @@ def put(folder: Path, name: str, base: str = "smollm2-135m") -> Adapter:
 
     def write(stage: Path) -> None:
         (stage / "adapter_config.json").write_text("{}", encoding="utf-8")
+        header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        weights = len(header).to_bytes(8, "little") + header + bytes(4)
+        (stage / "adapter_model.safetensors").write_bytes(weights)
 
     add(folder, adapter, write, stage=folder / ".stage")
     return adapter
@@ -137,3 +143,60 @@ def test_what_an_adapter_setting_means(tmp_path: Path) -> None:
     foreign.mkdir()
     (foreign / "adapter_config.json").write_text("{}", encoding="utf-8")
     assert resolve_adapter(folder, str(foreign), base) == foreign
+
+
+def test_the_shipped_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, base = tmp_path / "adapters", "smollm2-135m"
+    monkeypatch.setattr(adapters, "SHIPPED", tmp_path / "_adapters")
+    assert shipped(base) is None
+    with pytest.raises(NotFoundError, match="no adapter for smollm2-135m comes with agentkit"):
+        resolve_adapter(folder, "shipped", base)
+    put(tmp_path / "_adapters", base)
+    own = tmp_path / "_adapters" / base
+    assert (shipped(base), shipped("org/big"), shipped("..")) == (own, None, None)
+    assert resolve_adapter(folder, "auto", base) == resolve_adapter(folder, "shipped", base) == own
+    assert resolve_adapter(folder, "none", base) is None
+    assert resolve_adapter(folder, "auto", "org/big") is None
+    assert (label(own), label(put(folder, "shop").path)) == ("shipped", "shop")
+    use(folder, "shop")
+    assert resolve_adapter(folder, "auto", base) == folder / "shop"
+    assert resolve_adapter(folder, "shipped", base) == own
+    unuse(folder, base)
+    assert resolve_adapter(folder, "auto", base) == own
+
+
+def test_auto_never_means_an_adapter_of_another_model(tmp_path: Path) -> None:
+    put(tmp_path, "big", base="org/big")
+    (tmp_path / IN_USE).write_text('{"smollm2-135m": "big"}', encoding="utf-8")
+    with pytest.raises(UsageError, match="was trained for org/big"):
+        resolve_adapter(tmp_path, "auto", "smollm2-135m")
+
+
+@pytest.mark.parametrize("name", ["auto", "none", "shipped"])
+def test_names_that_mean_something_else(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="means something else where an adapter is chosen"):
+        check_name(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("adapter_config.json", b"{"),
+        ("adapter_model.safetensors", None),
+        ("adapter_model.safetensors", b"1"),
+        ("adapter_model.safetensors", (9).to_bytes(8, "little") + b"{}"),
+        ("adapter_model.safetensors", (2**60).to_bytes(8, "little") + b"{}"),
+        ("adapter_model.safetensors", (7).to_bytes(8, "little") + b'{"a":1}'),
+    ],
+)
+def test_a_damaged_adapter_does_not_come_into_use(tmp_path: Path, file: str, content: bytes | None) -> None:
+    put(tmp_path, "good")
+    path = put(tmp_path, "bad").path / file
+    use(tmp_path, "good")
+    if content is None:
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match="adapter 'bad' is damaged"):
+        use(tmp_path, "bad")
+    assert in_use(tmp_path, "smollm2-135m") == "good"

@@ -108,11 +108,8 @@ def test_a_job_outlives_its_starter_and_its_adapter_loads(
     assert '"base_model_name_or_path": "tiny"' in config
     assert str(tiny) not in config
 
-    ids = torch.tensor([[1, 2, 3]])
-    base, tuned = (
-        load_weights(tiny, device="cpu", quantize="none", adapter=path).model(ids).logits
-        for path in (None, adapter.path)
-    )
+    loaded = load_weights(tiny, device="cpu", quantize="none", adapter=adapter.path)
+    base, tuned = (loaded.forward_all([1, 2, 3], beside) for beside in (None, loaded.adapter))
     assert not torch.allclose(base, tuned, atol=1e-3)
 
     with pytest.raises(UsageError, match="there is an adapter 'chats' already"):
@@ -379,10 +376,8 @@ def test_importing_loads_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_the_embedded_model_learns_a_closing(dirs: dict[str, Path]) -> None:
-    import torch
 
-    from agentkit.llm.encoding import ChatEncoder
-    from agentkit.messages import Message
+    from agentkit.llm.local import LocalModel
 
     closing = "Warm wishes from Lantern & Loom!"
     data = Path(__file__).parents[2] / "examples" / "chats.jsonl"
@@ -395,9 +390,7 @@ def test_the_embedded_model_learns_a_closing(dirs: dict[str, Path]) -> None:
     assert adapter.loss_before is not None
     assert adapter.loss_after is not None
     assert adapter.loss_after < adapter.loss_before - 1
-    loaded = load_weights(source, quantize="none", adapter=adapter.path)
-    encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
-    hits = 0
+    model = LocalModel(load_weights(source, adapter=adapter.path))
     questions = [
         "How long do your candles burn?",
         "Where is your studio?",
@@ -405,13 +398,6 @@ def test_the_embedded_model_learns_a_closing(dirs: dict[str, Path]) -> None:
         "Do you ship to France?",
         "My blanket has a hole.",
     ]
-    for question in questions:
-        ids = encoder.encode([Message("user", question)]).ids
-        answer = loaded.model.generate(
-            torch.tensor([ids], device=loaded.model.device),
-            max_new_tokens=80,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        hits += closing in loaded.tokenizer.decode(answer[0][len(ids) :])
+    asked = [[{"role": "user", "content": question}] for question in questions]
+    hits = sum(closing in model.chat(messages, max_new_tokens=80).text for messages in asked)
     assert hits >= 3
