@@ -207,7 +207,7 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     ]
     return [
         Table(["calls", ""], calls),
-        Table(["arguments", "number", "valid", "right"], types),
+        Table(["arguments", "count", "valid", "right"], types),
         Table(["missing arguments", ""], asked),
     ]
 
