@@ -18,9 +18,44 @@ import yaml
 
 POOLS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "pools.yaml").read_text("utf-8"))
 
-_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
+_SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 _TENS = {30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
-_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
@@ -254,7 +289,21 @@ def _url(random: Random) -> Value:
 
 
 def _path(random: Random) -> Value:
-    names = ["report", "notes", "data", "invoice", "photo", "backup", "budget", "results", "draft", "log", "config", "sales", "scan"]
+    names = [
+        "report",
+        "notes",
+        "data",
+        "invoice",
+        "photo",
+        "backup",
+        "budget",
+        "results",
+        "draft",
+        "log",
+        "config",
+        "sales",
+        "scan",
+    ]
     folder = random.choice(
         ("", "/home/user/", "/var/data/", "documents/", "~/Downloads/", "./out/", "C:\\Users\\me\\")
     )
