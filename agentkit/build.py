@@ -448,7 +448,7 @@ def load_model(
     from agentkit.llm.local import LocalModel
 
     source = _source(name)
-    folder = _adapter_folder(adapter, name)
+    folder = adapter_folder(adapter, name)
     loaded = load_weights(
         source,
         name=name,
@@ -457,7 +457,7 @@ def load_model(
         adapter=folder.path if folder else None,
         compile=compile,
     )
-    adapters = Adapters(loaded, lambda spec: _adapter_folder(spec, name), adapter, folder)
+    adapters = Adapters(loaded, lambda spec: adapter_folder(spec, name), adapter, folder)
     if router == "auto":
         from agentkit.llm.routing import EmbeddingRouter
 
@@ -465,7 +465,7 @@ def load_model(
     return LocalModel(loaded, sampling=settings, router=router, tool_format=tool_format, adapters=adapters)
 
 
-def _adapter_folder(spec: str, base: str) -> AdapterFolder | None:
+def adapter_folder(spec: str, base: str) -> AdapterFolder | None:
     """What an adapter setting means now for a base model."""
     from agentkit.llm.adapters import AdapterFolder
     from agentkit.training.adapters import label, resolve_adapter, trained_to_read

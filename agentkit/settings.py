@@ -120,11 +120,11 @@ class Settings(_Section):
     model: str = "smollm2-135m"
     """Embedded name, hub id, folder, ``.gguf`` file, or a server: ``openai+http://HOST:PORT/v1#MODEL``."""
     adapter: str = "auto"
-    """``auto`` (the one in use), ``none``, a name or a path."""
+    """``auto`` (the one in use, else the one that comes with agentkit), ``none``, ``shipped``, a name or a path."""
     device: Device = "auto"
     """``auto`` takes CUDA where there is one."""
     quantize: Quantize = "auto"
-    """``auto``: nf4 on CUDA; on a CPU int4 for weights from a 4-bit file, else int8, and with an adapter none."""
+    """``auto``: nf4 on CUDA; on a CPU int4 for weights from a 4-bit file, else int8; none if an adapter is merged."""
     compile: bool = False
     """Use torch.compile on CUDA and under nf4; on other CPU models it changes nothing, they are compiled anyway."""
     tool_format: str = "auto"

@@ -71,7 +71,7 @@ def _print_version(wanted: bool | None) -> None:
 _HELP = {
     "project": "Project folder.",
     "model": "Embedded name, hub id, folder, .gguf file or server (openai+http://HOST/v1#MODEL).",
-    "adapter": "auto, none, a name or a path.",
+    "adapter": "auto, none, shipped, a name or a path.",
     "device": "auto, cpu or cuda.",
     "quantize": "auto, none, int8, int4 or nf4.",
     "seed": "Seed of sampling.",

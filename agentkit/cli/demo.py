@@ -220,11 +220,7 @@ class Player:
         agent = workspace.agent(session)
         status("")
         info = workspace.model.info()
-        adapter = (
-            f" + adapter {workspace.settings.adapter}"
-            if workspace.settings.adapter not in ("auto", "none")
-            else ""
-        )
+        adapter = f" + adapter {info['adapter']}" if info["adapter"] != "none" else ""
         resumed = f"resumed with {len(agent.session.messages())} messages" if session else "new"
         self._note(
             f"{info['name']}{adapter}, {info['parameters'] / 1e6:.0f} M parameters, {info['quantization']} on "

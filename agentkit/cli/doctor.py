@@ -66,6 +66,7 @@ def checks(options: Common) -> Iterator[Check]:
     yield _apertium()
     yield _guarded("project", lambda: _project(options))
     yield from _server(options)
+    yield _guarded("adapter", lambda: _adapter(options))
     yield _guarded("knowledge", lambda: _knowledge(options))
     yield _guarded("sessions", lambda: _sessions(options))
     yield _guarded("disk", _disk)
@@ -149,6 +150,24 @@ def _asked(options: Common) -> Check:
     with options.workspace(**{"agent.routing": "model"}) as workspace:
         body = workspace.model.info()
         return Check("server", True, f"{body['base_url']}, model {body['name']}")
+
+
+def _adapter(options: Common) -> Check:
+    """What the adapter setting means now, and whether it can be read."""
+    from agentkit.build import adapter_folder
+    from agentkit.engine.peft_files import beyond_low_rank, read_config
+    from agentkit.llm.openai.address import is_remote
+
+    with options.workspace() as workspace:
+        settings = workspace.settings
+    if is_remote(settings.model):
+        return Check("adapter", True, "none; the model is on a server")
+    folder = adapter_folder(settings.adapter, settings.model)
+    if folder is None:
+        return Check("adapter", True, f"none for {settings.model}")
+    other = beyond_low_rank(read_config(folder.path))
+    how = f"merged into the weights ({other})" if other else "beside the weights where the pass is compiled"
+    return Check("adapter", True, f"{folder.name} for {settings.model}, {how}")
 
 
 def _knowledge(options: Common) -> Check:

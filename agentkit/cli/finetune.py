@@ -157,7 +157,7 @@ def list_adapters(options: Common) -> None:
 def use(
     options: Common, name: Annotated[str, typer.Argument(metavar="NAME", help="As `finetune list` shows it.")]
 ) -> None:
-    """Let chats use an adapter from now on."""
+    """Let chats use an adapter from now on, those that are open at their next turn."""
     from agentkit.training import adapters
 
     with options.workspace() as workspace:
@@ -168,13 +168,16 @@ def use(
 @app.command()
 @common
 def unuse(options: Common) -> None:
-    """Let chats use the model without an adapter again."""
+    """Take an adapter out of use; what comes with agentkit takes its place (`--adapter none`: nothing)."""
     from agentkit.training import adapters
 
     with options.workspace() as workspace:
         base = workspace.settings.model
         name = adapters.unuse(workspace.adapters_dir, base)
+        own = adapters.shipped(base) is not None
     text = f"{base} now runs without {name}" if name else f"no adapter was in use for {base}"
+    if own:
+        text += ", with the adapter that comes with agentkit"
     _done({"in_use": None, "before": name, "model": base}, text, options.as_json)
 
 

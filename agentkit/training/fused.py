@@ -54,7 +54,7 @@ def fuse(model: Any) -> int:
         name = module.active_adapters[0]
         plain = isinstance(module.lora_dropout[name], torch.nn.Identity) and not module.use_dora.get(name)
         if plain and len(module.active_adapters) == 1 and not module.merged:
-            module.forward = _forward(module, name)
+            module.forward = _forward(module, name)  # type: ignore[method-assign]
             found += 1
     return found
 
@@ -63,6 +63,8 @@ def _forward(module: Any, name: str) -> Any:
     base, a, b, scale = module.base_layer, module.lora_A[name], module.lora_B[name], module.scaling[name]
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Any:
-        return _LoraLinear.apply(x, base.weight, base.bias, a.weight, b.weight, scale)
+        return _LoraLinear.apply(  # type: ignore[no-untyped-call]
+            x, base.weight, base.bias, a.weight, b.weight, scale
+        )
 
     return forward

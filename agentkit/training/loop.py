@@ -252,12 +252,15 @@ class _Run:
         tensors = {f"weight.{name}": weight for name, weight in self.weights.items()}
         tensors |= {f"kept.{name}": weight for name, weight in self.kept.items()}
         tensors["random"] = torch.get_rng_state()
+        for kind, found in self._importance().items():
+            tensors |= {f"{kind}.{name}": value for name, value in found.items()}
         for name, weight in self.weights.items():
             for key, value in self.optimizer.state[weight].items():
                 if torch.is_tensor(value):
                     tensors[f"optimizer.{key}.{name}"] = value
         state = {
             "run": self._identity(),
+            "ranks": self.model.peft_config["default"].rank_pattern,
             "tokens": self.tokens,
             "before": self.before,
             "best": self.best,
@@ -280,6 +283,9 @@ class _Run:
         self._put({name: tensors[f"weight.{name}"] for name in self.weights})
         self.kept = {k.removeprefix("kept."): v for k, v in tensors.items() if k.startswith("kept.")}
         torch.set_rng_state(tensors["random"])
+        for kind, own in self._importance().items():
+            own |= {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+        self.model.peft_config["default"].rank_pattern = state["ranks"]
         for name, weight in self.weights.items():
             for key, value in tensors.items():
                 if key.startswith("optimizer.") and key.endswith(f".{name}"):
@@ -290,8 +296,15 @@ class _Run:
         self.step, self.tokens, self.before = state["step"], state["tokens"], state["before"]
         self.best, self.worse, self.losses = state["best"], state["worse"], state["losses"]
         self.earlier_s = state["seconds"]
-        print(f"going on from step {self.step}", flush=True)
+        print(f"going on from checkpoint-{self.step}", flush=True)
         return True
+
+    def _importance(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What AdaLoRA knows of its weights, besides them."""
+        if self.job.method != "adalora":
+            return {}
+        allocator = self.model.base_model.rankallocator
+        return {kind: getattr(allocator, kind) for kind in ("ipt", "exp_avg_ipt", "exp_avg_unc")}
 
     def _identity(self) -> str:
         """Of data and settings: a checkpoint of another run is not gone on from."""

@@ -42,7 +42,9 @@ def with_adapter(model: Any, job: JobSettings, steps: int) -> Any:
     else:
         config = LoraConfig(r=job.rank, use_dora=job.method == "dora", **common)
     if job.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            model, use_gradient_checkpointing=False
+        )
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by an old name
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         return get_peft_model(model, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from agentkit.training.table import job_table
 def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An adapter on disk, as a job leaves it."""
     monkeypatch.setenv("AGENTKIT_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(adapters, "SHIPPED", tmp_path / "none")
     monkeypatch.chdir(tmp_path)
     made = adapters.Adapter(
         "tone",
@@ -160,6 +162,25 @@ def test_the_state_of_a_job_with_its_curve(
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     assert run(["finetune", "status", "--json"]) == 0
     assert [json.loads(line)["step"] for line in capsys.readouterr().out.splitlines()] == [3]
+
+
+def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
+    adapter: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> dict[str, str]:
+        run(["doctor", "--json"])
+        checks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return next(check for check in checks if check["name"] == "adapter")
+
+    monkeypatch.setattr(adapters, "SHIPPED", tmp_path / "_adapters")
+    assert told()["detail"] == "none for smollm2-135m"
+    shutil.copytree(data_dir() / "adapters" / adapter, adapters.SHIPPED / "smollm2-135m")
+    assert told()["detail"].startswith("shipped for smollm2-135m, beside the weights")
+    run(["finetune", "use", adapter])
+    capsys.readouterr()
+    assert run(["finetune", "unuse"]) == 0
+    out = capsys.readouterr().out
+    assert out == "smollm2-135m now runs without tone, with the adapter that comes with agentkit\n"
 
 
 @pytest.mark.parametrize(

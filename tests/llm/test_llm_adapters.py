@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from adapter_files import write_adapter
 
-from agentkit.build import _adapter_folder
+from agentkit.build import adapter_folder
 from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import Notice
 from agentkit.llm.adapters import Adapters
@@ -19,10 +19,10 @@ from agentkit.messages import Completion, ToolSpec
 from agentkit.training import adapters
 
 BASE = "smollm2-135m"
-ASK = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
+ASK = [{"role": "user", "content": "Tell me a story."}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = ToolSpec("find_city", "Find a city.", SCHEMA)
-SIZE = 0.01
+SIZE = 0.1
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def shop(folder: Path, smollm: LocalModel) -> Path:
 @pytest.fixture
 def model(smollm: LocalModel, folder: Path) -> LocalModel:
     """The embedded model as `load_model` makes it, with ``adapter="auto"``."""
-    own = Adapters(smollm._loaded, lambda spec: _adapter_folder(spec, BASE), "auto")
+    own = Adapters(smollm._loaded, lambda spec: adapter_folder(spec, BASE), "auto")
     return LocalModel(smollm._loaded, adapters=own)
 
 
@@ -193,7 +193,7 @@ def test_a_merged_adapter_stays(model: LocalModel, shop: Path, folder: Path) -> 
     import dataclasses
 
     merged = dataclasses.replace(model._loaded, fixed=True)
-    fixed = LocalModel(merged, adapters=Adapters(merged, lambda spec: _adapter_folder(spec, BASE), "auto"))
+    fixed = LocalModel(merged, adapters=Adapters(merged, lambda spec: adapter_folder(spec, BASE), "auto"))
     fixed._adapters._states["auto"].name = "dora"
     adapters.use(folder, "shop")
     text, notices = said(fixed)

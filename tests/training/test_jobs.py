@@ -281,7 +281,7 @@ def test_a_disk_that_fills_up_harms_nothing_and_the_job_can_go_on(
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=450k", "none", str(disk)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk needs root")
     try:

@@ -109,7 +109,7 @@ def test_half_written_and_damaged_checkpoints_are_left_out(
     assert [line.split(" is ")[0] for line in told] == [
         "checkpoint-8",
         "checkpoint-7",
-        "going on from step 4",
+        "going on from checkpoint-4",
     ]
 
 
