@@ -16,6 +16,7 @@ from agentkit.training.adapters import (
     in_use,
     list_adapters,
     resolve_adapter,
+    trained_to_read,
     unuse,
     use,
 )
@@ -137,3 +138,18 @@ def test_what_an_adapter_setting_means(tmp_path: Path) -> None:
     foreign.mkdir()
     (foreign / "adapter_config.json").write_text("{}", encoding="utf-8")
     assert resolve_adapter(folder, str(foreign), base) == foreign
+
+
+def test_only_a_card_that_says_so_makes_a_reader(tmp_path: Path) -> None:
+    put(tmp_path, "shop")
+    card = tmp_path / "shop" / CARD
+    assert not trained_to_read(card.parent)
+    body = json.loads(card.read_text(encoding="utf-8"))
+    for value, reads in ((True, True), ("yes", False), (None, False)):
+        card.write_text(json.dumps({**body, "reads": value}), encoding="utf-8")
+        assert trained_to_read(card.parent) is reads
+    assert get_adapter(tmp_path, "shop").name == "shop"
+    assert not trained_to_read(tmp_path)
+    card.write_text("[]", encoding="utf-8")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        trained_to_read(card.parent)
