@@ -36,6 +36,7 @@ from agentkit.events import (
 from agentkit.llm.adapters import Adapters
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import Route
+from agentkit.llm.reading import ModelReader
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import Message, Passage, ToolCall, ToolResult, ToolSpec
 from agentkit.prompts import load_prompt
@@ -120,6 +121,7 @@ class FakeKnowledge:
 
     def __init__(self, answerable: float = 1.0) -> None:
         self._answerable = answerable
+        self.readers: list[Reader | None] = []
 
     def search(self, query: str, limit: int = 4, *, history: Sequence[Message] = ()) -> list[Passage]:
         return [self.passage]
@@ -128,6 +130,7 @@ class FakeKnowledge:
         return query
 
     def answerable(self, query: str, passages: Sequence[Passage], reader: Reader | None = None) -> float:
+        self.readers.append(reader)
         return self._answerable
 
 
@@ -479,6 +482,19 @@ def test_a_conversation_that_just_fits_to_the_token_is_compacted_too(session: Se
     agent = loop(session, model=model)
     agent._accept = lambda text, image: text  # type: ignore[method-assign]
     assert "compacted" in notices(list(agent.stream("last")))
+
+
+def test_a_model_reads_the_passages_only_if_it_has_learned_to(session: Session) -> None:
+    class Reading(ScriptedModel):
+        reads = False
+
+    model, knowledge = Reading(["Within 30 days.", "Within 30 days."]), FakeKnowledge()
+    list(loop(session, model=model, knowledge=knowledge).stream("How long to return?"))
+    model.reads = True
+    list(loop(session, model=model, knowledge=knowledge).stream("How long to return?"))
+    before, after = knowledge.readers
+    assert before is None
+    assert isinstance(after, ModelReader)
 
 
 def test_an_unanswerable_question_is_declined(session: Session) -> None:

@@ -31,6 +31,8 @@ from typing import Any
 
 import yaml
 
+from agentkit.retrieval.words import stems
+
 DATA = Path(__file__).parent / "data"
 MOST_WORDS = 120
 """Of a document: a chunk of the knowledge base has no more."""
@@ -40,6 +42,8 @@ FORMS = {"prose": 6, "list": 2, "rows": 2, "questions": 1}
 """How a document is written, by weight."""
 
 PLACES = tuple((DATA / "places.txt").read_text(encoding="utf-8").split())
+LOST_WORDS = 1
+"""Content words of a sentence that its row may lack: a verb mostly, and nothing that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +191,21 @@ def _written(facts: Sequence[Fact], rng: random.Random) -> str:
             f"{rng.choice(fact.questions)}\n{sentence}"
             for fact, sentence in zip(facts, sentences, strict=True)
         )
-    rows = [fact.row for fact in facts if fact.row]
-    if form == "rows" and len(rows) >= 2:
+    labelled = [(fact, text) for fact, text in zip(facts, sentences, strict=True) if fact.row]
+    if form == "rows" and len(labelled) >= 2:
         between = rng.choice([": ", " | ", " – "])
-        table = "\n".join(between.join(row) for row in rows)
-        rest = " ".join(s for fact, s in zip(facts, sentences, strict=True) if not fact.row)
+        table = "\n".join(between.join(_row(fact, text)) for fact, text in labelled)
+        rest = " ".join(text for fact, text in zip(facts, sentences, strict=True) if not fact.row)
         return "\n\n".join(part for part in rng.sample([table, rest], 2) if part)
     cut = rng.randrange(1, len(sentences)) if len(sentences) > 4 and rng.random() < 0.4 else 0
     return "\n\n".join(" ".join(part) for part in (sentences[:cut], sentences[cut:]) if part)
+
+
+def _row(fact: Fact, sentence: str) -> tuple[str, str]:
+    """Label and value; the sentence as the value where the short one would say less."""
+    label, value = fact.row or ("", "")
+    lost = min(len(stems(text) - stems(f"{label} {value}")) for text in fact.sentences)
+    return label, value if lost <= LOST_WORDS else sentence
 
 
 def _values(template: Template, rng: random.Random) -> dict[str, str]:

@@ -64,7 +64,8 @@ def judged_retrieved(model: LocalModel, limit: int) -> list[Judged]:
         embedder = load_embedder(asset_path("minilm"))
         base = KnowledgeBase(ROOT / "knowledge", Path(temporary) / "index.db", embedder)
         base.sync()
-        for item in read_questions(ROOT / "tests" / "data" / "rag.jsonl", "report")[:limit]:
+        questions = read_questions(ROOT / "tests" / "data" / "rag.jsonl", "report")
+        for item in questions[:: -(-len(questions) // limit)]:  # of a part, one from everywhere
             question = understood(item.question, item.history, base.corrected).standalone
             passages = base.search(item.question, history=item.history)
             score = max(supported(model, question, passage) for passage in passages[:READ])

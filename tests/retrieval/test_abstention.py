@@ -100,7 +100,7 @@ def test_without_weights_for_a_reader_it_is_said(
     load_abstention.cache_clear()
     try:
         assert load_abstention().threshold == 0.5
-        with pytest.raises(KnowledgeError, match=r"no weights for a model that reads .*--adapter"):
+        with pytest.raises(KnowledgeError, match=r"no weights for a model that reads.*--adapter"):
             load_abstention(True)
     finally:
         load_abstention.cache_clear()

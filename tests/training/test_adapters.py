@@ -19,6 +19,7 @@ from agentkit.training.adapters import (
     list_adapters,
     resolve_adapter,
     shipped,
+    trained_to_read,
     unuse,
     use,
 )
@@ -200,3 +201,18 @@ def test_a_damaged_adapter_does_not_come_into_use(tmp_path: Path, file: str, con
     with pytest.raises(TrainingError, match="adapter 'bad' is damaged"):
         use(tmp_path, "bad")
     assert in_use(tmp_path, "smollm2-135m") == "good"
+
+
+def test_only_a_card_that_says_so_makes_a_reader(tmp_path: Path) -> None:
+    put(tmp_path, "shop")
+    card = tmp_path / "shop" / CARD
+    assert not trained_to_read(card.parent)
+    body = json.loads(card.read_text(encoding="utf-8"))
+    for value, reads in ((True, True), ("yes", False), (None, False)):
+        card.write_text(json.dumps({**body, "reads": value}), encoding="utf-8")
+        assert trained_to_read(card.parent) is reads
+    assert get_adapter(tmp_path, "shop").name == "shop"
+    assert not trained_to_read(tmp_path)
+    card.write_text("[]", encoding="utf-8")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        trained_to_read(card.parent)
