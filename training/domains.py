@@ -98,6 +98,8 @@ def value_of(leaf: Json, random: Random) -> Value:
         ways = (leaf.get("said") or {}).get(entry)
         return Value(str(random.choice(ways) if ways else str(entry).replace("_", " ")), entry)
     value = draw(leaf["value"], random, items=leaf.get("items"))
+    while leaf["type"] == "integer" and isinstance(value.called, float):
+        value = draw(leaf["value"], random, items=leaf.get("items"))
     if leaf["type"] == "string" and not isinstance(value.called, str):
         return Value(value.said, str(value.called))
     return value

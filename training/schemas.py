@@ -112,7 +112,7 @@ def _item_type(param: Json) -> str:
                 entry = json.loads(entry.split(" => ", 1)[1])
             except ValueError:
                 return "string"
-        return {int: "integer", float: "number", bool: "boolean"}.get(type(entry), "string")
+        return {int: "number", float: "number", bool: "boolean"}.get(type(entry), "string")
     return {
         "int": "integer",
         "year": "integer",
