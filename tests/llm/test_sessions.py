@@ -15,6 +15,7 @@ import pytest
 
 from agentkit.engine.decode import Sampler, decode
 from agentkit.engine.ledger import Ledger, LedgerPool
+from agentkit.engine.packed_lora import PackedLora
 from agentkit.engine.weights import LoadedModel
 from agentkit.events import TextDelta
 from agentkit.llm.local import LocalModel
@@ -60,9 +61,9 @@ class Watched:
         pool = LedgerPool(self.model._loaded, budget)
         acquire = pool.acquire
 
-        def noting(prompt: Sequence[int]) -> tuple[Ledger, int]:
+        def noting(prompt: Sequence[int], adapter: PackedLora | None = None) -> tuple[Ledger, int]:
             self.prompt = list(prompt)
-            self.ledger, cached = acquire(prompt)
+            self.ledger, cached = acquire(prompt, adapter)
             return self.ledger, cached
 
         pool.acquire = noting  # type: ignore[method-assign]

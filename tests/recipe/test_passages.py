@@ -146,7 +146,8 @@ def evaluation_texts() -> Iterator[str]:
     for path in data.glob("*.jsonl"):
         for line in path.read_text(encoding="utf-8").splitlines():
             body = json.loads(line)
-            yield body.get("question") or body["text"]
+            asked = [*body.get("calls", ()), *body.get("lacking", ())] if "tool" in body else [body]
+            yield from (turn.get("question") or turn["text"] for turn in asked)
 
 
 def training_texts() -> Iterator[str]:
