@@ -51,6 +51,28 @@ def speed() -> str:
     )
 
 
+def adapters() -> str:
+    body = load("adapters.json")
+    kinds = [what for what in body["adapters"]["none"] if what != "share"]
+    rows = [
+        (
+            name,
+            *(f"{row[what]} ({row['share'][what]:.2f})" for what in kinds),
+            _mb(row["bytes"]) if "bytes" in row else "",
+            f"{row['load_seconds'] * 1000:.0f} ms" if "load_seconds" in row else "",
+        )
+        for name, row in body["adapters"].items()
+    ]
+    return (
+        "## Adapters beside the weights\n\n"
+        f"{machine(body)}; SmolLM2-135M in {body['quantization']} with random LoRA adapters of all linears, tokens a "
+        f"second and the share of the speed without; {body['tokens']} tokens decoded after a prompt of 64, a prompt of "
+        f"{body['prefill_tokens']} prefilled; they take turns, medians of the rounds. The last column is what a swap "
+        "takes. Reproduce: `python benchmarks/adapters.py`.\n\n"
+        + table(("adapter", *kinds, "held", "loaded in"), rows)
+    )
+
+
 def quality() -> str:
     body = load("quality.json")
     rows = [
@@ -372,7 +394,7 @@ def _times(row: Any) -> tuple[str, ...]:
 
 def main() -> None:
     parts = (
-        speed(), drafts(), sessions(), quality(), tool_loop(), bfcl(), arguments(),
+        speed(), adapters(), drafts(), sessions(), quality(), tool_loop(), bfcl(), arguments(),
         search(), index(), ingest(), rag(), routing(),
     )  # fmt: skip
     text = "\n\n".join((HEAD.strip(), *parts)) + "\n"

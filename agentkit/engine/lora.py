@@ -37,8 +37,8 @@ class Loras(NamedTuple):
     groups: Ints
     """(groups, 2): first row and rows; each group's rows belong to one adapter"""
     down: Ints
-    """(groups, 4, 4): addresses of A for all layers, of its scales, and of the factors of its outputs, (layers,
-    outputs), float32; its outputs in blocks of 16, none where nothing is adapted"""
+    """(groups, 4, 4): addresses of A for all layers, chunk by chunk, of its scales, and of the factors of its outputs,
+    (layers, outputs), float32; its outputs in blocks of 16, none where nothing is adapted"""
     up: Ints
     """(groups, 4, PARTS, 6): first block of outputs, blocks, addresses of B and of its scales, and its inputs in the
     blocks of A's outputs: the first, and how many"""
@@ -82,17 +82,20 @@ def lora_down(
         first_row, rows = loras.groups[g]
         address, scale, _, blocks = loras.down[g, which]
         row_bytes = LANES * loras.weight_bytes
-        first, last = share(blocks * CHUNKS, thread, threads)
-        for piece in range(first, last):
-            block, chunk = piece // CHUNKS, piece % CHUNKS
+        piece, last = share(blocks * CHUNKS, thread, threads)
+        while piece < last:
+            chunk, block = piece // blocks, piece % blocks
+            count = min(blocks - block, last - piece)
             start, stop = share(inputs, chunk, CHUNKS)
-            at = (layer * blocks + block) * inputs + start
+            groups = stop - start
+            at = (layer * inputs + start) * blocks + block * groups
             call_product(
-                loras.down_product, address + at * GROUP * row_bytes, row_bytes, 0,
-                source + first_row * stride + start * group_bytes, stride, scale + at * _SCALES, 0, 0, 0, 0,
-                stop - start, 1, rows, loras.chunks[first_row, chunk, block * LANES :].ctypes.data,
+                loras.down_product, address + at * GROUP * row_bytes, row_bytes, groups * GROUP * row_bytes,
+                source + first_row * stride + start * group_bytes, stride, scale + at * _SCALES, 0, groups * _SCALES,
+                0, 0, groups, count, rows, loras.chunks[first_row, chunk, block * LANES :].ctypes.data,
                 loras.chunks.strides[0],
             )  # fmt: skip
+            piece += count
 
 
 @part

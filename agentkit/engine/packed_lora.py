@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class PackedLora:
             size = down.abs().amax(2).clamp(min=_SMALLEST)
             self._held.append(torch.cat(factors, dim=1).mul_(size))
             address = self._held[-1].data_ptr()
-            self.down[which] = *self._hold(down / size[:, :, None], GROUP), address, unit
+            self.down[which] = *self._hold(down / size[:, :, None], GROUP, CHUNKS), address, unit
 
     def _check(self, path: str, pair: LowRank, linear: Any) -> None:
         sizes = pair.b.shape[0], pair.a.shape[1]
@@ -102,14 +103,27 @@ class PackedLora:
             cause = f"adapter {self.name} does not fit this model: {path} is {wanted}, not {sizes[0]} x {sizes[1]}"
             raise ModelError(cause, "use an adapter that was trained on it")
 
-    def _hold(self, weights: Tensor, unit: int) -> tuple[int, int]:
-        """Where (layers, outputs, inputs) are packed, and their scales: 0 where the format has none."""
+    def _hold(self, weights: Tensor, unit: int, chunks: int = 1) -> tuple[int, int]:
+        """Where (layers, outputs, inputs) are packed, and their scales: 0 where the format has none.
+
+        Args:
+            weights: The numbers.
+            unit: Inputs that share a scale.
+            chunks: Parts of the inputs that lie one after the other, each with all outputs.
+        """
         layers, outputs, inputs = weights.shape
         whole = Packed(self._kind, layers, outputs, inputs, unit)
         for layer, part in enumerate(weights):
             whole.pack(layer, part)
-        self._held += whole.data, whole.scale
-        return whole.data.data_ptr(), whole.scale.data_ptr() if whole.scale.numel() else 0
+        bounds = [whole.groups * n // chunks for n in range(chunks + 1)]
+        data, scale = (
+            torch.cat([held[:, :, a:b].flatten(1) for a, b in pairwise(bounds)], dim=1)
+            if held.numel()
+            else held
+            for held in (whole.data, whole.scale)
+        )
+        self._held += data, scale
+        return data.data_ptr(), scale.data_ptr() if scale.numel() else 0
 
 
 class LoraTable:
