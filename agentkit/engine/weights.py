@@ -5,13 +5,12 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.engine.merged import method_for_merged, quiet_bitsandbytes, with_adapter
 from agentkit.engine.peft_files import beyond_low_rank, read_config, read_lora
 from agentkit.engine.precision import native_dtype
 from agentkit.errors import ModelError, NotFoundError, UsageError
@@ -221,7 +220,7 @@ def _load(
         quantize = "none"  # bitsandbytes takes no GGUF weights
     method = _method(quantize, device_name)
     if adapter is not None and device_name == "cpu":
-        method = _with_adapter_method(method)
+        method = method_for_merged(method)
     tokenizer = _load_part(name, "AutoTokenizer", origin, gguf_file=gguf)
     packs = device_name == "cpu" and method not in _BITSANDBYTES and not trainable
     # What is packed is loaded as it was stored, so that it is rounded once.
@@ -229,7 +228,7 @@ def _load(
     options = _load_options(method, device_name, gguf) | stored
     model = _load_part(name, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
     if adapter is not None:
-        model = _with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
+        model = with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
     model.eval().requires_grad_(False)
     parameters = int(model.num_parameters())
     decoder: NativeDecoder | Decoder | None
@@ -299,17 +298,6 @@ def _method(quantize: Quantize, device: str) -> str:
     return quantize
 
 
-def _with_adapter_method(method: str) -> str:
-    """The quantization for weights that an adapter was merged into.
-
-    What an adapter changes is often less than half a step of int4, int8 or even bf16: rounding would leave the base
-    model, so the sum is made in float32 and held in fp16.
-    """
-    if method == "int4":
-        raise UsageError("int4 would round the adapter away", "use --quantize none, or --adapter none")
-    return "none" if method == "auto" else method
-
-
 def _locate(source: str) -> tuple[str, str | None]:
     """(folder or hub id, GGUF file name or None)."""
     path = Path(source).expanduser()
@@ -344,7 +332,7 @@ def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
             raise UsageError(
                 f"{method} cannot be applied to a .gguf file", "use --quantize int8, int4 or none"
             )
-        _quiet_bitsandbytes()
+        quiet_bitsandbytes()
         options["device_map"] = {"": device}
         options["quantization_config"] = (
             # The defaults are fp4 with fp32 compute; nf4 with bf16 is the QLoRA setting (arXiv:2305.14314).
@@ -383,29 +371,6 @@ def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
             ) from error
         raise ModelError(
             f"cannot load model {label!r}: {first_line}", "check that the folder is complete"
-        ) from error
-
-
-def _quiet_bitsandbytes() -> None:
-    """Importing it (peft does too) warns that a package is missing which would fetch a kernel from the hub."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
-
-def _with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
-    _quiet_bitsandbytes()
-    from peft import PeftModel
-
-    read_config(adapter)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed attribute
-            tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-            # Without a merge the adapter's layers stand in the model itself: the wrapper around it is not needed.
-            return tuned.merge_and_unload() if merge else tuned.get_base_model()
-    except Exception as error:  # peft raises RuntimeError, ValueError, KeyError … for a foreign adapter
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"adapter {adapter} does not fit this model: {reason}", "train it on this model"
         ) from error
 
 
