@@ -10,13 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.evaluation import bfcl_run, routing, summary, toolset_run
+from agentkit.evaluation import bfcl_run, routing, toolset_run
 from agentkit.evaluation.bfcl import FOUR, UNNEEDED, load, load_checker
 from agentkit.evaluation.bfcl_run import BfclRow
 from agentkit.evaluation.calls import Choice, check_unconstrained
 from agentkit.evaluation.journal import Journal
-from agentkit.evaluation.questions import Question
-from agentkit.evaluation.rag import Evaluation
 from agentkit.evaluation.routing import RoutingRow, Turn
 from agentkit.evaluation.run import run
 from agentkit.evaluation.tables import Table
@@ -158,26 +156,6 @@ def route(
     told = routing.summarize(rows)
     shares = {"accuracy": told["accuracy"], **told["routes"]}
     return _scores("routing", rows, shares, told, routing.tables(told))
-
-
-def rag(evaluation: Evaluation, questions: Sequence[Question]) -> Scores:
-    """Questions over the knowledge base: retrieval, groundedness, right answers, abstention.
-
-    Args:
-        evaluation: The agent and what its answers are held against.
-        questions: `agentkit.evaluation.questions.read_questions`.
-
-    Raises:
-        AgentkitError: A turn failed.
-    """
-    rows = [evaluation.ask(question) for question in questions]
-    told = summary.summarize(rows)
-    shares = {
-        "hit@3": told["retrieval"]["agent"]["hit@3"],
-        **{key: told["answers"]["agent"][key] for key in ("groundedness", "right")},
-        **{f"abstention_{key}": told["abstention"][key] for key in ("precision", "recall")},
-    }
-    return _scores("rag", rows, shares, told, [])
 
 
 def _scores(

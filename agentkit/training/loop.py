@@ -19,7 +19,7 @@ from agentkit.training import checkpoint, fused
 from agentkit.training.data import IGNORED, Row
 from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.memory import keep_memory
-from agentkit.training.methods import make_optimizer, with_adapter
+from agentkit.training.methods import make_optimizer, orthogonality, with_adapter
 from agentkit.training.packing import pack
 from agentkit.training.plan import PACK_TOKENS, Step, steps
 from agentkit.training.settings import JobSettings
@@ -198,6 +198,8 @@ class _Run:
             part = loss_sum(self.model, packed, shared=self.shared) / learned
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
+        if self.job.method == "adalora":
+            orthogonality(self.model).backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.job.clip))
         self.step += 1
         if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -45,9 +45,37 @@ def with_adapter(model: Any, job: JobSettings, steps: int) -> Any:
         model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
             model, use_gradient_checkpointing=False
         )
+        _keep_differentiable(model)
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by an old name
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         return get_peft_model(model, config)
+
+
+def _keep_differentiable(model: Any) -> None:
+    """Let nf4 layers on a CPU keep the form that has a gradient.
+
+    bitsandbytes packs their weights anew in the first pass in evaluation mode, for a kernel that cuts the graph without
+    a word: after one look at the held-out chats nothing below the last layer would learn.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def orthogonality(model: Any) -> torch.Tensor:
+    """What AdaLoRA adds to the loss, so that ranks can be told apart: a scalar (arXiv:2303.10512, equation 4).
+
+    PEFT adds it to losses that a model computes itself; here the loss is computed outside.
+    """
+    import torch
+
+    found = []
+    for name, matrix in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            products = matrix @ matrix.T if "lora_A" in name else matrix.T @ matrix
+            found.append(torch.linalg.matrix_norm(products - torch.eye(len(products), device=matrix.device)))
+    weight: float = model.peft_config["default"].orth_reg_weight
+    return torch.stack(found).mean() * weight
 
 
 def make_optimizer(weights: Iterable[torch.nn.Parameter], job: JobSettings) -> torch.optim.Optimizer:

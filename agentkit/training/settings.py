@@ -61,6 +61,8 @@ class JobSettings(BaseModel):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` has a momentum of 0.9; it needs half the memory and a far higher learning rate."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Of the first step after the warm-up. Unset it goes by what learns how: 0.01 under ``adalora``, whose products
+    begin at nothing, and 0.1 under ``sgd``."""
     """The largest, after the warm-up; the default is meant for adapters under AdamW."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero."""
@@ -84,6 +86,15 @@ class JobSettings(BaseModel):
     """Seconds between two checkpoints: what a kill or a reboot costs at most."""
     seed: int = 0
     """Of the adapter's beginning, the order of the chats and dropout; the same seed gives the same adapter."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_that_suits(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("learning_rate") is not None:
+            return values
+        rates = {"optimizer": ("sgd", 0.1), "method": ("adalora", 0.01)}
+        suits = [rate for key, (name, rate) in rates.items() if values.get(key) == name]
+        return {**values, "learning_rate": suits[0]} if suits else values
 
     @model_validator(mode="after")
     def _leaves_something(self) -> JobSettings:

@@ -10,21 +10,14 @@ import pytest
 
 from agentkit.errors import ModelError, UsageError
 from agentkit.evaluation import suite
-from agentkit.evaluation.questions import Question
-from agentkit.evaluation.rag import Evaluation
-from agentkit.evaluation.ranking import Dense
 from agentkit.evaluation.routing import Turn
-from agentkit.evaluation.sources import Sources
 from agentkit.evaluation.tables import Table, markdown
 from agentkit.evaluation.toolset import read_tool_cases
-from agentkit.events import Event, Notice, TurnDone
+from agentkit.events import Event
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import Route
 from agentkit.llm.scripted import ScriptedModel
-from agentkit.messages import Reply, ToolCall
-from agentkit.retrieval.embedder import MiniLMEmbedder
-from agentkit.retrieval.knowledge import KnowledgeBase
-from tests.evaluation.test_rag import UNANSWERABLE, Agents, question
+from agentkit.messages import ToolCall
 
 TOOLS = Path(__file__).parents[1] / "data" / "tools.jsonl"
 
@@ -81,21 +74,6 @@ def test_routing() -> None:
     told = suite.route(lambda: nullcontext(Agent()), turns)
     assert told.scores == {"accuracy": 0.5, "chat": 1.0, "decline": 0.0}
     assert told.verdicts == {"a": True, "b": False}
-
-
-def test_rag(base: KnowledgeBase, minilm: MiniLMEmbedder) -> None:
-    agents = Agents()
-    agents.turns["How long?"] = [TurnDone(Reply("Who knows."))]
-    agents.turns["Why?"] = [Notice("declined", ""), TurnDone(Reply("I do not know."))]
-    questions: list[Question] = [question("q1", "How long?"), question("q2", "Why?", **UNANSWERABLE)]
-    sources = Sources.of(base)
-    model = ScriptedModel(["A week.", "Because."])
-    told = suite.rag(
-        Evaluation(base, agents.open, model, "", sources, Dense(sources.all, minilm), minilm), questions
-    )
-    assert told.scores["right"] == 0
-    assert told.scores["abstention_precision"] == told.scores["abstention_recall"] == 1
-    assert told.verdicts == {"q1": False, "q2": True}
 
 
 def test_markdown_holds_foreign_text_in_its_cells() -> None:

@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
+from agentkit.engine.weights import load_weights
 from agentkit.errors import TrainingError, UsageError
 from agentkit.training.data import IGNORED, Row, Split
 from agentkit.training.loop import Stopped, Trained, evaluate, rate, train
+from agentkit.training.loss import loss_sum
+from agentkit.training.methods import orthogonality, with_adapter
+from agentkit.training.packing import pack
 from agentkit.training.settings import JobSettings, make_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -167,6 +171,60 @@ def test_every_method_and_optimizer_learns_and_leaves_the_base_alone(
     assert trained.loss_after is not None
     assert trained.loss_after < trained.loss_before - 0.2
     assert trained.model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.equal(before)
+
+
+def test_qlora_still_learns_after_the_held_out_chats_were_looked_at(tiny: Path) -> None:
+    model = load_weights(str(tiny), name="tiny", device="cpu", quantize="nf4", trainable=True).model
+    job = settings(method="qlora", learning_rate=0.02, epochs=1, dropout=0.0)
+    tuned = with_adapter(model, job, 1)
+    held_out = ROWS[6:]
+    for look in (False, True):
+        if look:
+            evaluate(tuned, held_out, shared=False)
+        tuned.train()
+        (packed,) = pack(ROWS[:2], 100)
+        loss_sum(tuned, packed, shared=False).backward()
+        reached = {
+            name
+            for name, weight in tuned.named_parameters()
+            if "lora_B" in name and weight.grad is not None and weight.grad.any()
+        }
+        assert len(reached) == 14, f"held out looked at: {look}"
+        tuned.zero_grad()
+    for name, weight in tuned.named_parameters():
+        assert weight.requires_grad == ("lora" in name)
+
+
+def test_qlora_learns(tiny: Path) -> None:
+    model = load_weights(str(tiny), name="tiny", device="cpu", quantize="nf4", trainable=True).model
+    same = [row(n, "train") for n in range(6)] + [row(n, "validation") for n in range(3)]
+    job = settings(method="qlora", learning_rate=0.02, epochs=8, dropout=0.0)
+    trained = train(job, model, same, lambda line: None)
+    assert trained.loss_before is not None
+    assert trained.loss_after is not None
+    assert trained.loss_after < trained.loss_before - 0.2
+
+
+def test_adalora_keeps_its_directions_apart_as_peft_does(fresh: Callable[[], Any]) -> None:
+    import torch
+
+    tuned = with_adapter(fresh(), settings(method="adalora"), 10)
+    ids = torch.tensor([ROWS[0].ids])
+    with_penalty = tuned(input_ids=ids, labels=ids).loss
+    without = tuned.get_base_model()(input_ids=ids, labels=ids).loss
+    assert float(orthogonality(tuned).detach()) == pytest.approx(
+        float((with_penalty - without).detach()), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "rate"),
+    [({}, 0.001), ({"optimizer": "sgd"}, 0.1), ({"method": "adalora"}, 0.01), ({"method": "qlora"}, 0.001),
+     ({"method": "adalora", "optimizer": "sgd"}, 0.1)],
+)  # fmt: skip
+def test_a_learning_rate_that_is_not_given_suits_the_method(change: dict[str, Any], rate: float) -> None:
+    assert settings(learning_rate=None, **change).learning_rate == rate
+    assert settings(learning_rate=0.3, **change).learning_rate == 0.3
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
