@@ -1,4 +1,4 @@
-"""The suites that a model or an agent is held to, each one function: what a gate compares before and after training.
+"""The suites that a model or an agent is held to, each one function.
 
 Every score is a share between 0 and 1, higher is better. Two runs over the same cases are compared case by case
 through `Scores.verdicts`: with a few dozen cases the scores alone say little.

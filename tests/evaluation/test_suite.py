@@ -1,4 +1,4 @@
-"""The suites as a gate calls them."""
+"""The suites, called from Python."""
 
 from __future__ import annotations
 
