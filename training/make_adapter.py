@@ -29,6 +29,7 @@ from agentkit.engine.weights import load_weights
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.training import loop
 from agentkit.training.data import IGNORED, Row, encode, load_chats
+from agentkit.training.methods import exported
 from agentkit.training.plan import steps
 from agentkit.training.settings import make_settings
 
@@ -124,19 +125,13 @@ def train(options: argparse.Namespace, data: Path) -> None:
 def save(model: Any, folder: Path) -> None:
     """In PEFT's form, in bf16."""
     import torch
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
+    config, weights = exported(model, MODEL)
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.peft_config["default"]
-    config.base_model_name_or_path, config.inference_mode = MODEL, True
     config.save_pretrained(folder)
-    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in weights.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    halved = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
+    save_file(halved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 if __name__ == "__main__":

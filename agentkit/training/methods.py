@@ -62,6 +62,59 @@ def _keep_differentiable(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def exported(model: Any, base: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The trained adapter as it is stored: its PEFT configuration, and its weights on the CPU by PEFT's names.
+
+    AdaLoRA's singular values go into its matrices, without the ranks that it gave up: what remains is plain LoRA, which
+    runs beside packed weights.
+
+    Args:
+        model: The PEFT model.
+        base: Name of the model that was trained.
+    """
+    from peft import AdaLoraConfig, get_peft_model_state_dict
+
+    config = model.peft_config["default"]
+    if isinstance(config, AdaLoraConfig):
+        config, weights = _without_singular_values(model)
+    else:
+        weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    config.base_model_name_or_path = base  # else the path of a folder on this machine
+    config.inference_mode = True
+    return config, {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+
+
+def _without_singular_values(model: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    from peft import LoraConfig
+    from peft.tuners.adalora import SVDLinear
+
+    weights: dict[str, torch.Tensor] = {}
+    ranks: dict[str, int] = {}
+    layers: list[tuple[str, Any]] = [
+        (name, module)
+        for name, module in model.get_base_model().named_modules()
+        if isinstance(module, SVDLinear)
+    ]
+    for name, module in layers:
+        a, b, values = (part["default"].detach() for part in (module.lora_A, module.lora_B, module.lora_E))
+        kept = values.flatten() != 0
+        kept[0] |= not kept.any()  # PEFT knows no rank of nothing
+        scale = module.scaling["default"] / (module.ranknum["default"] + 1e-5)  # as in its forward pass
+        weights[f"base_model.model.{name}.lora_A.weight"] = (a * values)[kept]
+        weights[f"base_model.model.{name}.lora_B.weight"] = (b * scale)[:, kept]
+        ranks[name] = int(kept.sum())
+    widest = max(ranks.values())
+    config = LoraConfig(
+        r=widest,
+        lora_alpha=widest,
+        rank_pattern=ranks,
+        alpha_pattern=dict(ranks),
+        target_modules=sorted({name.rpartition(".")[2] for name in ranks}),
+        task_type="CAUSAL_LM",
+    )
+    return config, weights
+
+
 def orthogonality(model: Any) -> torch.Tensor:
     """What AdaLoRA adds to the loss, so that ranks can be told apart: a scalar (arXiv:2303.10512, equation 4).
 

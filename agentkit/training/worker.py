@@ -231,16 +231,13 @@ def _describe(folder: Path, job: JobSettings, report: Report, trained: Any) -> A
 
 
 def _save(folder: Path, job: JobSettings, adapter: Adapter, model: Any) -> None:
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
+    from agentkit.training.methods import exported
+
     def write(stage: Path) -> None:
-        config = model.peft_config["default"]
-        config.base_model_name_or_path = job.model_name  # else the path of a folder on this machine
-        config.inference_mode = True
+        config, weights = exported(model, job.model_name)
         config.save_pretrained(stage)
-        weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-        weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
         save_file(weights, stage / "adapter_model.safetensors", metadata={"format": "pt"})
         shutil.copyfile(folder / job_settings.FILE, stage / job_settings.FILE)
         shutil.copyfile(folder / REPORT, stage / REPORT)

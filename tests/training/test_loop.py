@@ -15,7 +15,7 @@ from agentkit.errors import TrainingError, UsageError
 from agentkit.training.data import IGNORED, Row, Split
 from agentkit.training.loop import Stopped, Trained, evaluate, rate, train
 from agentkit.training.loss import loss_sum
-from agentkit.training.methods import orthogonality, with_adapter
+from agentkit.training.methods import exported, orthogonality, with_adapter
 from agentkit.training.packing import pack
 from agentkit.training.settings import JobSettings, make_settings
 
@@ -203,6 +203,30 @@ def test_qlora_learns(tiny: Path) -> None:
     assert trained.loss_before is not None
     assert trained.loss_after is not None
     assert trained.loss_after < trained.loss_before - 0.2
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora"])
+def test_what_is_stored_computes_what_was_trained(
+    fresh: Callable[[], Any], tmp_path: Path, method: str
+) -> None:
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import save_file
+
+    job = settings(method=method, learning_rate=0.05, epochs=9, dropout=0.0)
+    trained = train(job, fresh(), ROWS, lambda line: None).model
+    config, weights = exported(trained, "tiny")
+    config.save_pretrained(tmp_path)
+    save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    stored = PeftModel.from_pretrained(fresh(), str(tmp_path)).eval()
+    ids = torch.tensor([ROWS[0].ids])
+    with torch.inference_mode():
+        right, bare = trained(input_ids=ids).logits, fresh()(input_ids=ids).logits
+        torch.testing.assert_close(stored(input_ids=ids).logits, right, rtol=1e-4, atol=1e-4)
+    assert float((right - bare).abs().max()) > 0.1
+    assert config.peft_type == "LORA"
+    if method == "adalora":
+        assert sum(config.rank_pattern.values()) <= 14 * job.rank
 
 
 def test_adalora_keeps_its_directions_apart_as_peft_does(fresh: Callable[[], Any]) -> None:
