@@ -13,11 +13,12 @@ from random import Random
 
 import yaml
 from domains import Function, Json, load
+from listing import several
 from schemas import Manner, arguments_of, manner, name_of, tool_of
 
 PHRASES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text("utf-8"))
 
-KINDS = {"one": 34, "many": 12, "both": 10, "none": 20, "ask_back": 7, "reply": 9, "go_on": 8}
+KINDS = {"one": 29, "many": 21, "both": 15, "none": 15, "ask_back": 5, "reply": 7, "go_on": 8}
 """Shares of the kinds of dialogue, in percent; `Scenes` has a method for each."""
 REQUESTS = 8
 """Dialogues per set of tools."""
@@ -64,7 +65,7 @@ class Scene:
                 yield Example([*self.system, *messages], self.tools, kind)
 
     def _others(self, first: Function) -> list[Function]:
-        count = self.random.choices((0, 1, 2, 3, 4), (30, 27, 23, 12, 8))[0]
+        count = self.random.choices((0, 1, 2, 3, 4), (20, 30, 26, 16, 8))[0]
         near = [f for f in self.all if f.domain == first.domain and f.name != first.name]
         found = {first.name: first}
         for _ in range(count):
@@ -84,27 +85,38 @@ class Scene:
         return [_user(said), self._called([(function, calls[0])])]
 
     def _many(self) -> list[Json] | None:
-        able = [function for function in self.functions if function.many]
-        if self.random.random() < 0.35 or not able:
-            return self._joined(1)
-        function = self.random.choice(able)
-        said, calls = function.fill(self.random.choice(function.many), self.random)
+        function = self.random.choice(self.functions)
+        said, calls = self._several(function)
         return [_user(self._dressed(said)), self._called([(function, call) for call in calls])]
 
-    def _both(self) -> list[Json] | None:
-        return self._joined(2)
+    def _several(self, function: Function) -> tuple[str, list[Json]]:
+        """One function wanted more than once in a message: as its author put it, as a list, or anew."""
+        random = self.random
+        draw = random.random()
+        if function.many and draw < 0.3:
+            return function.fill(random.choice(function.many), random)
+        ask = random.choice(function.ask)
+        listed = several(function, ask, random)
+        if listed is not None and draw < 0.85:
+            return function.fill(listed, random)
+        parts = [function.fill(random.choice(function.ask), random) for _ in range(random.choice((2, 2, 3)))]
+        return self._strung([said for said, _ in parts]), [calls[0] for _, calls in parts]
 
-    def _joined(self, functions: int) -> list[Json] | None:
-        """Two or three requests in one message, of one function or of several."""
-        if len(self.functions) < functions:
-            functions = 1
-        chosen = self.random.sample(self.functions, functions)
-        chosen += self.random.choices(chosen, k=2 - functions + (self.random.random() < 0.25))
+    def _both(self) -> list[Json] | None:
+        """Several functions wanted in one message, some of them more than once."""
+        if len(self.functions) < 2:
+            return None
+        chosen = self.random.sample(
+            self.functions, 3 if len(self.functions) > 2 and self.random.random() < 0.35 else 2
+        )
         said, calls = [], []
         for function in chosen:
-            words, given = function.fill(self.random.choice(function.ask), self.random)
+            if self.random.random() < 0.25:
+                words, given = self._several(function)
+            else:
+                words, given = function.fill(self.random.choice(function.ask), self.random)
             said.append(words)
-            calls.append((function, given[0]))
+            calls += [(function, each) for each in given]
         return [_user(self._strung(said)), self._called(calls)]
 
     def _none(self) -> list[Json] | None:

@@ -49,6 +49,7 @@ def main() -> int:
     )
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=40)
     parser.add_argument("--data-only", action="store_true")
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def train(options: argparse.Namespace, data: Path) -> None:
         {
             "name": MODEL, "model_name": MODEL, "model_source": str(asset_path(MODEL)), "data_name": data.name,
             "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(), "adapters_dir": options.build,
-            "device": "cpu", "epochs": 1, "batch_size": 64, "batch_tokens": 16384, "max_length": 1536,
+            "device": "cpu", "epochs": 1, "batch_size": options.batch_size, "batch_tokens": 16384, "max_length": 1536,
             "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": options.learning_rate,
             "warmup": 0.04, "seed": SEED,
         }
