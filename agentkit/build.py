@@ -468,10 +468,10 @@ def load_model(
 def adapter_folder(spec: str, base: str) -> AdapterFolder | None:
     """What an adapter setting means now for a base model."""
     from agentkit.llm.adapters import AdapterFolder
-    from agentkit.training.adapters import label, resolve_adapter, trained_to_read
+    from agentkit.training.adapters import label, resolve_adapter, traits_of
 
     path = resolve_adapter(data_dir() / "adapters", spec, base)
-    return AdapterFolder(label(path), path, trained_to_read(path)) if path else None
+    return AdapterFolder(label(path), path, traits_of(path)) if path else None
 
 
 def _remote_model(

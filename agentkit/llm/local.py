@@ -284,6 +284,7 @@ class LocalModel:
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
         calls = CallOptions(
             words,
+            strength=chosen.strength,
             parallel=parallel_tool_calls,
             thought=settings.max_new_tokens // 2,
             number=len(prompt),

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import NotFoundError, TrainingError, UsageError
+from agentkit.llm.adapters import PLAIN, Traits
+from agentkit.llm.guide import Strength
 from agentkit.settings import private_dir
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -210,17 +212,22 @@ def _checked(adapter: Adapter, base: str) -> Path:
     return adapter.path
 
 
-def trained_to_read(path: Path) -> bool:
-    """Whether the card of an adapter declares ``"reads": true``: it was trained on the judgements of `llm.reading`.
+def traits_of(path: Path) -> Traits:
+    """What the card of an adapter says about serving it.
+
+    ``"reads": true``: it was trained on the judgements of `llm.reading`. ``"evidence": {"values": 0.5, "calls": 0}``:
+    how far evidence counts in its calls, see `llm.guide.Strength`.
 
     Raises:
         TrainingError: The card cannot be read.
     """
     if not (path / CARD).is_file():
-        return False  # made elsewhere
+        return PLAIN  # made elsewhere
     try:
-        return json.loads((path / CARD).read_text(encoding="utf-8")).get("reads") is True
-    except (OSError, ValueError, AttributeError) as error:
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+        factors = {key: float(value) for key, value in card.get("evidence", {}).items()}
+        return Traits(card.get("reads") is True, Strength(**factors))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         remedy = "delete the folder and train again"
         raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error
 
