@@ -23,7 +23,7 @@ from agentkit.cli.measured import (
     write,
 )
 from agentkit.cli.output import data, json_line, note, notices, status, table
-from agentkit.cli.suites import bfcl, routing, tools
+from agentkit.cli.suites import bfcl, perplexity, routing, tools
 
 if TYPE_CHECKING:
     from agentkit.answers import Knowledge
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from agentkit.messages import Message
     from agentkit.retrieval.knowledge import KnowledgeBase
 
-app = group_app("eval", "Measure answers, tool calls and routing over labelled examples.")
-for command in (bfcl, tools, routing):
+app = group_app("eval", "Measure answers, tool calls, routing and perplexity over labelled examples.")
+for command in (bfcl, tools, routing, perplexity):
     app.command()(command)
 OUT = Path("eval-rag")
 

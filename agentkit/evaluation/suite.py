@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.evaluation import bfcl_run, routing, toolset_run
+from agentkit.evaluation import bfcl_run, perplexity, routing, toolset_run
 from agentkit.evaluation.bfcl import FOUR, UNNEEDED, load, load_checker
 from agentkit.evaluation.bfcl_run import BfclRow
 from agentkit.evaluation.calls import Choice, check_unconstrained
 from agentkit.evaluation.journal import Journal
+from agentkit.evaluation.perplexity import PerplexityRow, Reference
 from agentkit.evaluation.routing import RoutingRow, Turn
 from agentkit.evaluation.run import run
 from agentkit.evaluation.tables import Table
@@ -36,7 +37,7 @@ class Scores:
     scores: dict[str, float]
     """Shares by name; those that have no value in this run are left out."""
     verdicts: dict[str, bool]
-    """Case id to whether it was right."""
+    """Case id to whether it was right; empty where nothing is right or wrong."""
     summary: dict[str, Any]
     """Every figure, as plain JSON values."""
     tables: list[Table]
@@ -156,6 +157,34 @@ def route(
     told = routing.summarize(rows)
     shares = {"accuracy": told["accuracy"], **told["routes"]}
     return _scores("routing", rows, shares, told, routing.tables(told))
+
+
+def perplexities(
+    model: ChatModel,
+    references: Sequence[Reference],
+    *,
+    journal: Journal[PerplexityRow] | None = None,
+    progress: Progress = _silent,
+) -> Scores:
+    """How likely a model finds answers that others wrote.
+
+    The score is the geometric mean of the tokens' probabilities, 1 / perplexity.
+
+    Args:
+        model: Runs in this process.
+        references: `agentkit.evaluation.perplexity.read_references`.
+        journal: Where every row goes at once.
+        progress: Told before each prompt.
+
+    Raises:
+        UsageError: The model cannot score a text.
+        ModelError: One prompt after the other fails, or all do.
+    """
+    scorer = perplexity.scorer_of(model)
+    rows = run(references, lambda reference: perplexity.ask(scorer, reference), journal, progress)
+    told = perplexity.summarize(rows)
+    scores = {"token_probability": 1 / told["perplexity"]["value"]}
+    return Scores("perplexity", len(rows), scores, {}, told, perplexity.tables(told))
 
 
 def _scores(

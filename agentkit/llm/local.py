@@ -226,6 +226,42 @@ class LocalModel:
                 pass
         return [float(rows[-1][token]) for (token,) in first]
 
+    def log_probs(self, messages: Sequence[AnyMessage], answer: str) -> list[float]:
+        """How likely each token of an answer is in its place, as a natural logarithm; the end of the turn is the last.
+
+        Nothing is decoded and no sampling setting plays a part: the answer is read, dozens of tokens in a forward pass,
+        and its tokens are those that fine-tuning would learn.
+
+        Raises:
+            UsageError: The answer is empty, or the conversation ends with the assistant's words already.
+            ModelError: Conversation and answer are longer than the context, or a forward pass failed.
+        """
+        conversation = read_messages(messages)
+        if not answer or conversation[-1].role == "assistant":
+            raise UsageError("there is no answer to be scored", "end with a user message, and give a text")
+        prompt, left = self._encoder.encode_answer(conversation, answer)
+        if len(prompt) + len(left) > self.context_length:
+            cause = f"conversation and answer have {len(prompt) + len(left)} tokens, the context {self.context_length}"
+            raise ModelError(cause, "shorten them")
+        chosen, _ = self.choose_adapter()
+        ledger = self._start(prompt, chosen, self._sampling, None).ledger
+        found: list[float] = []
+
+        def score() -> Decoding:
+            while rest := left[len(found) :]:
+                rows = yield Step(ledger, rest[: min(len(rest) - 1, ledger.draft_room())])
+                if rows is None:
+                    break
+                read = rest[: len(rows)]
+                found.extend(float(row.log_softmax(-1)[id]) for row, id in zip(rows, read, strict=True))
+                ledger.append(read, len(read) - 1)
+            yield "stop"
+
+        with self._held(ledger):
+            for _ in self._scheduler.run(score()):
+                pass
+        return found
+
     def stream(
         self,
         messages: Sequence[AnyMessage],
