@@ -575,13 +575,10 @@ def _encoder_source(model: str) -> str | Path:
     """The same for a base that is no chat model; whether it suits, its configuration tells."""
     from agentkit.assets import ASSETS, asset_path
 
-    return (
-        asset_path(model)
-        if model in ASSETS
-        else Path(model).expanduser()
-        if Path(model).expanduser().is_dir()
-        else model
-    )
+    if model in ASSETS:
+        return asset_path(model)
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else model
 
 
 def _check_tools(model: Any, registry: ToolRegistry) -> None:

