@@ -80,7 +80,7 @@ def task_of(path: Path) -> Task:
     if len(whole) > 1:
         raise UsageError(f"{path} has the columns of {' and of '.join(whole)}", "leave one pair of them")
     begun = [task for task, columns in COLUMNS.items() if keys.intersection(columns)]
-    found = (whole or begun or [None])[0]
+    found = next(iter(whole or begun), None)
     if found == "tagging" and is_table:
         raise UsageError(f"{path}: tokens and tags are lists", "write them as JSONL")
     if found is None and is_table:
