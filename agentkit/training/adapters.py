@@ -1,4 +1,4 @@
-"""Finished adapters: one folder each, complete or not there at all."""
+"""Finished adapters and models: one folder each, complete or not there at all."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from agentkit.errors import NotFoundError, TrainingError, UsageError
 from agentkit.llm.adapters import PLAIN, Traits
 from agentkit.llm.guide import Strength
 from agentkit.settings import private_dir
+from agentkit.training.settings import Task
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 CARD = "agentkit.json"
@@ -25,20 +26,22 @@ IN_USE = "in_use.json"
 """Base model name to adapter name."""
 SHIPPED = Path(__file__).parents[1] / "_adapters"
 """Adapters that come with agentkit, in a folder named like their base model."""
+USES: dict[Task, str] = {"classification": "classifier", "tagging": "ner", "seq2seq": "translator"}
+"""Starter tools that a trained model can be given to."""
 SPECS = ("auto", "none", "shipped")
 """What a setting may say besides names and paths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A trained LoRA adapter and how it came about."""
+    """A trained LoRA adapter, or a model for a task other than chat, and how it came about."""
 
     name: str
     path: Path
     base: str
     """Name of the model it was trained on."""
     data: str
-    """File name of the chats."""
+    """File name of the examples."""
     data_sha256: str
     examples: int
     duplicates: int
@@ -47,7 +50,7 @@ class Adapter:
     epochs: int
     steps: int
     train_loss: float
-    """Mean of the last epoch, in nats per token; so are the next two, over the held-out chats."""
+    """Mean of the last epoch, in nats per label (a token, of chats); so are the next two, of what is held out."""
     loss_before: float | None
     loss_after: float | None
     seconds: float
@@ -55,6 +58,14 @@ class Adapter:
     """ISO 8601, UTC."""
     version: str
     """Of agentkit."""
+    task: Task = "chat"
+    """An adapter of a chat model, or a model of its own for another task."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """What a task other than chat is judged by."""
+    scored_on: str = ""
+    """Split that the scores are of: ``test``, or ``validation`` where nothing is in that."""
+    scored: int = 0
+    """Examples in it."""
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
@@ -155,9 +166,11 @@ def use(adapters_dir: Path, name: str) -> Adapter:
 
     Raises:
         NotFoundError: There is none of this name.
+        UsageError: It is a model for another task.
         TrainingError: It is damaged; what was in use stays.
     """
     adapter = get_adapter(adapters_dir, name)
+    check_task(adapter, "chat")
     _check_whole(adapter.path)
     _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: name})
     return adapter
@@ -182,7 +195,7 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
 
     Raises:
         NotFoundError: There is no such adapter.
-        UsageError: It was trained for another base model.
+        UsageError: It was trained for another base model, or is a model for another task.
         TrainingError: Its description, or what is known about use, is damaged.
     """
     if spec == "none":
@@ -195,9 +208,11 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
         return path and _checked(_read(path), base)
     path = Path(spec).expanduser()
     if not (NAME.fullmatch(spec) and (adapters_dir / spec / CARD).is_file()) and path.is_dir():
-        if not (path / "adapter_config.json").is_file():
-            raise NotFoundError(f"{path} is no adapter: it has no adapter_config.json", "name a PEFT folder")
         if not (path / CARD).is_file():
+            if not (path / "adapter_config.json").is_file():
+                raise NotFoundError(
+                    f"{path} is no adapter: it has no adapter_config.json", "name a PEFT folder"
+                )
             return path  # made elsewhere: whether it fits shows when it is loaded
         adapter = _read(path)
     else:
@@ -205,7 +220,50 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
     return _checked(adapter, base)
 
 
+def trained_model(adapters_dir: Path, spec: str, task: Task) -> Path | None:
+    """The folder of a model that was trained here, by its name or path; ``None`` where none is meant.
+
+    Args:
+        adapters_dir: Where it lies.
+        spec: A name as `list_adapters` gives it; or whatever else names a model: a folder, a hub id.
+        task: What it is wanted for.
+
+    Raises:
+        UsageError: It was trained for another task.
+        TrainingError: Its description is damaged.
+    """
+    path = (
+        adapters_dir / spec
+        if NAME.fullmatch(spec) and (adapters_dir / spec).is_dir()
+        else Path(spec).expanduser()
+    )
+    if not (path / CARD).is_file():
+        return None
+    adapter = _read(path)
+    check_task(adapter, task)
+    return adapter.path
+
+
+def check_task(adapter: Adapter, task: Task) -> None:
+    """Whether this is what a task needs.
+
+    Raises:
+        UsageError: It is for another one; says where it can be used.
+    """
+    if adapter.task == task:
+        return
+    if adapter.task == "chat":
+        cause = f"{adapter.name!r} is an adapter of the chat model {adapter.base}, no model for {task}"
+        raise UsageError(cause, f"use it with `--adapter {adapter.name}`")
+    wanted = "adapter of a chat model" if task == "chat" else f"model for {task}"
+    cause = f"{adapter.name!r} was trained for {adapter.task} and is no {wanted}"
+    raise UsageError(
+        cause, f'set `model = "{adapter.name}"` under [tools.options.{USES[adapter.task]}] in agentkit.toml'
+    )
+
+
 def _checked(adapter: Adapter, base: str) -> Path:
+    check_task(adapter, "chat")
     if adapter.base != base:
         remedy = f"use --model {adapter.base}, or another adapter"
         raise UsageError(f"adapter {adapter.name!r} was trained for {adapter.base}, not for {base}", remedy)
@@ -235,13 +293,19 @@ def traits_of(path: Path) -> Traits:
 def _read(path: Path) -> Adapter:
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        known = {
-            field.name: card[field.name] for field in fields(Adapter) if field.name not in ("name", "path")
-        }
+        own = [part for part in fields(Adapter) if part.name not in ("name", "path")]
+        # What has a default is not in the cards of earlier versions.
+        known = {part.name: card[part.name] for part in own if part.name in card or not _has_default(part)}
+        if known.get("task", "chat") not in get_args(Task):
+            raise ValueError(f"unknown task {known['task']!r}")
         return Adapter(name=path.name, path=path, **known)
     except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = "delete the folder and train again"
         raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error
+
+
+def _has_default(part: Field[Any]) -> bool:
+    return part.default is not MISSING or part.default_factory is not MISSING
 
 
 def _check_whole(path: Path) -> None:

@@ -191,7 +191,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("status", "x"), "there is no job 'x'"),
         (("resume", "x"), "there is no job 'x'"),
         (("start", "/none.jsonl"), "no such file: /none.jsonl"),
-        (("start",), "there is nothing to learn from; name a JSONL file of chats, or use --sessions"),
+        (("start",), "there is nothing to learn from; name a file of examples, or use --sessions"),
         (("start", "a.jsonl", "--sessions"), "DATA and --sessions name two sources"),
         (("start", "a.jsonl", "--rated", "good"), "DATA and --rated name two sources"),
         (("start", "--sessions"), "there are no sessions"),
@@ -203,7 +203,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("start", "chats.jsonl", "--settings", "odd.toml"), "training setting 'steps': Extra inputs"),
         (
             ("start", "chats.jsonl", "--settings", "all.toml"),
-            "validation and test leave no chat to learn from",
+            "validation and test leave no example to learn from",
         ),
         (
             ("start", "chats.jsonl", "--optimizer", "adam"),
