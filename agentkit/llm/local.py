@@ -7,6 +7,7 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentkit.engine.decode import (
@@ -20,6 +21,7 @@ from agentkit.engine.decode import (
     is_looping,
 )
 from agentkit.engine.drafts import Drafts
+from agentkit.engine.families import ROWS
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
@@ -225,6 +227,32 @@ class LocalModel:
             for _ in self._scheduler.run(score()):
                 pass
         return [float(rows[-1][token]) for (token,) in first]
+
+    def log_probabilities(self, ids: Sequence[int], *, adapter: str | None = None) -> list[float]:
+        """How likely a text is to the model as it is served: of every id but the first, the natural logarithm of its
+        probability after those before it.
+
+        Args:
+            ids: At least two.
+            adapter: What runs beside the weights, as in `stream`.
+
+        Raises:
+            ModelError: The text is longer than the context.
+        """
+        import torch
+
+        if len(ids) > self.context_length:
+            cause = f"the text has {len(ids)} tokens, the model's context is {self.context_length}"
+            raise ModelError(cause, "leave it out")
+        chosen, _ = self.choose_adapter(adapter)
+        cache = self._loaded.new_cache(chosen.adapter)
+        found: list[float] = []
+        for begin in range(0, len(ids) - 1, ROWS):  # the logits of a long text at once would take gigabytes
+            part = list(ids[begin : begin + ROWS])[: len(ids) - 1 - begin]
+            logits = self._scheduler.call(partial(self._loaded.forward, part, cache, every=True))
+            wanted = torch.tensor(ids[begin + 1 : begin + 1 + len(part)], device=logits.device)
+            found += logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0].tolist()
+        return found
 
     def stream(
         self,
