@@ -94,19 +94,7 @@ def evaluate(
     adapter = adapters.get_adapter(workspace.adapters_dir, name)
     adapters.check_whole(adapter.path)
     basis = basis_of(workspace, adapter)
-    settings = _settings(workspace.settings, adapter.base)
-    with (
-        tempfile.TemporaryDirectory(prefix="agentkit-gate-") as folder,
-        _trial(settings, Path(folder)) as trial,
-    ):
-        progress("indexing the starter project")
-        knowledge = trial.ready_knowledge()
-        cases = read_cases(trial, limit)
-        run = {"tool calls": _choice(settings), "decided by": settings.agent.routing}
-        base = _side(trial, knowledge, cases, adapter, f"{adapter.base} without it", progress)
-        run |= _described(trial.model)
-        _change_adapter(trial, name)
-        own = _side(trial, knowledge, cases, adapter, name, progress)
+    base, own, run = _measure(_settings(workspace.settings, adapter.base), adapter, limit, progress)
     if basis_of(workspace, adapter) != basis:
         raise TrainingError(f"adapter {name!r} or its data changed meanwhile", "evaluate it again")
     report = GateReport(
@@ -141,29 +129,29 @@ def standing(workspace: Workspace, name: str) -> tuple[GateReport | None, str]:
     return (None, f"the evaluation of {name} no longer counts: {why}") if why else (report, "")
 
 
-def use(workspace: Workspace, name: str, report: GateReport | None, *, force: bool = False) -> Adapter:
+def use(workspace: Workspace, name: str, *, force: bool = False) -> Adapter:
     """Make ``auto`` mean this adapter, if it has passed the gate.
 
     Args:
         workspace: Where it lies.
         name: Of the adapter.
-        report: From `standing` or `evaluate`.
         force: Use it all the same; that, and what the gate said, is kept and shown.
 
     Raises:
         NotFoundError: There is no such adapter.
         TrainingError: It has not passed, or is damaged; what was in use stays.
     """
+    report, why = standing(workspace, name)
     passed = report is not None and report.passed
+    if report is not None and not passed:
+        why = report.failures()
     if not passed and not force:
-        cause = (
-            f"{name} falls behind what runs without it: {report.failures()}"
-            if report
-            else f"{name} is not evaluated"
-        )
-        raise TrainingError(cause, f"train it otherwise, or force it: agentkit finetune use {name} --force")
-    forced = "" if passed else report.failures() if report else "not evaluated"
-    return adapters.use(workspace.adapters_dir, name, forced=forced)
+        forcing = f"force it with `agentkit finetune use {name} --force`"
+        if report is None:
+            raise TrainingError(why, f"run `agentkit finetune evaluate {name}`, or {forcing}")
+        cause = f"{name} falls behind what runs without it: {why}"
+        raise TrainingError(cause, f"train it otherwise, or {forcing}")
+    return adapters.use(workspace.adapters_dir, name, forced="" if passed else why)
 
 
 def basis_of(workspace: Workspace, adapter: Adapter) -> Basis:
@@ -279,6 +267,25 @@ def _settings(user: Settings, base: str) -> Settings:
         sampling=user.sampling.model_copy(update={"temperature": 0.0}),
         agent=AgentSettings(routing=own.routing, answers=own.answers, approve="none"),
     )
+
+
+def _measure(
+    settings: Settings, adapter: Adapter, limit: int, progress: Progress
+) -> tuple[Side, Side, dict[str, str]]:
+    """What came of the base and of the adapter, and how it was run."""
+    with (
+        tempfile.TemporaryDirectory(prefix="agentkit-gate-") as folder,
+        _trial(settings, Path(folder)) as trial,
+    ):
+        progress("indexing the starter project")
+        knowledge = trial.ready_knowledge()
+        cases = read_cases(trial, limit)
+        base = _side(trial, knowledge, cases, adapter, f"{adapter.base} without it", progress)
+        run = {"tool calls": _choice(settings), "decided by": settings.agent.routing} | _described(
+            trial.model
+        )
+        _change_adapter(trial, adapter.name)
+        return base, _side(trial, knowledge, cases, adapter, adapter.name, progress), run
 
 
 def _trial(settings: Settings, folder: Path) -> Workspace:

@@ -60,7 +60,7 @@ def use(
             note(why)
             report = _evaluate(workspace, name, gate.LIMIT)
             show(report, None, note)
-        adapter = gate.use(workspace, name, report, force=force)
+        adapter = gate.use(workspace, name, force=force)
         found = use_of(workspace.adapters_dir, adapter.base)
     forced = found.because if found and found.forced else ""
     if options.as_json:
