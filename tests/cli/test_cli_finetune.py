@@ -177,7 +177,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
     assert told()["detail"] == "none for smollm2-135m"
     shutil.copytree(data_dir() / "adapters" / adapter, adapters.SHIPPED / "smollm2-135m")
     assert told()["detail"].startswith("shipped for smollm2-135m, beside the weights")
-    run(["finetune", "use", adapter])
+    run(["finetune", "use", adapter, "--force"])
     capsys.readouterr()
     assert run(["finetune", "unuse"]) == 0
     out = capsys.readouterr().out
