@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from adapter_files import write_adapter
+from numpy.typing import NDArray
 
-from agentkit import gate
+from agentkit import build, gate
 from agentkit.build import open_project
-from agentkit.errors import ModelError
+from agentkit.errors import ModelError, UsageError
 from agentkit.evaluation.suite import Scores
 from agentkit.gate import ANSWERS, CALLS, HELD, ROUTING, Side, judge, read_cases
 from agentkit.llm.local import LocalModel
+from agentkit.llm.scripted import ScriptedModel
+from agentkit.messages import ToolCall
 from agentkit.project import suites_dir
 from agentkit.training import adapters
 from agentkit.training.adapters import HELD_OUT
+from agentkit.training.gate import read_gate
 
 BASE = "smollm2-135m"
+CARD = {"base": BASE, "data": "chats.jsonl", "data_sha256": "ab", "examples": 24, "duplicates": 0, "cut": 0,
+        "epochs": 1, "steps": 6, "train_loss": 1.0, "loss_before": 2.0, "loss_after": 1.0, "seconds": 1.0,
+        "created": "2025-01-01T00:00:00+00:00", "version": "0.1.0"}  # fmt: skip
 CHATS = [
     [
         {"role": "user", "content": "Hello, who are you?"},
@@ -104,6 +117,102 @@ def test_how_likely_a_text_is(smollm: LocalModel, folder: Path) -> None:
     assert smollm.log_probabilities(ids) == found
     with pytest.raises(ModelError, match="the text has 9000 tokens"):
         smollm.log_probabilities([1] * 9000)
+
+
+class Words:
+    """Bags of words as unit vectors."""
+
+    name, dimension = "words", 64
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows = np.full((len(texts), 64), 1e-3, dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().split():
+                row[int(hashlib.md5(word.encode()).hexdigest(), 16) % 64] += 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+class Talker(ScriptedModel):
+    """Says one sentence to everything; with an adapter it is sure of nothing and calls no more."""
+
+    context_length = 100
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.adapter = "none"
+        self.encoder = SimpleNamespace(encode=self._encode)
+
+    def use_adapter(self, spec: str) -> None:
+        self.adapter = spec
+
+    def info(self) -> dict[str, Any]:
+        return {"quantization": "int4", "device": "cpu", "parameters": 10}
+
+    def _encode(self, messages: Sequence[Any], tools: Sequence[Any], generation_prompt: bool) -> Any:
+        ids = [sum(message.content.encode()) for message in messages]
+        return SimpleNamespace(ids=[0, *ids], assistant=[False] * len(ids) + [True])
+
+    def log_probabilities(self, ids: Sequence[int]) -> list[float]:
+        return [-1.0 if self.adapter == "none" else -2.0] * (len(ids) - 1)
+
+    def stream(self, messages: Any, *, tools: Any = (), tool_choice: Any = "auto", **options: Any) -> Any:
+        if tool_choice == "required" and self.adapter != "none":
+            raise ModelError("it has forgotten how to call")
+        self._steps = (
+            [options["choices"][0]] if options.get("choices") else ["You can write to us at any time."]
+        )
+        if tool_choice == "required":
+            self._steps = [ToolCall("c", tools[0].name, {})]
+        return super().stream(messages, **options)
+
+
+def test_both_go_through_every_suite_and_leave_nothing_behind(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All the wiring, over a model that answers at once."""
+    model, told = Talker(), list[str]()
+    monkeypatch.setattr(build, "load_model", lambda name, **options: model)
+    monkeypatch.setattr(build, "load_embedder", lambda *name: Words())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = folder / "shop"
+    path.mkdir(parents=True)
+    (path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (path / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (path / "agentkit.json").write_text(json.dumps(CARD), encoding="utf-8")
+    (path / HELD_OUT).write_text(
+        "\n".join(json.dumps({"messages": chat}) for chat in CHATS), encoding="utf-8"
+    )
+    with open_project() as workspace:
+        report = gate.evaluate(workspace, "shop", limit=6, progress=told.append)
+    held, routing, answers, calls = report.parts
+    assert (held.verdict, held.base, held.adapter, held.cases) == ("worse", 1.0, 2.0, 5)
+    assert (routing.verdict, routing.cases, answers.verdict, answers.cases) == ("match", 6, "match", 6)
+    assert set(answers.figures) >= {"hit@3", "right"}
+    assert (calls.verdict, "forgotten how to call" in calls.remark) == ("worse", True)
+    assert report.run == {
+        "tool calls": "required",
+        "decided by": "auto",
+        "quantization": "int4",
+        "device": "cpu",
+    }
+    assert "smollm2-135m without it: answers 6 of 6" in " ".join(told)
+    assert read_gate(path) == report
+    assert not list(tmp_path.glob("agentkit-gate-*"))
+    assert not (folder.parent / "projects").exists()
+    model.adapter = "none"
+
+    def refuse(spec: str) -> None:
+        raise UsageError("it has to be merged")
+
+    loaded: list[str] = []
+    monkeypatch.setattr(model, "use_adapter", refuse)
+    monkeypatch.setattr(
+        build, "load_model", lambda name, **options: loaded.append(options["adapter"]) or model
+    )
+    with open_project() as workspace:
+        report = gate.evaluate(workspace, "shop", limit=1)
+    assert loaded == ["none", "shop"]  # one model after the other
+    assert report.parts[0].verdict == "match"
 
 
 @pytest.mark.slow
