@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agentkit.llm.local import LocalModel
     from agentkit.llm.protocol import ChatModel, Router
     from agentkit.llm.remote import RemoteModel
+    from agentkit.messages import Message
     from agentkit.retrieval.places import IndexPlace
     from agentkit.retrieval.protocol import Embedder, Reranker
     from agentkit.retrieval.sync import Progress
@@ -310,6 +312,26 @@ class Workspace:
         knowledge = self.knowledge if self._is_ready else self.ready_knowledge()
         self._is_ready = False
         return Agent(self.model, tools=self.registry, knowledge=knowledge, workspace=self, session=session)
+
+    @contextmanager
+    def once(self, knowledge: Knowledge, history: Sequence[Message] = ()) -> Iterator[Agent]:
+        """The agent in a fresh session that goes on from earlier messages; it is gone when left.
+
+        Args:
+            knowledge: What it searches.
+            history: Of user and assistant.
+        """
+        from agentkit.messages import Message
+
+        session = self.store.create("evaluation")
+        try:
+            for message in (Message("system", self.prompts.system), *history) if history else ():
+                session.append(message)
+            yield Agent(
+                self.model, tools=self.registry, knowledge=knowledge, workspace=self, session=session.id
+            )
+        finally:
+            self.store.delete(session.id)
 
     def jobs(self) -> list[Job]:
         """The project's fine-tuning jobs, the newest first."""

@@ -17,7 +17,6 @@ from agentkit.cli.measured import (
     Split,
     identity,
     knowledge_digest,
-    opened,
     tell_resumed,
     without_adapter,
     write,
@@ -98,7 +97,7 @@ def _evaluation(workspace: Workspace, knowledge: KnowledgeBase) -> Evaluation:
     from agentkit.evaluation.sources import Sources
 
     def fresh(history: Sequence[Message], watched: Knowledge) -> AbstractContextManager[Agent]:
-        return opened(workspace, watched, history)
+        return workspace.once(watched, history)
 
     sources, embedder = Sources.of(knowledge), load_embedder()
     status("embedding the documents")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentkit.cli.common import Common, common, group_app
+from agentkit.cli.gated import evaluate, gate_state, use
 from agentkit.cli.output import can_draw, data, json_line, note, one_line, status, table
 from agentkit.cli.progress import training
 from agentkit.errors import UsageError
@@ -143,29 +144,25 @@ def list_adapters(options: Common) -> None:
         folder = workspace.adapters_dir
         rows = []
         for adapter in adapters.list_adapters(folder):
-            used = adapters.in_use(folder, adapter.base) == adapter.name
+            found = adapters.use_of(folder, adapter.base)
+            used = found is not None and found.adapter == adapter.name
+            forced = found.because if used and found and found.forced else ""
+            gate = gate_state(workspace, adapter.name)
             if options.as_json:
-                json_line({**adapter.to_json(), "in_use": used})
+                body = {"in_use": used, "forced": forced or None, "gate": gate}
+                json_line({**adapter.to_json(), **body})
             about = f"{adapter.examples} {UNITS[adapter.task]}"
             about += f", {adapter.task}" if adapter.task != "chat" else ""
-            rows.append((adapter.name, adapter.base, about, _held_out(adapter), "in use" * used))
+            state = f"in use by force: {forced}" if forced else "in use" * used
+            rows.append((adapter.name, adapter.base, about, _held_out(adapter), gate, state))
         if not rows:
             note("nothing trained yet; begin with `agentkit finetune start DATA`")
         if not options.as_json:
-            table(rows, ("NAME", "MODEL", "DATA", "HELD OUT", ""))
+            table(rows, ("NAME", "MODEL", "DATA", "HELD OUT", "GATE", ""))
 
 
-@app.command()
-@common
-def use(
-    options: Common, name: Annotated[str, typer.Argument(metavar="NAME", help="As `finetune list` shows it.")]
-) -> None:
-    """Let chats use an adapter from now on, those that are open at their next turn."""
-    from agentkit.training import adapters
-
-    with options.workspace() as workspace:
-        adapter = adapters.use(workspace.adapters_dir, name)
-    _done({"in_use": name, "model": adapter.base}, f"{adapter.base} now runs with {name}", options.as_json)
+app.command()(evaluate)
+app.command()(use)
 
 
 @app.command()

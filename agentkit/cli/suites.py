@@ -15,7 +15,6 @@ from agentkit.cli.measured import (
     finish,
     identity,
     knowledge_digest,
-    opened,
     tell_resumed,
     without_adapter,
 )
@@ -165,7 +164,7 @@ def routing(
         run = {"decided by": workspace.settings.agent.routing, **identity(workspace, [file]), **documents}
         journal = Journal(out, run, row_from_json)
         tell_resumed(journal.rows, (turn.id for turn in turns))
-        scores = suite.route(lambda: opened(workspace, knowledge), turns, journal=journal, progress=status)
+        scores = suite.route(lambda: workspace.once(knowledge), turns, journal=journal, progress=status)
     status("")
     finish(scores, run, out, options.as_json)
 

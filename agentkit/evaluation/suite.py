@@ -16,6 +16,8 @@ from agentkit.evaluation.bfcl_run import BfclRow
 from agentkit.evaluation.calls import Choice, check_unconstrained
 from agentkit.evaluation.journal import Journal
 from agentkit.evaluation.perplexity import PerplexityRow, Reference
+from agentkit.evaluation.questions import Question
+from agentkit.evaluation.rag import Evaluation
 from agentkit.evaluation.routing import RoutingRow, Turn
 from agentkit.evaluation.run import run
 from agentkit.evaluation.tables import Table
@@ -185,6 +187,37 @@ def perplexities(
     told = perplexity.summarize(rows)
     scores = {"token_probability": 1 / told["perplexity"]["value"]}
     return Scores("perplexity", len(rows), scores, {}, told, perplexity.tables(told))
+
+
+def rag(evaluation: Evaluation, questions: Sequence[Question], *, progress: Progress = _silent) -> Scores:
+    """The project's agent over labelled questions.
+
+    A verdict is right where all facts stand in the answer and every claim of it is supported by what it cites, and of
+    an unanswerable question where the agent abstained.
+
+    Args:
+        evaluation: What is asked, and what answers are held against.
+        questions: `agentkit.evaluation.questions.read_questions`.
+        progress: Told before each question.
+
+    Raises:
+        ModelError: A turn failed.
+    """
+    from agentkit.evaluation.summary import summarize
+
+    rows = []
+    for number, question in enumerate(questions, 1):
+        progress(f"{number} of {len(questions)}: {question.id}")
+        rows.append(evaluation.ask(question))
+    told = summarize(rows)
+    answers, abstention = told["answers"]["agent"], told["abstention"]
+    shares = {"hit@3": told["retrieval"]["agent"]["hit@3"], **answers}
+    shares |= {f"abstention_{key}": abstention[key] for key in ("precision", "recall")}
+    values = {name: body["value"] for name, body in shares.items() if body["value"] is not None}
+    verdicts = {
+        row.id: row.right and (row.abstained or all(claim.grounded for claim in row.claims)) for row in rows
+    }
+    return Scores("rag", len(rows), values, verdicts, told, [])
 
 
 def _scores(

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,7 +24,9 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 CARD = "agentkit.json"
 """What an adapter was made of; a folder without it is foreign or unfinished."""
 IN_USE = "in_use.json"
-"""Base model name to adapter name."""
+"""Base model name to adapter name, or to a `Use` where the adapter was forced past the gate."""
+HELD_OUT = "held_out.jsonl"
+"""The chats that the run has not seen, in an adapter's folder: what `training.gate` judges it by."""
 SHIPPED = Path(__file__).parents[1] / "_adapters"
 """Adapters that come with agentkit, in a folder named like their base model."""
 USES: dict[Task, str] = {"classification": "classifier", "tagging": "ner", "seq2seq": "translator"}
@@ -70,6 +73,17 @@ class Adapter:
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
         return {**asdict(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An adapter in use."""
+
+    adapter: str
+    forced: str = ""
+    """When it was put into use past the gate, ISO 8601, UTC; empty where it has passed. So is the next."""
+    because: str = ""
+    """What the gate said: what fell, or that it was not asked."""
 
 
 def list_adapters(adapters_dir: Path) -> list[Adapter]:
@@ -146,8 +160,14 @@ def add(adapters_dir: Path, adapter: Adapter, write: Callable[[Path], None], *, 
 
 def in_use(adapters_dir: Path, base: str) -> str | None:
     """Name of the adapter of the user's that is in use for a base model."""
-    name = _uses(adapters_dir).get(base)
-    return name if name and (adapters_dir / name / CARD).is_file() else None
+    found = use_of(adapters_dir, base)
+    return found.adapter if found else None
+
+
+def use_of(adapters_dir: Path, base: str) -> Use | None:
+    """The adapter of the user's that is in use for a base model, and whether it was forced past the gate."""
+    found = _uses(adapters_dir).get(base)
+    return found if found and (adapters_dir / found.adapter / CARD).is_file() else None
 
 
 def shipped(base: str) -> Path | None:
@@ -161,8 +181,13 @@ def label(path: Path) -> str:
     return "shipped" if path.parent == SHIPPED else path.name
 
 
-def use(adapters_dir: Path, name: str) -> Adapter:
-    """Make ``auto`` mean this adapter, for the model it was trained on.
+def use(adapters_dir: Path, name: str, *, forced: str = "") -> Adapter:
+    """Make ``auto`` mean this adapter, for the model it was trained on. Asks no gate: that is `agentkit.gate.use`.
+
+    Args:
+        adapters_dir: Where adapters lie.
+        name: Of the adapter.
+        forced: What the gate said, where the adapter is put into use all the same; kept with the use.
 
     Raises:
         NotFoundError: There is none of this name.
@@ -171,18 +196,20 @@ def use(adapters_dir: Path, name: str) -> Adapter:
     """
     adapter = get_adapter(adapters_dir, name)
     check_task(adapter, "chat")
-    _check_whole(adapter.path)
-    _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: name})
+    check_whole(adapter.path)
+    when = datetime.now(UTC).isoformat(timespec="seconds") if forced else ""
+    _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: Use(name, when, forced)})
     return adapter
 
 
 def unuse(adapters_dir: Path, base: str) -> str | None:
     """Make ``auto`` mean the shipped adapter, or none; returns the one that was in use."""
     uses = _uses(adapters_dir)
-    name = uses.pop(base, None)
-    if name is not None:
-        _write_uses(adapters_dir, uses)
-    return name
+    found = uses.pop(base, None)
+    if found is None:
+        return None
+    _write_uses(adapters_dir, uses)
+    return found.adapter
 
 
 def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
@@ -308,7 +335,7 @@ def _has_default(part: Field[Any]) -> bool:
     return part.default is not MISSING or part.default_factory is not MISSING
 
 
-def _check_whole(path: Path) -> None:
+def check_whole(path: Path) -> None:
     """Whether the files of an adapter are there and as long as they say.
 
     Raises:
@@ -328,20 +355,27 @@ def _check_whole(path: Path) -> None:
         raise TrainingError(f"adapter {path.name!r} is damaged ({error})", remedy) from error
 
 
-def _uses(adapters_dir: Path) -> dict[str, str]:
+def _uses(adapters_dir: Path) -> dict[str, Use]:
     try:
         uses = json.loads((adapters_dir / IN_USE).read_text(encoding="utf-8"))
-        return {str(base): str(name) for base, name in uses.items()}
+        return {str(base): _use(body) for base, body in uses.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         remedy = "delete the file and run `agentkit finetune use NAME` again"
         raise TrainingError(f"{adapters_dir / IN_USE} cannot be read ({error})", remedy) from error
 
 
-def _write_uses(adapters_dir: Path, uses: dict[str, str]) -> None:
+def _use(body: Any) -> Use:
+    return (
+        Use(**{key: str(value) for key, value in body.items()}) if isinstance(body, dict) else Use(str(body))
+    )
+
+
+def _write_uses(adapters_dir: Path, uses: dict[str, Use]) -> None:
     private_dir(adapters_dir)
+    body = {base: asdict(found) if found.forced else found.adapter for base, found in uses.items()}
     draft = adapters_dir / f".{IN_USE}.{os.getpid()}"
-    draft.write_text(json.dumps(uses, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     draft.chmod(0o600)
     os.replace(draft, adapters_dir / IN_USE)

@@ -19,7 +19,7 @@ from typing import Any
 
 from agentkit.errors import TrainingError
 from agentkit.training import settings as job_settings
-from agentkit.training.adapters import Adapter, add
+from agentkit.training.adapters import HELD_OUT, Adapter, add
 from agentkit.training.curves import CURVES, draw_curves
 from agentkit.training.data import SPLITS, Report
 from agentkit.training.failures import explain, how_to_resume
@@ -226,10 +226,20 @@ def _save(folder: Path, job: JobSettings, adapter: Adapter, save: Callable[[Path
         save(stage)
         shutil.copyfile(folder / job_settings.FILE, stage / job_settings.FILE)
         shutil.copyfile(folder / REPORT, stage / REPORT)
+        _keep_held_out(folder, stage)
         _keep_curves(folder, stage)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     add(job.adapters_dir, adapter, write, stage=stage_dir(job.adapters_dir, folder.name))
+
+
+def _keep_held_out(folder: Path, stage: Path) -> None:
+    """The chats that judge the result: the gate needs them when the job's own files may be long gone."""
+    rows = [line for line in (folder / DATA).read_bytes().splitlines(keepends=True) if line.strip()]
+    kept = [line for line in rows if json.loads(line).get("split") == "test"]
+    if kept:
+        (stage / HELD_OUT).touch(0o600)
+        (stage / HELD_OUT).write_bytes(b"".join(kept))
 
 
 def _leave(folder: Path, job: JobSettings) -> None:

@@ -54,12 +54,13 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_adapters_are_listed_used_and_unused(adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["finetune", "list"]) == 0
-    assert capsys.readouterr().out == "tone  smollm2-135m  12 chats  loss 2.250 → 1.500\n"
-    assert run(["finetune", "use", adapter]) == 0
-    assert capsys.readouterr().out == "smollm2-135m now runs with tone\n"
+    assert capsys.readouterr().out == "tone  smollm2-135m  12 chats  loss 2.250 → 1.500  not evaluated\n"
+    assert run(["finetune", "use", adapter, "--force"]) == 0
+    told = "smollm2-135m now runs with tone, by force: tone has not been evaluated yet\n"
+    assert capsys.readouterr().out == told
     assert run(["finetune", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert (listed["name"], listed["in_use"]) == ("tone", True)
+    assert (listed["name"], listed["in_use"], listed["gate"]) == ("tone", True, "not evaluated")
     assert run(["finetune", "unuse", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["before"] == "tone"
 
@@ -176,7 +177,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
     assert told()["detail"] == "none for smollm2-135m"
     shutil.copytree(data_dir() / "adapters" / adapter, adapters.SHIPPED / "smollm2-135m")
     assert told()["detail"].startswith("shipped for smollm2-135m, beside the weights")
-    run(["finetune", "use", adapter])
+    run(["finetune", "use", adapter, "--force"])
     capsys.readouterr()
     assert run(["finetune", "unuse"]) == 0
     out = capsys.readouterr().out
@@ -212,7 +213,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("start", "chats.jsonl", "--rank", "0"), "training setting 'rank'"),
         (("start", "one.jsonl"), "1 usable chat in 1; at least 2 different chats are needed"),
         (("status", "--plot", "a.png"), "--plot needs a job"),
-        (("evaluate",), "No such command 'evaluate'"),
+        (("evaluate",), "Missing argument 'NAME'"),
     ],
 )
 def test_mistakes(
