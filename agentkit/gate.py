@@ -11,16 +11,15 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import AgentkitError, TrainingError, UsageError
-from agentkit.evaluation.lines import round_robin
-from agentkit.project import Project, starter_root, suites_dir
+from agentkit.evaluation.regression import Cases, read_cases, suites_digest
+from agentkit.project import Project, starter_root
 from agentkit.settings import AgentSettings, Settings
 from agentkit.training import adapters
 from agentkit.training.adapters import HELD_OUT, Adapter
@@ -37,29 +36,15 @@ from agentkit.training.gate import (
 
 if TYPE_CHECKING:
     from agentkit.build import Workspace
-    from agentkit.evaluation.questions import Question
     from agentkit.evaluation.rag import Evaluation
-    from agentkit.evaluation.routing import Turn
     from agentkit.evaluation.suite import Scores
-    from agentkit.evaluation.toolset import ToolCase
     from agentkit.retrieval.knowledge import KnowledgeBase
     from agentkit.training.data import Row
 
 LIMIT = 60
 """Cases of each suite: some two minutes on two cores with the embedded model, and a fall from 60 to 45 % is proven."""
-SPLIT = "report"
-"""The half of each suite by which nothing in agentkit was tuned."""
 HELD, ROUTING, ANSWERS, CALLS = "held-out chats", "routing", "answers", "tool calls"
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Cases:
-    """What both are asked."""
-
-    turns: Sequence[Turn]
-    questions: Sequence[Question]
-    calls: Sequence[ToolCase]
 
 
 @dataclass(slots=True)
@@ -178,41 +163,6 @@ def basis_of(workspace: Workspace, adapter: Adapter) -> Basis:
     )
 
 
-def suites_digest() -> str:
-    """SHA-256 over the cases and over the project that they are about."""
-    root, suites = starter_root(), suites_dir()
-    files = [suites / f"{name}.jsonl" for name in ("rag", "routing", "tools")]
-    for part in ("knowledge", "prompts", "tools"):
-        files += [p for p in sorted((root / part).rglob("*")) if p.is_file() and p.suffix != ".pyc"]
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return total.hexdigest()
-
-
-def read_cases(trial: Workspace, limit: int) -> Cases:
-    """The first cases of each suite; going round routes, kinds of questions and tools, so that few are of all kinds.
-
-    Turns that lack an argument are asked about by agentkit itself, whatever the model: they are left out unless the
-    model decides.
-    """
-    from agentkit.evaluation.questions import read_questions
-    from agentkit.evaluation.routing import read_turns
-    from agentkit.evaluation.toolset import read_tool_cases
-
-    folder = suites_dir()
-    names = [spec.name for spec in trial.registry.specs()]
-    questions = sorted(read_questions(folder / "rag.jsonl", SPLIT), key=_kind)
-    spread = round_robin([sorted(group, key=_place) for _, group in groupby(questions, key=_kind)])
-    calls = read_tool_cases(folder / "tools.jsonl", SPLIT)
-    if _choice(trial.settings) == "required":
-        calls = [case for case in calls if not case.missing]
-    else:
-        calls = round_robin([[c for c in calls if not c.missing], [c for c in calls if c.missing]])
-    turns = read_turns(folder / "routing.jsonl", names, SPLIT)
-    return Cases(turns[:limit], spread[:limit], calls[:limit])
-
-
 def judge(base: Side, own: Side, no_chats: str) -> list[Part]:
     """The parts of the report.
 
@@ -279,7 +229,8 @@ def _measure(
     ):
         progress("indexing the starter project")
         knowledge = trial.ready_knowledge()
-        cases = read_cases(trial, limit)
+        names = [spec.name for spec in trial.registry.specs()]
+        cases = read_cases(names, limit, lacking=_choice(settings) == "auto")
         base = _side(trial, knowledge, cases, adapter, f"{adapter.base} without it", progress)
         run = {"tool calls": _choice(settings), "decided by": settings.agent.routing} | _described(
             trial.model
@@ -402,12 +353,3 @@ def _described(model: Any) -> dict[str, str]:
     body = model.info()
     keys = ("quantization", "device", "forward_pass", "tool_format")
     return {key.replace("_", " "): str(body[key]) for key in keys if key in body}
-
-
-def _kind(question: Question) -> str:
-    return f"{question.kind} {question.near_miss}"
-
-
-def _place(question: Question) -> str:
-    """An order in which neighbours of the file, which are about the same document, stand apart."""
-    return hashlib.sha256(question.id.encode()).hexdigest()

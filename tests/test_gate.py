@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from agentkit import build, gate
 from agentkit.build import open_project
 from agentkit.errors import ModelError, UsageError
+from agentkit.evaluation.regression import read_cases
 from agentkit.evaluation.suite import Scores
-from agentkit.gate import ANSWERS, CALLS, HELD, ROUTING, Side, judge, read_cases
+from agentkit.gate import ANSWERS, CALLS, HELD, ROUTING, Side, judge
 from agentkit.llm.local import LocalModel
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import ToolCall
@@ -29,6 +30,7 @@ from agentkit.training.adapters import HELD_OUT
 from agentkit.training.gate import read_gate
 
 BASE = "smollm2-135m"
+STARTER = ("classifier", "ner", "translator", "captioner", "finetune")
 CARD = {"base": BASE, "data": "chats.jsonl", "data_sha256": "ab", "examples": 24, "duplicates": 0, "cut": 0,
         "epochs": 1, "steps": 6, "train_loss": 1.0, "loss_before": 2.0, "loss_after": 1.0, "seconds": 1.0,
         "created": "2025-01-01T00:00:00+00:00", "version": "0.1.0"}  # fmt: skip
@@ -57,23 +59,20 @@ def put(folder: Path, name: str, model: LocalModel, size: float) -> Path:
     return path
 
 
-def test_few_cases_are_of_all_kinds_and_always_the_same(folder: Path) -> None:
-    with open_project() as trial:
-        few, all_of_them = read_cases(trial, 8), read_cases(trial, 10_000)
-        assert few == read_cases(trial, 8)
+def test_few_cases_are_of_all_kinds_and_always_the_same() -> None:
+    few, every = read_cases(STARTER, 8, lacking=False), read_cases(STARTER, 10_000, lacking=False)
+    assert few == read_cases(STARTER, 8, lacking=False)
     assert len({turn.route for turn in few.turns}) == 8
     assert len({(question.kind, question.near_miss) for question in few.questions}) == 6
     assert len({case.tool.name for case in few.calls}) == 8
-    assert {case.split for case in (*all_of_them.turns, *all_of_them.questions, *all_of_them.calls)} == {
-        "report"
-    }
-    assert not any(case.missing for case in all_of_them.calls)
-    assert min(map(len, (all_of_them.turns, all_of_them.questions, all_of_them.calls))) >= 100
+    assert {case.split for case in (*every.turns, *every.questions, *every.calls)} == {"report"}
+    assert not any(case.missing for case in every.calls)
+    assert min(map(len, (every.turns, every.questions, every.calls))) >= 100
 
 
-def test_where_the_model_decides_it_is_asked_about_missing_arguments_too(folder: Path) -> None:
-    with open_project(None, {"agent.routing": "model"}) as trial:
-        assert [bool(case.missing) for case in read_cases(trial, 4).calls] == [False, True, False, True]
+def test_where_the_model_decides_it_is_asked_about_missing_arguments_too() -> None:
+    calls = read_cases(STARTER, 4, lacking=True).calls
+    assert [bool(case.missing) for case in calls] == [False, True, False, True]
 
 
 def scores(name: str, *right: bool) -> Scores:
