@@ -72,7 +72,7 @@ def encoded(found: Iterator[dict[str, Any]], wanted: int, most: int, folder: Pat
     rows: list[Row] = []
     lines: list[str] = []
     while len(rows) < wanted:
-        lines += [json.dumps(body) + "\n" for body in islice(found, max(8, wanted // 2))]
+        lines += [json.dumps(body) + "\n" for body in islice(found, max(200, wanted))]
         file.write_text("".join(lines), encoding="utf-8")
         rows, _ = encode(load_chats(file), encoder, most)
     return rows[:wanted]
