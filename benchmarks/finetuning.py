@@ -15,6 +15,8 @@ tools of its own, as in a user's store of conversations. The held-out traces hav
 TRL's defaults (1.16): fp32 weights under bf16 autocast, gradient checkpointing, 8 traces per step, each padded to the
 longest of its step. Only what the comparison fixes is set otherwise, and `use_cpu`, without which it refuses to start;
 `--tuned` adds TRL without its two costliest defaults: bf16 weights, no checkpointing.
+
+What stays different: the order of the traces, and that transformers' warm-up begins at zero, agentkit's a step later.
 """
 
 from __future__ import annotations
