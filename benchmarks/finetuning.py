@@ -15,6 +15,8 @@ tools of its own, as in a user's store of conversations. The held-out traces hav
 TRL's defaults (1.16): fp32 weights under bf16 autocast, gradient checkpointing, 8 traces per step, each padded to the
 longest of its step. Only what the comparison fixes is set otherwise, and `use_cpu`, without which it refuses to start;
 `--tuned` adds TRL without its two costliest defaults: bf16 weights, no checkpointing.
+
+What stays different: the order of the traces, and that transformers' warm-up begins at zero, agentkit's a step later.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def encoded(found: Iterator[dict[str, Any]], wanted: int, most: int, folder: Pat
     rows: list[Row] = []
     lines: list[str] = []
     while len(rows) < wanted:
-        lines += [json.dumps(body) + "\n" for body in islice(found, max(8, wanted // 2))]
+        lines += [json.dumps(body) + "\n" for body in islice(found, max(200, wanted))]
         file.write_text("".join(lines), encoding="utf-8")
         rows, _ = encode(load_chats(file), encoder, most)
     return rows[:wanted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def test_transformers_says_the_same_of_the_same_weights(smollm: LocalModel, tmp_
     prompt, own = ids_of(model, ASK, LONG)
     found = torch.tensor(model.log_probs(ASK, LONG))
     reference = AutoModelForCausalLM.from_pretrained(asset_path("smollm2-135m"), dtype=torch.float32)
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         bare = reference(torch.tensor([[*prompt, *own]])).logits[0]
         theirs = PeftModel.from_pretrained(reference, str(folder))(torch.tensor([[*prompt, *own]])).logits[0]
     difference = found - torch.tensor(picked(theirs, prompt, own))

@@ -21,7 +21,7 @@ runs of 8 (PaLM, arXiv:2204.02311, section 8) to 13 words (GPT-3, arXiv:2005.141
 question has to be found; here a single run counts. Shorter ones are everybody's English: of six words, recipe and
 leaderboard share "between two cities on a given" and sixty more, of eight words none."""
 _SLOT = re.compile(r"\{[^{}]*\}")
-_NUMBERS = re.compile(r"\b\d+\b(\W+\d+\b)*")
+_NUMBERS = re.compile(r"\b\d+\b(\W+\d+\b)*(\W*[ap]\.?m\b)?", re.IGNORECASE)
 
 
 def words(text: str) -> list[str]:
@@ -37,8 +37,8 @@ def grams(text: str) -> set[tuple[str, ...]]:
 def runs(texts: Iterable[str]) -> dict[tuple[str, ...], str]:
     """Runs of `GRAM` words, each with a text it stands in.
 
-    Numbers in a row are one word, whatever they are: a question with other figures is the same question, and a list of
-    figures is none. A slot ends a run; texts of fewer words have none.
+    Numbers in a row, and times of day, are one word, whatever they are: a question with other figures is the same
+    question, and a list of figures is none. A slot ends a run; texts of fewer words have none.
     """
     found: dict[tuple[str, ...], str] = {}
     for text in set(texts):
