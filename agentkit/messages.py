@@ -184,6 +184,8 @@ class Passage:
     end: int = 0
     pages: tuple[tuple[int, int], ...] = ()
     """Of a passage put together from several chunks: where each begins, and its page."""
+    chunks: tuple[int, ...] = ()
+    """Of such a passage: their ids, in the order of the text; ``id`` is that of the best."""
 
     def page_at(self, offset: int) -> int | None:
         """The page on which character ``offset`` of the document stands, as far as chunks tell."""

@@ -44,12 +44,12 @@ Open = Callable[[Sequence[Message], Knowledge], AbstractContextManager[Talker]]
 
 
 class Watched:
-    """A knowledge base that notes what one turn asks of it, and how long its searches take."""
+    """A knowledge base that notes what one turn asks of it, and how long searching takes, spelling included."""
 
     def __init__(self, inner: Knowledge) -> None:
         self._inner = inner
         self.seconds = 0.0
-        """Of all searches."""
+        """Of all searches, and of putting their questions' spelling right before them."""
         self.query = ""
         """Of the last search."""
         self.probability: float | None = None
@@ -75,6 +75,13 @@ class Watched:
         passages = self._inner.search(query, limit, **options)
         self.seconds += time.perf_counter() - start
         return passages
+
+    def corrected(self, query: str) -> str:
+        """Put the spelling right; a turn does so before its search, so the time counts as the search's."""
+        start = time.perf_counter()
+        corrected = self._inner.corrected(query)
+        self.seconds += time.perf_counter() - start
+        return corrected
 
     def again(self, limit: int) -> list[Passage]:
         """The last search with another limit, unnoted."""

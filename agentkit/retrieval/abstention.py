@@ -60,26 +60,36 @@ def evidence(
 ) -> dict[str, float]:
     """The signals by name; empty without passages.
 
-    ``nearest`` is the best cosine of the question with a passage, a sentence of it, or a title or keyword of
-    its document; ``joined`` how little the nearest sentences change when the question is added to them;
-    ``unknown_words`` the share of the question's content words that occur nowhere in the base; ``coverage`` the
-    share, weighted by rarity, that the best passage holds; ``length`` the logarithm of the number of words, as
-    long questions lie farther from every sentence; ``stated`` the reader's log-odds for the best of `READ` passages,
-    only with a reader; the others are `_FORMS`.
+    A passage put together from several chunks counts with all of them. ``nearest`` is the best cosine of the
+    question with a passage, a sentence of it, or a title or keyword of its document; ``joined`` how little
+    the nearest sentences change when the question is added to them; ``unknown_words`` the share of the
+    question's content words that occur nowhere in the base; ``coverage`` the share, weighted by rarity, that
+    the best passage holds; ``length`` the logarithm of the number of words, as long questions lie farther
+    from every sentence; ``stated`` the reader's log-odds for the best of `READ` passages, only with a reader;
+    the others are `_FORMS`.
     """
-    chunks = list(index.fetch([passage.id for passage in passages[:PASSAGES]]).values())
-    if not chunks:
+    groups = _chunks_of(passages[:PASSAGES], index)
+    if not groups:
         return {}
+    chunks = [chunk for group in groups for chunk in group]
     vector = embedder.embed([query])[0]
     rows = np.concatenate([matrix for chunk in chunks for matrix in (chunk.vectors, chunk.phrase_vectors)])
     return {
         "nearest": float((rows @ vector).max()),
         "joined": _joined(query, vector, chunks, embedder),
-        **_word_signals(query, chunks, index),
+        **_word_signals(query, groups, index),
         "length": math.log(1 + len(words(query))),
         **{name: float(form.search(query.lower()) is not None) for name, form in _FORMS.items()},
         **({"stated": _stated(query, passages, reader)} if reader else {}),
     }
+
+
+def _chunks_of(passages: Sequence[Passage], index: Index) -> list[list[StoredChunk]]:
+    """The chunks of every passage; what has left the index meanwhile is left out."""
+    wanted = [passage.chunks or (passage.id,) for passage in passages]
+    found = index.fetch([id_ for ids in wanted for id_ in ids])
+    groups = [[found[id_] for id_ in ids if id_ in found] for ids in wanted]
+    return [group for group in groups if group]
 
 
 def _stated(query: str, passages: Sequence[Passage], reader: Reader) -> float:
@@ -105,7 +115,7 @@ def _joined(query: str, vector: Vectors, chunks: Sequence[StoredChunk], embedder
     return float((together * np.stack([row for *_, row in nearest])).sum(1).max())
 
 
-def _word_signals(query: str, chunks: Sequence[StoredChunk], index: Index) -> dict[str, float]:
+def _word_signals(query: str, groups: Sequence[Sequence[StoredChunk]], index: Index) -> dict[str, float]:
     """``unknown_words`` and ``coverage``."""
     wanted = content_words(query)[:EVIDENCE_WORDS]
     if not wanted:
@@ -113,7 +123,10 @@ def _word_signals(query: str, chunks: Sequence[StoredChunk], index: Index) -> di
     total = index.counts()[1]
     counts = [index.frequency(word) for word in wanted]
     rarity = [math.log((total + 1) / (count + 0.5)) for count in counts]
-    held = [stems(f"{chunk.heading} {chunk.text} {chunk.keywords}") for chunk in chunks]
+    held = [
+        stems(" ".join(f"{chunk.heading} {chunk.text} {chunk.keywords}" for chunk in group))
+        for group in groups
+    ]
     shares = [
         sum(weight for word, weight in zip(wanted, rarity, strict=True) if stem(word) in own) for own in held
     ]

@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentkit.retrieval.documents import Block, Document
+from agentkit.retrieval.documents import MAX_KEYWORDS, Block, Document
 from agentkit.retrieval.languages import chunk_language
 from agentkit.retrieval.sentences import sentence_spans
 
 MAX_WORDS = 120
 """Fits the 256 tokens of MiniLM together with a heading path."""
-MAX_SENTENCES = 1_000
-"""A chunk has a vector of its own and one for each sentence, and an index numbers fewer than 1,024 of them."""
+MAX_SENTENCES = 900
+"""A chunk has a vector of its own and one for each sentence and keyword (`MAX_KEYWORDS` at most), and an index numbers
+fewer than 1,024 of them."""
 HEADING_SEPARATOR = " > "
 
 _WORD = re.compile(r"\S{1,24}")
@@ -35,12 +36,18 @@ class Chunk:
     language: str = ""
     """ISO 639-1: declared for its block, or clearly another than the document's, or the document's."""
     keywords: tuple[str, ...] = ()
-    """Of its block: matched, and never quoted."""
+    """Of its section: matched, and never quoted."""
+    terms: tuple[str, ...] = ()
+    """Of its section: looked up by their words alone."""
 
     def embedded_text(self) -> str:
         """What is embedded: a paragraph often names its subject in the heading only."""
         parts = (self.heading, self.text, ", ".join(self.keywords))
         return "\n".join(parts if self.keywords else parts[:2])
+
+    def looked_up(self) -> str:
+        """What lexical search has of it beside heading and text, one phrase a line."""
+        return "\n".join([*self.keywords, *self.terms])
 
 
 def chunk_document(document: Document, max_words: int = MAX_WORDS) -> list[Chunk]:
@@ -48,13 +55,14 @@ def chunk_document(document: Document, max_words: int = MAX_WORDS) -> list[Chunk
     chunks = []
     for section in _sections(document):
         heading = HEADING_SEPARATOR.join(section[0].headings)
-        keywords = tuple(dict.fromkeys(word for block in section for word in block.keywords))
+        keywords = tuple(dict.fromkeys(word for block in section for word in block.keywords))[:MAX_KEYWORDS]
+        terms = tuple(dict.fromkeys(term for block in section for term in block.terms))
         packed = _pack(_pieces(document.text, section, max_words), max_words)
         for start, end in (part for span in packed for part in _few_sentences(document.text, *span)):
             text, page = document.text[start:end], document.page_at(start)
             declared = next((block.language for block in section if start < block.end), "")
             language = declared or chunk_language(text, document.language)
-            chunks.append(Chunk(heading, text, start, end, page, language, keywords))
+            chunks.append(Chunk(heading, text, start, end, page, language, keywords, terms))
     return chunks
 
 

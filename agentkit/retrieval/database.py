@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 WORDS_SCHEMA = """
 CREATE VIRTUAL TABLE words USING fts5 (
     heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
@@ -51,12 +51,13 @@ CREATE TABLE chunks (
     position INTEGER NOT NULL,
     heading TEXT NOT NULL,
     text TEXT NOT NULL,
+    keywords TEXT NOT NULL, -- its own, and its terms, one phrase a line
     language TEXT NOT NULL,
     page INTEGER,
     start INTEGER NOT NULL,
     stop INTEGER NOT NULL,
     rows INTEGER NOT NULL,
-    vectors BLOB NOT NULL -- float16 rows: chunk with heading, then every sentence
+    vectors BLOB NOT NULL -- float16 rows: chunk with heading, every sentence, every keyword of its own
 );
 CREATE INDEX chunks_by_document ON chunks (document, rows); -- with rows: sizes are known without reading vectors
 CREATE TABLE changes (
@@ -67,7 +68,8 @@ CREATE TABLE changes (
 {WORDS_SCHEMA}
 CREATE TRIGGER chunks_insert AFTER INSERT ON chunks BEGIN
     INSERT INTO words (rowid, heading, text, keywords)
-    SELECT new.id, new.heading, new.text, keywords FROM documents WHERE id = new.document;
+    SELECT new.id, new.heading, new.text, new.keywords || char(10) || keywords
+    FROM documents WHERE id = new.document;
     INSERT INTO spellings (rowid, heading, text) VALUES (new.id, new.heading, new.text);
     INSERT INTO changes (chunk, rows) VALUES (new.id, new.rows);
 END;

@@ -39,6 +39,9 @@ class Block:
     """ISO 639-1, where the author declared it for this block; empty otherwise."""
     keywords: tuple[str, ...] = ()
     """As `Document.keywords`, for this block alone."""
+    terms: tuple[str, ...] = ()
+    """What the author noted beside the text, such as a product's name: looked up by its words, neither embedded nor
+    quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class _Item:
     """(offset in ``text``, page): where a block goes on over a page break."""
     language: str = ""
     keywords: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -100,6 +104,7 @@ class DocumentBuilder:
         breaks: Sequence[tuple[int, int]] = (),
         language: str = "",
         keywords: str = "",
+        terms: Sequence[str] = (),
     ) -> None:
         """Add running text; its line breaks are kept.
 
@@ -108,12 +113,12 @@ class DocumentBuilder:
             breaks: (offset in ``text``, page) of every page on which it goes on; ``text`` is clean then.
             language: Declared for this block.
             keywords: Separated by commas.
+            terms: `Block.terms`; long ones are cut, those beyond `MAX_METADATA` are left out.
         """
         self.flush()
         if text := clean(text).strip("\n"):
-            self._items.append(
-                _Item(0, text, page, tuple(breaks), language_code(language), split_keywords(keywords))
-            )
+            of, phrases = language_code(language), split_keywords(keywords)
+            self._items.append(_Item(0, text, page, tuple(breaks), of, phrases, _clean_terms(terms)))
 
     def line(self, text: str) -> None:
         """Add one line of a list or table; neighbouring lines form one block."""
@@ -165,7 +170,9 @@ class DocumentBuilder:
             else:
                 below = [heading for depth, heading in path if not (depth == 1 and heading == title)]
                 headings = (title, *below)
-                blocks.append(Block(headings, text, offset, end, item.page, item.language, item.keywords))
+                blocks.append(
+                    Block(headings, text, offset, end, item.page, item.language, item.keywords, item.terms)
+                )
             if item.page is not None and (not pages or pages[-1][1] != item.page):
                 pages.append((offset, item.page))
             pages += [(offset + start, page) for start, page in item.breaks]
@@ -188,6 +195,11 @@ def split_keywords(keywords: str) -> tuple[str, ...]:
     """Phrases separated by commas, each once, `MAX_KEYWORDS` at most."""
     phrases = (clean_line(phrase).strip("\"'[]") for phrase in keywords.split(","))
     return tuple(dict.fromkeys(phrase for phrase in phrases if phrase))[:MAX_KEYWORDS]
+
+
+def _clean_terms(terms: Iterable[str]) -> tuple[str, ...]:
+    cleaned = (clean_line(term[:METADATA_CHARACTERS]) for term in terms)
+    return tuple(dict.fromkeys(term for term in cleaned if term))[:MAX_METADATA]
 
 
 def language_code(text: str) -> str:

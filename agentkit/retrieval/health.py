@@ -52,7 +52,8 @@ def _lexical_fault(connection: sqlite3.Connection) -> str:
     query = """
         SELECT 1 FROM chunks JOIN documents ON documents.id = chunks.document LEFT JOIN words_content AS held
             ON held.id = chunks.id
-        WHERE held.id IS NULL OR held.c0 <> heading OR held.c1 <> chunks.text OR held.c2 <> keywords LIMIT 1"""
+        WHERE held.id IS NULL OR held.c0 <> heading OR held.c1 <> chunks.text
+            OR held.c2 <> chunks.keywords || char(10) || documents.keywords LIMIT 1"""
     try:
         if connection.execute("PRAGMA query_only").fetchone()[0] == 0:
             connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
@@ -75,7 +76,7 @@ def _rebuild(connection: sqlite3.Connection) -> None:
         run_script(connection, WORDS_SCHEMA)
         connection.execute(
             "INSERT INTO words (rowid, heading, text, keywords)"
-            " SELECT chunks.id, heading, chunks.text, keywords"
+            " SELECT chunks.id, heading, chunks.text, chunks.keywords || char(10) || documents.keywords"
             " FROM chunks JOIN documents ON documents.id = chunks.document"
         )
         connection.execute("INSERT INTO spellings (spellings) VALUES ('rebuild')")

@@ -6,12 +6,14 @@ import difflib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError, NotFoundError, UsageError
 from agentkit.messages import Message, Passage
 from agentkit.retrieval.abstention import load_abstention
 from agentkit.retrieval.followup import understood
+from agentkit.retrieval.parsed import Parsed
 from agentkit.retrieval.places import IndexPlace, SqlitePlace
 from agentkit.retrieval.protocol import Embedder, Index, Reader, Reranker, Where
 from agentkit.retrieval.records import IndexedDocument
@@ -135,7 +137,8 @@ class KnowledgeBase:
         index = self._index(progress)
         skipped: list[tuple[str, str]] = []
         taken = {document.name for document in index.documents() if document.origin == "folder"}
-        accepted = readable_sources(paths, taken, skipped)
+        parsed = Parsed()
+        accepted = readable_sources(paths, taken, skipped, parsed)
         if skipped and not accepted:
             raise KnowledgeError(skipped[0][1])
         for source in accepted:
@@ -143,7 +146,7 @@ class KnowledgeBase:
             copy_file(source.path, self._added / source.name)
         for name, reason in skipped:
             self._notice(f"{name} skipped: {reason}")
-        report = self._sync(index, progress, force=False)
+        report = self._sync(index, progress, force=False, parsed=parsed)
         return replace(report, skipped=(*report.skipped, *skipped))
 
     def remove(self, name: str) -> None:
@@ -206,11 +209,14 @@ class KnowledgeBase:
                 self._opened.close()
             self._opened = None
 
-    def _sync(self, index: Index, progress: Progress | None, force: bool) -> SyncReport:
+    def _sync(
+        self, index: Index, progress: Progress | None, force: bool, parsed: Parsed | None = None
+    ) -> SyncReport:
         walk = self._has_folder(index)
         seen = Seen(self.index_path.with_name(self.index_path.name + ".seen"))
         embed = self.embedder.embed
-        report = synchronize(index, lambda: self._list_files(walk), embed, progress, force, seen)
+        find = partial(self._list_files, walk)
+        report = synchronize(index, find, embed, progress, force, seen, parsed)
         self._tell(report)
         return report
 

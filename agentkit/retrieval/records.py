@@ -66,11 +66,11 @@ class StoredChunk:
     start: int
     end: int
     vectors: Vectors
-    """Unit rows (1 + sentences, dimension): heading and text, then every sentence."""
+    """Unit rows (1 + sentences + keywords, dimension): heading and text, every sentence, every keyword of its own."""
     phrase_vectors: Vectors
     """Unit rows (1 + keywords, dimension): the document's title, then every keyword."""
     keywords: str
-    """The document's keywords, one a line."""
+    """Its own keywords and terms, then the document's keywords, one a line."""
     language: str = ""
     position: int = 0
     """Place among the document's chunks, from 0."""

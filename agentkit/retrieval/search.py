@@ -120,7 +120,7 @@ def reciprocal_ranks(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
 
 
 def _relevance(chunk: StoredChunk, vector: Vectors, bm25: float) -> float:
-    """Mean cosine of section and best sentence, the document's nearest title or keyword, and BM25."""
+    """Mean cosine of section and best sentence or own keyword, the document's nearest title or keyword, and BM25."""
     rows = chunk.vectors @ vector
     passage = (rows[0] + rows[1:].max(initial=-1.0)) / 2
     phrase = (chunk.phrase_vectors @ vector).max()
@@ -196,7 +196,8 @@ def _passage(group: Sequence[Hit], index: Index) -> Passage:
         text = index.text(c.document, start, end)
         if _holds(text, chunks):
             pages = tuple((chunk.start, chunk.page) for chunk in chunks if chunk.page is not None)
-            return Passage(c.id, c.document, c.heading, text, best.cosine, chunks[0].page, start, end, pages)
+            page, ids = chunks[0].page, tuple(chunk.id for chunk in chunks)
+            return Passage(c.id, c.document, c.heading, text, best.cosine, page, start, end, pages, ids)
     return Passage(c.id, c.document, c.heading, c.text, best.cosine, c.page, c.start, c.end)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentkit.errors import KnowledgeError, NotFoundError
-from agentkit.retrieval.loaders import load_document
+from agentkit.retrieval.loaders import parse_document, read_bytes
+from agentkit.retrieval.parsed import Parsed
 from agentkit.retrieval.records import Origin
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -105,13 +106,16 @@ def _escaped(match: re.Match[str]) -> str:
     return f"%{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"%u{code:04X}"
 
 
-def readable_sources(paths: Sequence[Path], taken: Set[str], skipped: list[tuple[str, str]]) -> list[Source]:
+def readable_sources(
+    paths: Sequence[Path], taken: Set[str], skipped: list[tuple[str, str]], parsed: Parsed
+) -> list[Source]:
     """The files, and the files of the folders, that a user asks to add and that can be added.
 
     Args:
         paths: What is asked for.
         taken: Names of documents that cannot be replaced, as they are files of the knowledge folder.
         skipped: Takes (name, reason) of what is refused.
+        parsed: Takes the documents, so that indexing need not parse them again.
 
     Raises:
         NotFoundError: There is nothing at one of ``paths``.
@@ -123,7 +127,8 @@ def readable_sources(paths: Sequence[Path], taken: Set[str], skipped: list[tuple
                 raise KnowledgeError(
                     f"{source.name} is in the knowledge folder already", "change the file there"
                 )
-            load_document(source.path, source.name)
+            data = read_bytes(source.path)
+            parsed.keep(source.name, data, parse_document(data, source.path, source.name))
             accepted.append(source)
         except KnowledgeError as error:
             skipped.append((source.name, str(error)))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from agentkit.retrieval.blobs import from_blob, to_blob
+from agentkit.retrieval.chunks import Chunk
 from agentkit.retrieval.records import IndexedDocument, NewDocument, StoredChunk
 
 
@@ -35,13 +36,19 @@ def insert(connection: sqlite3.Connection, document: NewDocument) -> None:
         [(id_, key, value) for key, value in document.metadata.items()],
     )
     connection.executemany(
-        "INSERT INTO chunks (document, position, heading, text, language, page, start, stop, rows, vectors)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO chunks"
+        " (document, position, heading, text, keywords, language, page, start, stop, rows, vectors)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (id_, n, c.heading, c.text, c.language, c.page, c.start, c.end, len(own), to_blob(own))
-            for n, (c, own) in enumerate(zip(document.chunks, document.vectors, strict=True))
+            (id_, n, *_told(chunk), len(own), to_blob(own))
+            for n, (chunk, own) in enumerate(zip(document.chunks, document.vectors, strict=True))
         ],
     )
+
+
+def _told(c: Chunk) -> tuple[object, ...]:
+    """The columns from ``heading`` to ``stop``."""
+    return c.heading, c.text, c.looked_up(), c.language, c.page, c.start, c.end
 
 
 def documents(connection: sqlite3.Connection) -> list[IndexedDocument]:
@@ -67,7 +74,8 @@ def fetch(connection: sqlite3.Connection, ids: Sequence[int], dimension: int) ->
     """
     query = """
         SELECT chunks.id, name, heading, chunks.text, page, start, stop, chunks.vectors,
-            documents.vectors, keywords, chunks.language, position
+            documents.vectors, trim(chunks.keywords || char(10) || documents.keywords, char(10)),
+            chunks.language, position
         FROM chunks JOIN documents ON documents.id = chunks.document
         WHERE chunks.id IN (SELECT value FROM json_each(?))"""
     chunks = {}

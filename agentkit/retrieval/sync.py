@@ -11,6 +11,7 @@ from agentkit.errors import KnowledgeError
 from agentkit.retrieval.chunks import Chunk, chunk_document
 from agentkit.retrieval.documents import Document
 from agentkit.retrieval.loaders import format_of, parse_document, read_bytes
+from agentkit.retrieval.parsed import Parsed
 from agentkit.retrieval.protocol import Index
 from agentkit.retrieval.records import IndexedDocument, NewDocument, Vectors
 from agentkit.retrieval.seen import Seen, state
@@ -80,6 +81,7 @@ def synchronize(
     progress: Progress | None,
     force: bool,
     seen: Seen,
+    parsed: Parsed | None = None,
 ) -> SyncReport:
     """Make the index hold exactly the files that there are; only new and changed ones are loaded and embedded, and
     those that have not been touched since ``seen`` are not even read.
@@ -94,11 +96,12 @@ def synchronize(
         progress: Told of every document that has been stored.
         force: Load and embed unchanged files, too, and those that could not be read.
         seen: What is known of the files.
+        parsed: Documents that are not parsed again.
     """
     # Read before the files are listed: what another process adds and indexes meanwhile is then not taken for removed.
     known = {document.name: document for document in index.documents()}
     listing = find()
-    work = _Round(index, embed, progress, force, seen, len(listing.sources))
+    work = _Round(index, embed, progress, force, seen, parsed or Parsed(), len(listing.sources))
     for source in listing.sources:
         work.take(source, known.get(source.name))
     work.store()
@@ -125,10 +128,17 @@ class _Round:
     """The files of one round, one after the other."""
 
     def __init__(
-        self, index: Index, embed: Embed, progress: Progress | None, force: bool, seen: Seen, total: int
+        self,
+        index: Index,
+        embed: Embed,
+        progress: Progress | None,
+        force: bool,
+        seen: Seen,
+        parsed: Parsed,
+        total: int,
     ) -> None:
         self._index, self._embed, self._progress, self._force = index, embed, progress, force
-        self._seen, self._total = seen, total
+        self._seen, self._parsed, self._total = seen, parsed, total
         self._pending: list[_Loaded] = []
         self.added, self.changed, self.unchanged = list[str](), list[str](), list[str]()
         self.skipped: list[tuple[str, str]] = []
@@ -161,7 +171,7 @@ class _Round:
             KnowledgeError: It cannot be read, now or when it was last tried.
         """
         path, seen = source.path, self._seen
-        format = format_of(path)
+        format_of(path)  # before it is read: there may be no loader for it
         same = (old.sha256, old.origin) if old and not self._force else None
         if same == (seen.digest(path), source.origin):
             return None
@@ -172,15 +182,21 @@ class _Round:
         sha256 = seen.note(path, data, before)
         if same == (sha256, source.origin):
             return None
+        document = self._parsed.take(source.name, sha256)
+        if document is None:
+            document = self._parse(source, data, sha256)
+        return _Loaded(source, sha256, document, chunk_document(document))
+
+    def _parse(self, source: Source, data: bytes, sha256: str) -> Document:
+        path, seen = source.path, self._seen
         if not self._force and (reason := seen.failure(path, sha256)):
             raise KnowledgeError(reason)
         try:
-            document = parse_document(data, path, source.name)
+            return parse_document(data, path, source.name)
         except KnowledgeError as error:
-            if format.own:  # what another package reads may depend on more than its version
+            if format_of(path).own:  # what another package reads may depend on more than its version
                 seen.fail(path, sha256, str(error))
             raise
-        return _Loaded(source, sha256, document, chunk_document(document))
 
     def store(self) -> None:
         """Embed and store what is loaded."""
@@ -199,5 +215,5 @@ class _Round:
 
 
 def _embedded(chunk: Chunk) -> list[str]:
-    """The rows of `StoredChunk.vectors`: a question may match a whole section or one sentence of it."""
-    return [chunk.embedded_text(), *sentences(chunk.text)]
+    """The rows of `StoredChunk.vectors`: a question may match a whole section, one sentence or one keyword of it."""
+    return [chunk.embedded_text(), *sentences(chunk.text), *chunk.keywords]

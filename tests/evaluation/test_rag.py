@@ -106,6 +106,15 @@ def test_a_turn_is_noted(make: Callable[..., Evaluation], agents: Agents) -> Non
     assert [message.content for message in asked] == ["Be kind.", "Hi", "Hello", "How long?"]
 
 
+def test_putting_the_spelling_right_is_a_part_of_the_search(base: KnowledgeBase) -> None:
+    watched = Watched(base)
+    assert watched.corrected("how do I get a retrun label") == base.corrected("how do I get a retrun label")
+    spelling = watched.seconds
+    assert spelling > 0
+    watched.search("how do I get a return label")
+    assert watched.seconds > spelling
+
+
 @pytest.mark.parametrize(
     ("events", "abstained"),
     [

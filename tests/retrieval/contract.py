@@ -31,15 +31,16 @@ def document(
     language: str = "",
     languages: Sequence[str] | None = None,
     metadata: dict[str, str] | None = None,
+    own_keywords: Sequence[Sequence[str]] | None = None,
 ) -> NewDocument:
     """A document whose chunk number n lies along axis ``axis + n``."""
     size = len(texts)
     headings = headings or ["Title"] * size
     languages = languages or [language] * size
     chunks = [
-        Chunk(heading, text, 3, 5, page, of)
-        for heading, text, page, of in zip(
-            headings, texts, [None, *range(2, size + 1)], languages, strict=True
+        Chunk(heading, text, 3, 5, page, of, tuple(words[:1]), tuple(words[1:]))
+        for heading, text, page, of, words in zip(
+            headings, texts, [None, *range(2, size + 1)], languages, own_keywords or [()] * size, strict=True
         )
     ]
     own = vectors or [AXES[[(axis + n) % DIMENSION] * 2] for n in range(size)]

@@ -54,6 +54,22 @@ def test_odd_questions_are_measured(starter: KnowledgeBase, question: str) -> No
     assert 0 <= starter.answerable(question, starter.search(question)) <= 1
 
 
+def test_a_passage_put_together_counts_with_all_its_chunks(starter: KnowledgeBase) -> None:
+    index = starter._index()
+    first, second = list(index.fetch(list(range(1, 200))).values())[:2]
+    alone, other, both = (
+        [Passage(ids[0], first.document, first.heading, first.text, 0.5, chunks=ids)]
+        for ids in ((first.id,), (second.id,), (first.id, second.id))
+    )
+    question = second.text[:80]
+    read = [evidence(question, passages, starter.embedder, index) for passages in (alone, other, both)]
+    assert read[2]["nearest"] == pytest.approx(read[1]["nearest"])
+    assert read[1]["nearest"] > read[0]["nearest"]
+    assert read[2]["coverage"] >= read[1]["coverage"] > read[0]["coverage"]
+    gone = [Passage(first.id, "x", "x", "x", 0.5, chunks=(first.id, 10**6))]
+    assert evidence(question, gone, starter.embedder, index) == read[0]
+
+
 class Reader:
     """Its judgement of each passage in turn."""
 

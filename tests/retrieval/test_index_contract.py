@@ -258,6 +258,24 @@ def test_matching_is_bm25(index: Index) -> None:
 
 
 @on_all
+def test_a_chunks_own_keywords_are_its_own(index: Index) -> None:
+    own = [("send back", "Oslo desk"), ()]
+    index.put([document("a.md", ["one", "two"], keywords=["café"], own_keywords=own)])
+    assert texts(index, [*index.matching(["oslo"], 5)]) == ["one"]
+    assert texts(index, [*index.matching(["sending"], 5)]) == ["one"]
+    assert [index.frequency(word) for word in ("desk", "back", "café")] == [1, 1, 2]
+    found = index.fetch([*index.matching(["café"], 5)]).values()
+    assert {chunk.text: chunk.keywords for chunk in found} == {
+        "one": "send back\nOslo desk\ncafé",
+        "two": "café",
+    }
+    assert "oslo" not in index.vocabulary()
+    index.verify()
+    index.put([document("a.md", ["one", "two"])])
+    assert index.matching(["oslo", "café"], 5) == {}
+
+
+@on_all
 def test_words_are_only_words(index: Index) -> None:
     index.put([document("a.md", ["alpha and beta", "gamma near delta"])])
     for word in (

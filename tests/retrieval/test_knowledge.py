@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentkit.errors import KnowledgeError, NotFoundError, UsageError
+from agentkit.retrieval import sources, sync
+from agentkit.retrieval.documents import Document
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.knowledge import KnowledgeBase
+from agentkit.retrieval.loaders import parse_document
 from agentkit.retrieval.places import SqlitePlace
 from agentkit.retrieval.sources import copy_file
 
@@ -98,6 +101,21 @@ def test_keywords_are_found_and_never_quoted(base: KnowledgeBase, folder: Path) 
         assert base.answerable(question, best) >= base.answer_threshold
 
 
+def test_a_row_is_found_by_its_own_keywords_and_columns(base: KnowledgeBase, folder: Path) -> None:
+    rows = [f"Question {n}?,Answer {n}.,word{n}x qux{n}x,Model{n}z,{n}" for n in range(150)]
+    (folder / "faq.csv").write_text("\n".join(["question,answer,keywords,product,id", *rows]))
+    base.sync()
+    for word in ("word140x", "qux140x", "model140z"):  # the 100 keywords of a document would not reach so far
+        assert base.search(f"what about {word}?")[0].text == "Answer 140."
+    index = base._index()
+    assert [index.frequency(word) for word in ("word7x", "model7z", "140")] == [1, 1, 1]
+    chunk = index.fetch([*index.matching(["model7z"], 9)]).popitem()[1]
+    assert (chunk.text, chunk.keywords) == ("Answer 7.", "word7x qux7x\nModel7z")
+    assert len(chunk.vectors) == 3  # heading and text, a sentence, a keyword
+    base.verify()
+    assert base.notices == []
+
+
 @pytest.mark.parametrize("query", ["", "  \n"])
 def test_an_empty_question_is_a_usage_error(base: KnowledgeBase, query: str) -> None:
     with pytest.raises(UsageError):
@@ -141,6 +159,44 @@ def test_add_refuses(base: KnowledgeBase, tmp_path: Path) -> None:
     with pytest.raises(KnowledgeError, match="already"):
         base.add([taken])
     assert names(base) == list(NAMES)
+
+
+def test_add_parses_a_file_once(base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    def counting(data: bytes, path: Path, name: str) -> Document:
+        parsed.append(name)
+        return parse_document(data, path, name)
+
+    for module in (sources, sync):
+        monkeypatch.setattr(module, "parse_document", counting)
+    base.sync()
+    parsed.clear()
+    (tmp_path / "new.md").write_text("# New\n\nGift cards never expire.")
+    (tmp_path / "bad.md").write_text("")
+    report = base.add([tmp_path / "new.md", tmp_path / "bad.md"])
+    assert parsed == ["new.md", "bad.md"]
+    assert report.added == ("new.md",)
+    assert base.search("gift cards")[0].text == "Gift cards never expire."
+
+    parsed.clear()
+    monkeypatch.setattr("agentkit.retrieval.parsed.CHARACTERS", 10)
+    (tmp_path / "new.md").write_text("# New\n\nGift cards expire after a year.")
+    assert base.add([tmp_path / "new.md"]).changed == ("new.md",)
+    assert parsed == ["new.md", "new.md"]  # what would take too much memory is parsed when its turn comes
+
+
+def test_a_file_that_changes_while_it_is_added_is_read_as_it_is(
+    base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(source: Path, target: Path) -> None:
+        source.write_text("# New\n\nThe second version.")
+        copy_file(source, target)
+
+    monkeypatch.setattr("agentkit.retrieval.knowledge.copy_file", late)
+    (tmp_path / "new.md").write_text("# New\n\nThe first version.")
+    base.add([tmp_path / "new.md"])
+    assert base.search("version")[0].text == "The second version."
 
 
 def test_remove_refuses(base: KnowledgeBase) -> None:

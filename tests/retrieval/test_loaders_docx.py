@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import docx
 import pytest
 from docx.enum.style import WD_STYLE_TYPE
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 
@@ -104,6 +107,65 @@ def test_changes_and_content_controls(tmp_path: Path) -> None:
         "Returns within 30 days are free.",
         "In a control.",
     ]
+
+
+def with_notes(word: docx.document.Document, kind: str, notes: str) -> None:
+    """Give a document its footnotes or endnotes part, which python-docx does not write."""
+    name = PackURI(f"/word/{kind}.xml")
+    content = f"application/vnd.openxmlformats-officedocument.wordprocessingml.{kind}+xml"
+    body = f"<w:{kind} {nsdecls('w')}>{notes}</w:{kind}>".encode()
+    relation = f"http://schemas.openxmlformats.org/officeDocument/2006/relationships/{kind}"
+    word.part.relate_to(Part(name, content, body, word.part.package), relation)
+
+
+def refer(paragraph: Any, number: int, kind: str = "footnote", inside: str = "w:r") -> None:
+    mark = f'<w:{kind}Reference w:id="{number}"/>'
+    run = mark if inside == "w:r" else f"<w:r>{mark}</w:r>"
+    paragraph._p.append(parse_xml(f"<{inside} {nsdecls('w')}>{run}</{inside}>"))
+
+
+def note(number: int, text: str, kind: str = "footnote", more: str = "") -> str:
+    return (
+        f'<w:{kind} w:id="{number}" {more}><w:p><w:r><w:footnoteRef/><w:t>{text}</w:t></w:r></w:p></w:{kind}>'
+    )
+
+
+def test_notes_stand_below_what_refers_to_them(tmp_path: Path) -> None:
+    word = docx.Document()
+    refer(word.add_heading("Returns", 1), 1)
+    price = word.add_paragraph("Postage costs €4")
+    refer(price, 2)
+    refer(price, 1)  # again
+    refer(price, 7)  # there is none
+    price.add_run(" a parcel.")
+    refer(word.add_paragraph("one", style="List Bullet"), 3)
+    word.add_paragraph("two", style="List Bullet")
+    table = word.add_table(1, 2)
+    table.cell(0, 0).text, table.cell(0, 1).text = "a", "b"
+    refer(table.cell(0, 1).paragraphs[0], 1, "endnote")
+    refer(word.add_paragraph("Last."), 4, inside="w:del")
+    footnotes = note(-1, "no note", more='w:type="separator"') + note(1, "Unused items only.")
+    footnotes += note(2, "Free from €50.</w:t></w:r></w:p><w:p><w:r><w:t>Islands too.")
+    with_notes(word, "footnotes", footnotes + note(3, "Third.") + note(4, "Deleted."))
+    with_notes(word, "endnotes", note(1, "At the end.", "endnote"))
+    assert blocks(load(tmp_path, saved(word))) == [
+        (("Returns",), "Unused items only."),
+        (("Returns",), "Postage costs €4 a parcel."),
+        (("Returns",), "Free from €50. Islands too."),
+        (("Returns",), "- one\n- two"),
+        (("Returns",), "Third."),
+        (("Returns",), "a | b"),
+        (("Returns",), "At the end."),
+        (("Returns",), "Last."),
+    ]
+
+
+def test_broken_notes_are_damage(tmp_path: Path) -> None:
+    word = docx.Document()
+    refer(word.add_paragraph("Text."), 1)
+    with_notes(word, "footnotes", "<w:footnote")
+    with pytest.raises(KnowledgeError, match=r"a\.docx is damaged: "):
+        load(tmp_path, saved(word))
 
 
 def test_truncated(tmp_path: Path) -> None:

@@ -49,9 +49,44 @@ def check(document: Document) -> None:
         ("faq > Shop > Do you sell lamps?", "Yes, many."),
     ]
     assert (chunks[0].language, chunks[2].language) == ("en", "de")
-    assert chunks[0].keywords == document.keywords == ("send back", "refund")
+    assert chunks[0].keywords == ("send back", "refund")
+    assert [chunk.keywords for chunk in chunks[1:]] == [(), (), ()]
+    assert document.keywords == ()  # they are the row's alone
     assert chunks[0].embedded_text().endswith("\nsend back, refund")
     assert all(document.text[chunk.start : chunk.end] == chunk.text for chunk in chunks)
+
+
+@pytest.mark.parametrize("name", ["faq.csv", "faq.jsonl"])
+def test_further_columns_are_looked_up_by_their_words(tmp_path: Path, name: str) -> None:
+    rows = [
+        {
+            "product": "Oslo  desk",
+            "question": "A?",
+            "id": "17",
+            "answer": "a",
+            "team": "care",
+            "note": "x" * 600,
+        },
+        {
+            "product": "Oslo  desk",
+            "question": "B?",
+            "id": "18",
+            "answer": "b",
+            "team": "Oslo desk",
+            "note": "",
+        },
+    ]
+    if name.endswith("csv"):
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    else:
+        rows[0] |= {"more": ["one", "two"], "count": 7, "nested": {"x": "y"}}  # type: ignore[dict-item]
+        lines = [json.dumps(row) for row in rows]
+    one, two = chunk_document(load(tmp_path, name, "\n".join(lines)))
+    more = () if name.endswith("csv") else ("one, two",)
+    assert one.terms == ("Oslo desk", "care", "x" * 500, *more)
+    assert two.terms == ("Oslo desk",)
+    assert one.embedded_text() == "faq > A?\na"
+    assert one.looked_up() == "\n".join(one.terms)
 
 
 def test_bad_rows_are_named_and_the_others_kept(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_neighbours_are_merged_in_any_order(order: list[int]) -> None:
     text = "One is first.\nTwo is next.\nThree is last."
     (passage,) = merged(hits_of(text, order), 4, cast(Index, Text(text)))
     assert (passage.text, passage.start, passage.end, passage.id) == (text, 0, len(text), order[0])
+    assert passage.chunks == (0, 1, 2)
     assert [passage.page_at(text.index(word)) for word in ("One", "Two", "Three")] == [1, 2, 3]
 
 
@@ -176,3 +177,4 @@ def test_a_document_that_has_changed_meanwhile_gives_its_best_chunk() -> None:
     ):
         (passage,) = merged(hits_of(text, [1, 0]), 4, cast(Index, Text(other)))
         assert (passage.text, passage.start, passage.end, passage.page) == ("Two is next.", 14, 26, 2)
+        assert passage.chunks == ()

@@ -278,11 +278,12 @@ def test_names_that_are_no_utf_8_stay_apart(
 def test_texts_are_embedded_in_the_same_order_every_time() -> None:
     code = (
         "import numpy as np;from pathlib import Path;from types import SimpleNamespace as N;"
-        "from agentkit.retrieval.sync import _Round;from agentkit.retrieval.sources import Source;"
+        "from agentkit.retrieval.parsed import Parsed;from agentkit.retrieval.sync import _Round;"
+        "from agentkit.retrieval.sources import Source;"
         "index=N(put=lambda documents: None);got=[];"
         "seen=N(digest=lambda p: None,failure=lambda *a: '',note=lambda *a: '');"
         "embed=lambda texts: got.extend(texts) or np.zeros((len(texts),4));"
-        "work=_Round(index,embed,None,False,seen,1);"
+        "work=_Round(index,embed,None,False,seen,Parsed(),1);"
         "work.take(Source('a.md',Path('README.md'),'folder'),None);work.store();print(got)"
     )
     root = Path(__file__).parents[2]

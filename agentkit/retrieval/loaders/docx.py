@@ -1,4 +1,4 @@
-"""DOCX to `Document`, by python-docx: headings, lists and tables in order, deleted text left out."""
+"""DOCX to `Document`, by python-docx: headings, lists, tables and notes in order, deleted text left out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import KnowledgeError
@@ -16,6 +17,8 @@ from agentkit.retrieval.loaders.limits import Limits
 if TYPE_CHECKING:
     from docx.document import Document as WordDocument
 
+Mark = tuple[str, str]
+"""Of a note: (part of the file, id)."""
 _HEADING = re.compile(r"heading (\d)", re.IGNORECASE)
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _SKIPPED = {
@@ -27,6 +30,8 @@ _SKIPPED = {
     "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",  # says again what stands beside it
 }
 _BREAKS = {f"{_W}tab": " ", f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}noBreakHyphen": "-"}
+_NOTES = {f"{_W}footnoteReference": "footnotes", f"{_W}endnoteReference": "endnotes"}
+"""Marks in the text, and the part of the file that holds what they stand for."""
 STYLES = 20
 """Steps in a chain of styles; a circle must end."""
 
@@ -57,9 +62,14 @@ class _Reader:
         self._styles = {style.style_id: style for style in document.styles}
         self._numbering = _number_formats(document)
         self._counts = Counter[tuple[str, str]]()
+        self._notes = _notes(document)
+        self._in_list = False
+        self._waiting: list[str] = []
+        """Notes of what has been written; one that is referred to twice is written once."""
 
     def read(self, name: str) -> Document:
         self._walk(self.document.element.body)
+        self._write_notes()
         about = self.document.core_properties
         date = about.modified or about.created
         fields = [("title", about.title), ("author", about.author), ("subject", about.subject)]
@@ -81,10 +91,17 @@ class _Reader:
                 stack.append(iter(element))
 
     def _paragraph(self, element: Any) -> None:
-        text = _text(element).strip()
-        if not text:
-            return
+        text, marks = _text(element)
+        if text := text.strip():
+            self._write(element, text)
+        self._refer(marks)
+
+    def _write(self, element: Any, text: str) -> None:
         level, numbered = self._level(element), self._number(element)
+        is_item = bool(numbered) and not level
+        if not (is_item and self._in_list):  # a note would part the list
+            self._write_notes()
+        self._in_list = is_item
         if level:
             self.builder.heading(level, text)
         elif numbered:
@@ -92,14 +109,26 @@ class _Reader:
         else:
             self.builder.paragraph(text)
 
+    def _refer(self, marks: Sequence[Mark]) -> None:
+        self._waiting += [note for mark in marks if (note := self._notes.pop(mark, ""))]
+
+    def _write_notes(self) -> None:
+        """As paragraphs of their own below what refers to them."""
+        for note in self._waiting:
+            self.builder.paragraph(note)
+        self._waiting.clear()
+
     def _table(self, table: Any) -> None:
         """One line for each row, as in other formats; a table within a cell is part of its text."""
         self.builder.flush()
+        self._in_list = False
+        self._write_notes()
         for row in table.iter(f"{_W}tr"):
             if next(row.iterancestors(f"{_W}tbl")) is not table:
                 continue
-            cells = [" ".join(_text(cell).split()) for cell in row.iter(f"{_W}tc") if _is_of(cell, row)]
-            self.builder.row(cells)
+            cells = [_text(cell) for cell in row.iter(f"{_W}tc") if _is_of(cell, row)]
+            self.builder.row([" ".join(text.split()) for text, _ in cells])
+            self._refer([mark for _, marks in cells for mark in marks])
         self.builder.flush()
 
     def _level(self, element: Any) -> int:
@@ -182,9 +211,26 @@ def _number_formats(document: WordDocument) -> dict[tuple[str, str], str]:
     }
 
 
-def _text(element: Any) -> str:
-    """All its text but deleted text and field codes; paragraphs within it are separated by spaces."""
+def _notes(document: WordDocument) -> dict[Mark, str]:
+    """Footnotes and endnotes, each on one line; separators are none."""
+    from docx.oxml import parse_xml
+
+    found: dict[Mark, str] = {}
+    for relation in document.part.rels.values():
+        kind = relation.reltype.rsplit("/", 1)[-1]
+        if kind not in _NOTES.values() or relation.is_external:
+            continue
+        for note in parse_xml(relation.target_part.blob):
+            if isinstance(note.tag, str) and note.get(f"{_W}type", "normal") == "normal":
+                found[kind, str(note.get(f"{_W}id"))] = " ".join(_text(note)[0].split())
+    return found
+
+
+def _text(element: Any) -> tuple[str, list[Mark]]:
+    """All its text but deleted text and field codes, and the marks of notes in it; paragraphs within it are separated
+    by spaces."""
     parts: list[str] = []
+    marks: list[Mark] = []
     stack = [iter(element)]
     while stack:
         child = next(stack[-1], None)
@@ -194,8 +240,10 @@ def _text(element: Any) -> str:
             parts.append(child.text or "")
         elif child.tag in _BREAKS:
             parts.append(_BREAKS[child.tag])
+        elif child.tag in _NOTES:
+            marks.append((_NOTES[child.tag], str(child.get(f"{_W}id"))))
         elif child.tag not in _SKIPPED and isinstance(child.tag, str):
             if child.tag == f"{_W}p":
                 parts.append(" ")
             stack.append(iter(child))
-    return "".join(parts)
+    return "".join(parts), marks

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agentkit.errors import KnowledgeError
-from agentkit.retrieval.documents import Document, DocumentBuilder, clean_line, split_keywords
+from agentkit.retrieval.documents import METADATA_CHARACTERS, Document, DocumentBuilder, clean_line
 from agentkit.retrieval.loaders.limits import Limits
 
 COLUMNS = {
@@ -23,6 +23,8 @@ COLUMNS = {
 DELIMITERS = ",;\t|"
 NAMED = 5
 """Bad rows that are named; the others are counted."""
+FURTHER = "further"
+"""Field that gathers the columns and keys of other names, one value a line: only their words are looked up."""
 _NAMES = {name: field for field, names in COLUMNS.items() for name in names}
 _REMEDY = "name two columns question and answer"
 
@@ -31,7 +33,7 @@ _REMEDY = "name two columns question and answer"
 class _Row:
     line: int
     fields: Mapping[str, str]
-    """By the names of `COLUMNS`."""
+    """By the names of `COLUMNS`, and `FURTHER`."""
     fault: str = ""
     """Why the row cannot be used."""
 
@@ -86,10 +88,7 @@ def _csv_row(line: int, cells: list[str], fields: list[str], limits: Limits) -> 
         return _Row(line, {}, f"has a cell of more than {limits.cell:,} characters")
     if len(cells) > len(fields):
         return _Row(line, {}, f"has {len(cells)} cells for {len(fields)} columns")
-    values: dict[str, str] = {}
-    for field, cell in zip(fields, cells, strict=False):
-        values.setdefault(field, cell)
-    return _checked(line, values)
+    return _checked(line, zip(fields, cells, strict=False))
 
 
 def _json_row(line: int, text: str, limits: Limits) -> _Row:
@@ -101,16 +100,25 @@ def _json_row(line: int, text: str, limits: Limits) -> _Row:
         return _Row(line, {}, "is not JSON")
     if not isinstance(value, dict):
         return _Row(line, {}, "is not an object")
-    values: dict[str, str] = {}
+    cells = []
     for key, entry in value.items():
-        if field := _NAMES.get(clean_line(key).lower(), ""):
-            if isinstance(entry, list):
-                entry = ", ".join(str(part) for part in entry)
-            values.setdefault(field, entry if isinstance(entry, str) else "")
-    return _checked(line, values)
+        if isinstance(entry, list):
+            entry = ", ".join(str(part) for part in entry)
+        cells.append((_NAMES.get(clean_line(key).lower(), ""), entry if isinstance(entry, str) else ""))
+    return _checked(line, cells)
 
 
-def _checked(line: int, values: Mapping[str, str]) -> _Row:
+def _checked(line: int, cells: Iterable[tuple[str, str]]) -> _Row:
+    """A row from (field or empty, value); the first of equal fields counts."""
+    values: dict[str, str] = {}
+    further = []
+    for field, value in cells:
+        if field:
+            values.setdefault(field, value)
+        # Numbers alone are ids, prices or dates: looked up, they would fit any question with that number.
+        elif any(map(str.isalpha, value[:METADATA_CHARACTERS])):
+            further.append(clean_line(value))
+    values[FURTHER] = "\n".join(further)
     for field in ("question", "answer"):
         if not clean_line(values.get(field, "")):
             return _Row(line, {}, f"has no {field}")
@@ -124,7 +132,6 @@ def _build(rows: list[_Row], name: str) -> Document:
     if not good:
         raise KnowledgeError(f"holds no question with an answer{': ' * bool(fault)}{fault}", _REMEDY)
     builder, category = DocumentBuilder(), ""
-    keywords: dict[str, None] = {}
     for row in good:
         get = row.fields.get
         own, question = clean_line(get("category", "")), get("question", "")
@@ -133,9 +140,12 @@ def _build(rows: list[_Row], name: str) -> Document:
         # A row without a category stands beside the categories, not under the last one.
         builder.heading(3 if own else 2, question)
         category = own
+        # Keywords are the row's, not the document's: there any of them would fit every row.
         builder.paragraph(
-            get("answer", "").strip(), language=get("language", ""), keywords=get("keywords", "")
+            get("answer", "").strip(),
+            language=get("language", ""),
+            keywords=get("keywords", ""),
+            terms=get(FURTHER, "").split("\n"),
         )
-        keywords |= dict.fromkeys(split_keywords(get("keywords", "")))
     notices = [f"{len(bad)} of {len(rows)} rows left out: {fault}"] if bad else []
-    return builder.build(name, keywords=",".join(keywords), notices=notices)
+    return builder.build(name, notices=notices)

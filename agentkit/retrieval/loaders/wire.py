@@ -44,6 +44,7 @@ def to_document(body: dict[str, Any]) -> Document:
             block["page"],
             block["language"],
             tuple(block["keywords"]),
+            tuple(block["terms"]),
         )
         for block in body["blocks"]
     )

@@ -19,8 +19,32 @@ _POSTINGS: LiteralString = """
     FROM {s}.chunks c, unnest(c.words) AS w"""
 _TOTALS: LiteralString = """
     UPDATE {s}.totals SET documents = documents + %s, chunks = chunks + %s, words = words + %s"""
-_CHUNK = ("id", "document", "position", "heading", "text", "language", "page", "start", "stop", "length")
-_TYPES = ("bigint", "bigint", "integer", "text", "text", "text", "integer", "integer", "integer", "integer")
+_CHUNK = (
+    "id",
+    "document",
+    "position",
+    "heading",
+    "text",
+    "keywords",
+    "language",
+    "page",
+    "start",
+    "stop",
+    "length",
+)
+_TYPES = (
+    "bigint",
+    "bigint",
+    "integer",
+    "text",
+    "text",
+    "text",
+    "text",
+    "integer",
+    "integer",
+    "integer",
+    "integer",
+)
 
 
 @dataclass(slots=True)
@@ -121,13 +145,14 @@ def _add_document(rows: _Rows, own: int, document: NewDocument) -> int:
 
 def _add_chunk(rows: _Rows, own: int, document: int, position: int, source: NewDocument) -> None:
     chunk = source.chunks[position]
-    heading, text, keywords = tokens(chunk.heading), tokens(chunk.text), tokens("\n".join(source.keywords))
+    heading, text = tokens(chunk.heading), tokens(chunk.text)
+    keywords = tokens("\n".join([chunk.looked_up(), *source.keywords]))
     length = len(heading) + len(text) + len(keywords)
     rows.words.append((" ".join(heading), " ".join(text + keywords)))
     rows.chunks.append(
         (
-            own, document, position, storable(chunk.heading), storable(chunk.text), storable(chunk.language),
-            chunk.page, chunk.start, chunk.end, length,
+            own, document, position, storable(chunk.heading), storable(chunk.text), storable(chunk.looked_up()),
+            storable(chunk.language), chunk.page, chunk.start, chunk.end, length,
         )
     )  # fmt: skip
 

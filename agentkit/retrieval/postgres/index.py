@@ -73,7 +73,7 @@ _FETCH: LiteralString = """
     SELECT c.id, d.name, c.heading, c.text, c.page, c.start, c.stop,
         (SELECT string_agg(vector_send(embedding), ''::bytea ORDER BY n) FROM {s}.vectors WHERE chunk = c.id),
         (SELECT string_agg(vector_send(embedding), ''::bytea ORDER BY n) FROM {s}.phrases WHERE document = d.id),
-        d.keywords, c.language, c.position
+        trim(E'\\n' FROM c.keywords || E'\\n' || d.keywords), c.language, c.position
     FROM {s}.chunks c JOIN {s}.documents d ON d.id = c.document
     WHERE c.id = ANY(%(ids)s)"""
 

@@ -10,7 +10,7 @@ from agentkit.errors import IndexOutdated, KnowledgeError
 from agentkit.retrieval.postgres.errors import REBUILD, first_line
 from agentkit.retrieval.postgres.server import Connection, Server
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 MAX_DIMENSION = 4_000
 """What HNSW over half-precision vectors can hold."""
 FLAT = 5_000
@@ -48,6 +48,7 @@ _TABLES: tuple[LiteralString, ...] = (
         position integer NOT NULL,
         heading text NOT NULL,
         text text NOT NULL,
+        keywords text NOT NULL, -- its own, and its terms, one phrase a line
         language text NOT NULL,
         page integer,
         start integer NOT NULL,
