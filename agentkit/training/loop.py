@@ -20,8 +20,9 @@ from agentkit.training.data import IGNORED, Row
 from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.memory import keep_memory
 from agentkit.training.methods import make_optimizer, orthogonality, with_adapter
-from agentkit.training.packing import pack
-from agentkit.training.plan import PACK_TOKENS, Step, steps
+from agentkit.training.packing import Pack, pack
+from agentkit.training.plan import PACK_TOKENS, Step, rate, steps
+from agentkit.training.precision import Numbers, choose
 from agentkit.training.settings import JobSettings
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 Progress = dict[str, Any]
 """``{"step", "steps", "epoch", "loss", "val_loss", "lr", "grad_norm", "tokens_per_s", "eta_s"}`` after each step;
-epochs count from 1, ``val_loss`` is ``None`` but for the last step of an epoch."""
+epochs count from 1, ``val_loss`` is ``None`` but for the last step of an epoch, ``grad_norm`` where a gradient was too
+large for float16 and the step was left out."""
 
 
 class Stopped(Exception):
@@ -59,6 +61,7 @@ def train(
     rows: Sequence[Row],
     on_progress: Callable[[Progress], None],
     *,
+    numbers: Numbers | None = None,
     checkpoint_dir: Path | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Trained:
@@ -69,6 +72,7 @@ def train(
         model: A transformers causal language model: nf4 weights for ``qlora``, else not quantized.
         rows: Conversations as `encode` gives them, to learn from or to validate by.
         on_progress: Called after each step.
+        numbers: What the model computes in; by default what suits settings and device.
         checkpoint_dir: Where to keep checkpoints, and to go on from the newest whole one of the same run.
         should_stop: Asked after each step.
 
@@ -89,11 +93,12 @@ def train(
     if job.method in ("lora", "qlora"):
         fused.fuse(tuned)
     longest = max(len(row.ids) for row in rows)
+    numbers = numbers or choose(job.precision, model.device.type)
     with contextlib.ExitStack() as stack:
         shared = can_share(model, longest)
         if shared:
             stack.enter_context(shared_attention(model))
-        run = _Run(job, tuned, plan, held_out, shared, on_progress, checkpoint_dir, should_stop)
+        run = _Run(job, tuned, plan, held_out, shared, numbers, on_progress, checkpoint_dir, should_stop)
         return run.train()
 
 
@@ -107,16 +112,6 @@ def evaluate(model: Any, rows: Sequence[Row], *, shared: bool) -> float:
     return total / sum(row.weight * (label != IGNORED) for row in rows for label in row.labels[1:])
 
 
-def rate(step: int, steps: int, job: JobSettings) -> float:
-    """Share of the learning rate for a step, counted from 0: warm-up from zero, then decay to zero."""
-    warmup = max(1, round(steps * job.warmup)) if job.warmup else 0
-    if step < warmup:
-        return (step + 1) / warmup
-    done = min(1.0, (step - warmup + 0.5) / max(1, steps - warmup))
-    falling = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}
-    return falling[job.schedule]
-
-
 @dataclass
 class _Run:
     job: JobSettings
@@ -124,6 +119,7 @@ class _Run:
     plan: list[list[Step]]
     held_out: Sequence[Row]
     shared: bool
+    numbers: Numbers
     on_progress: Callable[[Progress], None]
     folder: Path | None
     should_stop: Callable[[], bool] | None
@@ -142,16 +138,16 @@ class _Run:
     """The best weights so far, with patience."""
 
     def __post_init__(self) -> None:
-
         self.weights = {name: w for name, w in self.model.named_parameters() if w.requires_grad}
         self.optimizer: Any = make_optimizer(self.weights.values(), self.job)
+        self.scaler = self.numbers.scaler()
         self.steps = sum(map(len, self.plan))
         self.started = self.saved = time.perf_counter()
 
     def train(self) -> Trained:
         resumed = self._resume()
         if self.before is None and self.held_out and not resumed:
-            self.before = evaluate(self.model, self.held_out, shared=self.shared)
+            self.before = self._evaluate()
         self.begun, self.speed_from = time.perf_counter(), self.tokens
         after = self.before
         done = 0
@@ -178,7 +174,7 @@ class _Run:
         for number in range(self.step, end):
             progress = self._take(of_epoch[number - begin], epoch)
             if self.step == end and self.held_out:
-                after = evaluate(self.model, self.held_out, shared=self.shared)
+                after = self._evaluate()
                 progress["val_loss"] = round(after, 4)
                 self._judge(after)
             self.on_progress(progress)
@@ -186,8 +182,6 @@ class _Run:
         return after
 
     def _take(self, packs: Step, epoch: int) -> Progress:
-        import torch
-
         self.model.train()
         learned = sum(packed.learned for packed in packs)
         lr = self.job.learning_rate * rate(self.step, self.steps, self.job)
@@ -195,19 +189,11 @@ class _Run:
             group["lr"] = lr
         loss = 0.0
         for packed in packs:
-            part = loss_sum(self.model, packed, shared=self.shared) / learned
-            part.backward()  # type: ignore[no-untyped-call]
+            part = self._loss(packed) / learned
+            self.scaler.scale(part).backward()
             loss += float(part.detach())
-        if self.job.method == "adalora":
-            orthogonality(self.model).backward()  # type: ignore[no-untyped-call]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.job.clip))
         self.step += 1
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(f"the loss is {loss} at step {self.step}", "lower learning_rate")
-        self.optimizer.step()
-        if self.job.method == "adalora":
-            self.model.base_model.update_and_allocate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = self._update(loss)
         self.losses.append(loss)
         self.tokens += sum(len(row.ids) for packed in packs for group in packed.groups for row in group.rows)
         passed = time.perf_counter() - self.begun
@@ -220,10 +206,43 @@ class _Run:
             "loss": round(loss, 4),
             "val_loss": None,
             "lr": lr,
-            "grad_norm": round(norm, 4),
+            "grad_norm": None if norm is None else round(norm, 4),
             "tokens_per_s": round(speed, 1),
             "eta_s": round(max(0.0, total - self.tokens) / speed, 1),
         }
+
+    def _loss(self, packed: Pack) -> torch.Tensor:
+        with self.numbers.context():
+            return loss_sum(self.model, packed, shared=self.shared)
+
+    def _evaluate(self) -> float:
+        with self.numbers.context():
+            return evaluate(self.model, self.held_out, shared=self.shared)
+
+    def _update(self, loss: float) -> float | None:
+        """Move the weights by their gradients; returns the norm of those, or ``None`` where they overflowed."""
+        import torch
+
+        if self.job.method == "adalora":
+            self.scaler.scale(orthogonality(self.model)).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.job.clip))
+        overflows = self.numbers.scaled and not math.isfinite(norm)
+        if not (math.isfinite(loss) and (math.isfinite(norm) or overflows)):
+            remedy = "lower learning_rate" + ", or use precision fp32" * self.numbers.scaled
+            raise TrainingError(f"the loss is {loss} at step {self.step}", remedy)
+        if overflows:  # the scaler leaves this step out and goes down; AdaLoRA looks at the gradients
+            for weight in self.weights.values():
+                if weight.grad is not None:
+                    weight.grad.zero_()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if overflows and self.scaler.get_scale() < 1:
+            raise TrainingError(f"gradients overflow at step {self.step}", "use precision fp32")
+        if self.job.method == "adalora":
+            self.model.base_model.update_and_allocate(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        return None if overflows else norm
 
     def _judge(self, after: float) -> None:
         if self.best is None or after < self.best:
@@ -251,9 +270,9 @@ class _Run:
             return
         import torch
 
-        tensors = {f"weight.{name}": weight for name, weight in self.weights.items()}
+        tensors: dict[str, torch.Tensor] = {f"weight.{name}": weight for name, weight in self.weights.items()}
         tensors |= {f"kept.{name}": weight for name, weight in self.kept.items()}
-        tensors["random"] = torch.get_rng_state()
+        tensors |= checkpoint.random_states(self.model.device)
         for kind, found in self._importance().items():
             tensors |= {f"{kind}.{name}": value for name, value in found.items()}
         for name, weight in self.weights.items():
@@ -263,6 +282,7 @@ class _Run:
         state = {
             "run": self._identity(),
             "ranks": self.model.peft_config["default"].rank_pattern,
+            "scaler": self.scaler.state_dict(),
             "tokens": self.tokens,
             "before": self.before,
             "best": self.best,
@@ -276,17 +296,20 @@ class _Run:
             raise Stopped
 
     def _resume(self) -> bool:
-        import torch
-
         found = checkpoint.newest(self.folder) if self.folder is not None else None
         if found is None or found[1]["run"] != self._identity():
             return False
         tensors, state = found
         self._put({name: tensors[f"weight.{name}"] for name in self.weights})
         self.kept = {k.removeprefix("kept."): v for k, v in tensors.items() if k.startswith("kept.")}
-        torch.set_rng_state(tensors["random"])
+        checkpoint.restore_random(tensors, self.model.device)
+        self.scaler.load_state_dict(state["scaler"])
         for kind, own in self._importance().items():
-            own |= {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+            own |= {
+                key.removeprefix(f"{kind}."): value.to(self.model.device)
+                for key, value in tensors.items()
+                if key.startswith(f"{kind}.")
+            }
         self.model.peft_config["default"].rank_pattern = state["ranks"]
         for name, weight in self.weights.items():
             for key, value in tensors.items():

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agentkit.errors import UsageError
 from agentkit.settings import Device
+from agentkit.training.precision import Precision
 
 FILE = "settings.json"
 OWN = ("name", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device")
@@ -43,6 +44,9 @@ class JobSettings(BaseModel):
     """``lora`` (arXiv:2106.09685); ``dora`` (arXiv:2402.09353), which learns the weights' magnitude apart from their
     direction: a little better at small ranks, and slower; ``adalora`` (arXiv:2303.10512), which spends its ranks where
     they matter; ``qlora`` (arXiv:2305.14314), LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
+    precision: Precision = "auto"
+    """What the model computes in: ``fp32``, ``bf16``, or ``fp16`` with a scaled loss (CUDA only). ``auto`` is bf16
+    where it is native, else fp16 on CUDA and fp32 on a CPU. What is learned is kept in fp32 everywhere."""
     tool_format: str = "auto"
     """How tool calls are written; as the project says, or chosen by the model's chat template."""
     system: str = ""

@@ -33,6 +33,7 @@ from agentkit.training.job import (
     read_progress,
     stage_dir,
 )
+from agentkit.training.precision import choose
 from agentkit.training.process import Process
 from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import read_report
@@ -113,14 +114,16 @@ def _wait_for_turn(table: JobTable, id: str) -> bool:
 
 
 def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> None:
-    from agentkit.engine.weights import load_weights
+    from agentkit.engine.weights import load_weights, resolve_device
     from agentkit.llm.encoding import ChatEncoder
 
+    numbers = choose(job.precision, resolve_device(job.device))
     _say(f"loading {job.model_name}")
     loaded = load_weights(
         job.model_source,
         name=job.model_name,
-        device=job.device,
+        device=numbers.device,
+        dtype=numbers.dtype,
         quantize="nf4" if job.method == "qlora" else "none",
         trainable=True,
     )
@@ -138,7 +141,13 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     _say(f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}")
 
 
-def _learn(folder: Path, job: JobSettings, model: Any, rows: list[Row], demand: Demand) -> Any:
+def _learn(
+    folder: Path,
+    job: JobSettings,
+    model: Any,
+    rows: list[Row],
+    demand: Demand,
+) -> Any:
     """The seam to the training loop: everything it needs to be watched, interrupted and resumed."""
     from agentkit.training import loop
 
