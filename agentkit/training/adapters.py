@@ -156,7 +156,7 @@ def use(adapters_dir: Path, name: str) -> Adapter:
         TrainingError: It is damaged; what was in use stays.
     """
     adapter = get_adapter(adapters_dir, name)
-    _check_whole(adapter.path)
+    check_whole(adapter.path)
     _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: name})
     return adapter
 
@@ -237,7 +237,7 @@ def _read(path: Path) -> Adapter:
         raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error
 
 
-def _check_whole(path: Path) -> None:
+def check_whole(path: Path) -> None:
     """Whether the files of an adapter are there and as long as they say.
 
     Raises:

@@ -26,6 +26,7 @@ from agentkit.training.job import (
     CHECKPOINTS,
     DATA,
     LOG,
+    START,
     Job,
     clear,
     last_line,
@@ -40,6 +41,7 @@ from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import DataReport
 from agentkit.training.settings import JobSettings, epochs_for, make_settings
 from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
+from agentkit.training.warm_start import Start, find_start, settings_for
 
 __all__ = ["Job", "cancel", "get_job", "list_jobs", "resume", "start", "wait"]
 
@@ -74,8 +76,9 @@ def start(
         keep_personal_data: Leave e-mail addresses, phone numbers and the like as they are.
 
     Raises:
+        NotFoundError: There is no such adapter to begin from.
         UsageError: A line of the data, the name or a setting is wrong; nothing was started.
-        TrainingError: The process cannot be started.
+        TrainingError: The process cannot be started, or the adapter to begin from is damaged.
     """
     chosen = data if isinstance(data, Chosen) else Chosen(load_chats(data), (), frozenset())
     stem = "sessions" if isinstance(data, Chosen) else data.stem
@@ -93,6 +96,8 @@ def start(
     }
     settings = make_settings(values | ({"epochs": epochs} if epochs is not None else {}))
     check_name(adapters_dir, settings.name)
+    begin = find_start(settings)
+    settings = settings_for(settings, begin)
     ready, report = prepare(
         chosen.examples,
         shares={"validation": settings.validation, "test": settings.test},
@@ -100,7 +105,7 @@ def start(
         house=chosen.house,
         skipped=chosen.skipped,
     )
-    return _begin(settings, to_lines(ready), report, jobs_dir)
+    return _begin(settings, to_lines(ready), report, begin, jobs_dir)
 
 
 def resume(job: Job) -> Job:
@@ -184,7 +189,8 @@ def cancel(job: Job) -> Job:
         table.end(job.id, "cancelled")
         _clear(job.folder)
         (job.folder / CANCEL).unlink(missing_ok=True)
-        shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
+        for name in (CHECKPOINTS, START):
+            shutil.rmtree(job.folder / name, ignore_errors=True)
     return get_job(jobs_dir, job.id)
 
 
@@ -212,7 +218,9 @@ def wait(
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
 
-def _begin(settings: JobSettings, data: bytes, report: DataReport, jobs_dir: Path) -> Job:
+def _begin(
+    settings: JobSettings, data: bytes, report: DataReport, begin: Start | None, jobs_dir: Path
+) -> Job:
     created = datetime.now(UTC)
     folder = jobs_dir.absolute() / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with job_table(jobs_dir) as table:
@@ -223,6 +231,10 @@ def _begin(settings: JobSettings, data: bytes, report: DataReport, jobs_dir: Pat
             write_new(folder / DATA, data)
             replace(report, job=folder.name).write(folder / REPORT)
             write_new(folder / job_settings.FILE, settings.model_dump_json(indent=1).encode())
+            if begin is not None:
+                private_dir(folder / START)
+                for name, content in begin.files.items():
+                    write_new(folder / START / name, content)
             write_new(folder / LOG, f"{report.sentence()}\n".encode())
         except OSError as error:
             table.end(folder.name, "failed", str(error))

@@ -9,11 +9,12 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.engine.peft_files import LowRank
 from agentkit.errors import TrainingError
 from agentkit.training import checkpoint, fused
 from agentkit.training.data import IGNORED, Row
@@ -24,6 +25,7 @@ from agentkit.training.packing import Pack, pack
 from agentkit.training.plan import PACK_TOKENS, Step, rate, steps
 from agentkit.training.precision import Numbers, choose
 from agentkit.training.settings import JobSettings
+from agentkit.training.warm_start import initialize
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +63,7 @@ def train(
     rows: Sequence[Row],
     on_progress: Callable[[Progress], None],
     *,
+    start: Mapping[str, LowRank] | None = None,
     numbers: Numbers | None = None,
     checkpoint_dir: Path | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -72,12 +75,13 @@ def train(
         model: A transformers causal language model: nf4 weights for ``qlora``, else not quantized.
         rows: Conversations as `encode` gives them, to learn from or to validate by.
         on_progress: Called after each step.
+        start: The adapter to begin from, as `read_lora` gives it; by default the bare model.
         numbers: What the model computes in; by default what suits settings and device.
         checkpoint_dir: Where to keep checkpoints, and to go on from the newest whole one of the same run.
         should_stop: Asked after each step.
 
     Raises:
-        TrainingError: The loss is no longer a number.
+        TrainingError: The loss is no longer a number, or the adapter to begin from does not fit the model.
         Stopped: After a checkpoint, because ``should_stop`` said so.
         OSError: A checkpoint cannot be written.
     """
@@ -90,6 +94,8 @@ def train(
     held_out = [row for row in rows if row.split == "validation"]
     plan = [steps(learn, job, order) for _ in range(job.epochs)]
     tuned = with_adapter(model, job, sum(map(len, plan)))
+    if start:
+        initialize(tuned, start)
     if job.method in ("lora", "qlora"):
         fused.fuse(tuned)
     longest = max(len(row.ids) for row in rows)

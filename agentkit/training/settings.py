@@ -19,7 +19,9 @@ from agentkit.settings import Device
 from agentkit.training.precision import Precision
 
 FILE = "settings.json"
-OWN = ("name", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device")
+OWN = (
+    "name", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device", "start_sha256",
+)  # fmt: skip
 """What a run takes from its command line and its project, not from a settings file."""
 
 
@@ -44,6 +46,11 @@ class JobSettings(BaseModel):
     """``lora`` (arXiv:2106.09685); ``dora`` (arXiv:2402.09353), which learns the weights' magnitude apart from their
     direction: a little better at small ranks, and slower; ``adalora`` (arXiv:2303.10512), which spends its ranks where
     they matter; ``qlora`` (arXiv:2305.14314), LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
+    start: str = Field(default="auto", min_length=1)
+    """Adapter that the run begins from: ``auto`` (the one that comes with agentkit for the model; none under
+    ``adalora``), ``none`` (the bare model), ``shipped``, a name or a path. What is kept with the result names it."""
+    start_sha256: str = ""
+    """Of the weights of that adapter; empty for the bare model."""
     precision: Precision = "auto"
     """What the model computes in: ``fp32``, ``bf16``, or ``fp16`` with a scaled loss (CUDA only). ``auto`` is bf16
     where it is native, else fp16 on CUDA and fp32 on a CPU. What is learned is kept in fp32 everywhere."""
@@ -77,9 +84,11 @@ class JobSettings(BaseModel):
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     rank: int = Field(default=16, ge=1, le=1024)
-    """Of the adapter's matrices: what it can hold, and its size."""
+    """Of the adapter's matrices: what it can hold, and its size. Unset it is that of the adapter the run begins from,
+    which a larger one adds to."""
     alpha: int = Field(default=32, ge=1)
-    """The adapter's output is scaled by ``alpha / rank``."""
+    """The adapter's output is scaled by ``alpha / rank``. Unset it goes by the adapter the run begins from; another one
+    leaves what that computes as it is."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Off: over few epochs it buys little, and on a CPU its random numbers take a fifth of each step."""
     validation: float = Field(default=0.1, ge=0, lt=1)

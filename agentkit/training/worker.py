@@ -28,6 +28,7 @@ from agentkit.training.job import (
     CHECKPOINTS,
     DATA,
     PROGRESS,
+    START,
     clear,
     duration,
     read_progress,
@@ -137,7 +138,8 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     # From here a cancellation would come too late: the adapter is there, and the job is done.
     _save(folder, job, adapter, trained.model)
     table.end(folder.name, "done")
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, START):
+        shutil.rmtree(folder / name, ignore_errors=True)
     _say(f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}")
 
 
@@ -149,8 +151,11 @@ def _learn(
     demand: Demand,
 ) -> Any:
     """The seam to the training loop: everything it needs to be watched, interrupted and resumed."""
+    from agentkit.engine.peft_files import read_lora
     from agentkit.training import loop
 
+    start = read_lora(folder / START) if job.start_sha256 else None
+    _say(f"beginning from {f'the adapter {job.start}' if start else 'the bare model'}")
     _mend(folder / PROGRESS)
     demand.is_training = True
     try:
@@ -160,6 +165,7 @@ def _learn(
                 model,
                 rows,
                 _reporter(progress.write, progress.flush),
+                start=start,
                 checkpoint_dir=folder / CHECKPOINTS,
                 should_stop=lambda: demand.stop,
             )
