@@ -21,6 +21,7 @@ from agentkit.training.data import IGNORED, Row
 from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.memory import keep_memory
 from agentkit.training.methods import make_optimizer, orthogonality, with_adapter
+from agentkit.training.neftune import noisy_embeddings
 from agentkit.training.packing import Pack, pack
 from agentkit.training.plan import PACK_TOKENS, Step, rate, steps
 from agentkit.training.precision import Numbers, choose
@@ -47,7 +48,7 @@ class Trained:
     model: Any
     """The PEFT model, in evaluation mode."""
     train_loss: float
-    """Mean over the steps of the last epoch, in nats per token."""
+    """Mean over the steps of the last epoch, in nats per token, with variations, noise and dropout."""
     loss_before: float | None
     """Of the held-out chats; ``None`` where there are none."""
     loss_after: float | None
@@ -64,6 +65,7 @@ def train(
     on_progress: Callable[[Progress], None],
     *,
     start: Mapping[str, LowRank] | None = None,
+    varied: Callable[[int], Sequence[Row]] | None = None,
     numbers: Numbers | None = None,
     checkpoint_dir: Path | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -76,6 +78,7 @@ def train(
         rows: Conversations as `encode` gives them, to learn from or to validate by.
         on_progress: Called after each step.
         start: The adapter to begin from, as `read_lora` gives it; by default the bare model.
+        varied: The rows to learn from in a pass, counted from 1; by default the same in all of them.
         numbers: What the model computes in; by default what suits settings and device.
         checkpoint_dir: Where to keep checkpoints, and to go on from the newest whole one of the same run.
         should_stop: Asked after each step.
@@ -92,13 +95,14 @@ def train(
     order = random.Random(job.seed)
     learn = [row for row in rows if row.split == "train"]
     held_out = [row for row in rows if row.split == "validation"]
-    plan = [steps(learn, job, order) for _ in range(job.epochs)]
+    passes = [varied(number) if varied else learn for number in range(1, job.epochs + 1)]
+    plan = [steps(of_pass, job, order) for of_pass in passes]
     tuned = with_adapter(model, job, sum(map(len, plan)))
     if start:
         initialize(tuned, start)
     if job.method in ("lora", "qlora"):
         fused.fuse(tuned)
-    longest = max(len(row.ids) for row in rows)
+    longest = max(len(row.ids) for of_pass in (rows, *passes) for row in of_pass)
     numbers = numbers or choose(job.precision, model.device.type)
     with contextlib.ExitStack() as stack:
         shared = can_share(model, longest)
@@ -218,7 +222,8 @@ class _Run:
         }
 
     def _loss(self, packed: Pack) -> torch.Tensor:
-        with self.numbers.context():
+        alpha = self.job.neftune_alpha
+        with self.numbers.context(), noisy_embeddings(self.model, packed, alpha, shared=self.shared):
             return loss_sum(self.model, packed, shared=self.shared)
 
     def _evaluate(self) -> float:

@@ -20,6 +20,7 @@ from typing import Any
 from agentkit.errors import TrainingError
 from agentkit.training import settings as job_settings
 from agentkit.training.adapters import Adapter, add
+from agentkit.training.augment import Augmenter
 from agentkit.training.curves import CURVES, draw_curves
 from agentkit.training.data import SPLITS, Report, Row, encode, load_chats
 from agentkit.training.failures import explain, how_to_resume
@@ -133,7 +134,9 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     rows, report = encode(load_chats(folder / DATA), encoder, length, system=job.system)
     _note_data(folder, rows, report)
     _say(f"{report} on {loaded.device}")
-    trained = _learn(folder, job, loaded.model, [row for row in rows if row.split != "test"], demand)
+    augmenter = Augmenter(rows, encoder, length, system=job.system, rate=job.augment, seed=job.seed)
+    varied = augmenter.rows if job.augment else None
+    trained = _learn(folder, job, loaded.model, [row for row in rows if row.split != "test"], varied, demand)
     adapter = _describe(folder, job, report, trained)
     # From here a cancellation would come too late: the adapter is there, and the job is done.
     _save(folder, job, adapter, trained.model)
@@ -148,6 +151,7 @@ def _learn(
     job: JobSettings,
     model: Any,
     rows: list[Row],
+    varied: Callable[[int], list[Row]] | None,
     demand: Demand,
 ) -> Any:
     """The seam to the training loop: everything it needs to be watched, interrupted and resumed."""
@@ -166,6 +170,7 @@ def _learn(
                 rows,
                 _reporter(progress.write, progress.flush),
                 start=start,
+                varied=varied,
                 checkpoint_dir=folder / CHECKPOINTS,
                 should_stop=lambda: demand.stop,
             )
