@@ -27,8 +27,9 @@ test-all: $(VENV)/.dev test-assets $(VENV)/.apertium ## run all tests
 	$(BIN)/python -m pytest -q
 
 .PHONY: bench
-bench: $(VENV)/.bench assets ## measure against llama.cpp, transformers, smolagents, xgrammar and txtai; about an hour
-	for each in speed adapters drafts sessions quality tool_loop bfcl arguments index search ingest rag; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+bench: $(VENV)/.bench assets ## measure against llama.cpp, transformers, smolagents, xgrammar, txtai and TRL; about two hours
+	for each in speed adapters drafts sessions quality tool_loop bfcl arguments index search ingest rag finetuning perplexity; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+	$(BIN)/python benchmarks/finetuning.py --traces shared
 	$(BIN)/python benchmarks/report.py
 
 .PHONY: check
@@ -60,6 +61,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.stamp
 	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-deps bfcl-eval==2026.3.23 # for its data and its checker; what it names are clients of many vendors
 	@touch $@
 
 .PHONY: assets
@@ -73,8 +75,8 @@ test-assets: assets # a second family, on which the engine is held to what it pr
 # Built from source, about eight minutes: prebuilt wheels use less of the processor, and with AMX it crashes.
 $(VENV)/.bench: $(VENV)/.dev
 	@CMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON $(AVX512)' \
-		$(PIP) llama-cpp-python smolagents txtai
-	@$(PIP) --no-deps bfcl-eval==2026.3.23 xgrammar==0.2.8 # what else they name are clients and GPU compilers
+		$(PIP) llama-cpp-python smolagents txtai trl==1.16.0
+	@$(PIP) --no-deps xgrammar==0.2.8 # what else it names are GPU compilers
 	@$(PIP) apache-tvm-ffi==0.1.15.post2
 	@touch $@
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentkit.build import load_model as load_model
     from agentkit.build import open_project as open_project
     from agentkit.build import start_finetune as start_finetune
+    from agentkit.build import trained_model as trained_model
     from agentkit.errors import AgentkitError as AgentkitError
     from agentkit.errors import MissingBackendError as MissingBackendError
     from agentkit.errors import ModelError as ModelError
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
     from agentkit.tooling.tool import tool as tool
 
 _HOMES = {
-    "build": ("Agent", "KnowledgeBase", "load_embedder", "load_model", "open_project", "start_finetune"),
+    "build": (
+        "Agent",
+        "KnowledgeBase",
+        "load_embedder",
+        "load_model",
+        "open_project",
+        "start_finetune",
+        "trained_model",
+    ),
     "assets": ("asset_path",),
     "errors": ("AgentkitError", "MissingBackendError", "ModelError", "UsageError"),
     "messages": ("Message", "Reply", "ToolCall", "ToolResult"),

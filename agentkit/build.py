@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agentkit.llm.local import LocalModel
     from agentkit.llm.protocol import ChatModel, Router
     from agentkit.llm.remote import RemoteModel
+    from agentkit.messages import Message
     from agentkit.retrieval.places import IndexPlace
     from agentkit.retrieval.protocol import Embedder, Reranker
     from agentkit.retrieval.sync import Progress
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
     from agentkit.training.jobs import Job
     from agentkit.training.prepare import Chosen
     from agentkit.training.sessions import Selection
+    from agentkit.training.settings import Task
 
 EMBEDDER_ASSET = "minilm"
+"""Also the default base of classifiers and taggers."""
 DEFAULT_MODEL = "smollm2-135m"
 SMALL = 1_000_000_000
 """Parameters under which ``[agent] answers = "auto"`` quotes."""
@@ -309,6 +313,26 @@ class Workspace:
         self._is_ready = False
         return Agent(self.model, tools=self.registry, knowledge=knowledge, workspace=self, session=session)
 
+    @contextmanager
+    def once(self, knowledge: Knowledge, history: Sequence[Message] = ()) -> Iterator[Agent]:
+        """The agent in a fresh session that goes on from earlier messages; it is gone when left.
+
+        Args:
+            knowledge: What it searches.
+            history: Of user and assistant.
+        """
+        from agentkit.messages import Message
+
+        session = self.store.create("evaluation")
+        try:
+            for message in (Message("system", self.prompts.system), *history) if history else ():
+                session.append(message)
+            yield Agent(
+                self.model, tools=self.registry, knowledge=knowledge, workspace=self, session=session.id
+            )
+        finally:
+            self.store.delete(session.id)
+
     def jobs(self) -> list[Job]:
         """The project's fine-tuning jobs, the newest first."""
         from agentkit.training.jobs import list_jobs
@@ -324,26 +348,29 @@ class Workspace:
         options: Mapping[str, Any] | None = None,
         keep_personal_data: bool = False,
     ) -> Job:
-        """Start a LoRA run on a JSONL of chats, or on sessions, in a process of its own.
+        """Start a fine-tuning run on a file or on sessions, in a process of its own.
+
+        Chats, in a file or as sessions, train an adapter of the project's chat model. Labelled texts (columns ``text``
+        and ``label``), tagged tokens (``tokens``, ``tags``) and pairs (``source``, ``target``) train a model of their
+        own; its base is the one named as an option (``--model``), for the first two else the embedded encoder.
 
         Args:
             data: The file, or which sessions.
-            name: Of the adapter; by default that of the file.
-            epochs: Passes over the data; by default by the number of chats.
+            name: Of the adapter or model; by default that of the file.
+            epochs: Passes over the data; by default by the number of examples.
             options: Other fields of `agentkit.training.settings.JobSettings`.
             keep_personal_data: Leave e-mail addresses, phone numbers and the like as they are.
 
         Raises:
             TrainingError: The data cannot be trained on.
-            UsageError: The model is on a server; a line of the data or a setting is wrong.
+            UsageError: The model is on a server or does not suit the data; a line of the data or a setting is wrong.
         """
-        from agentkit.llm.openai.address import is_remote
         from agentkit.training import jobs
+        from agentkit.training.labelled import task_of
         from agentkit.training.sessions import Selection, choose
 
-        if is_remote(self.settings.model):
-            cause = "a model on a server cannot be fine-tuned from here"
-            raise UsageError(cause, "name the weights with --model: an embedded name, a hub id or a folder")
+        task = "chat" if isinstance(data, Selection) else task_of(Path(data))
+        base = self._base_for(task)
         source: Path | Chosen
         if isinstance(data, Selection):
             described = self.settings.agent.routing != "auto"
@@ -353,8 +380,8 @@ class Workspace:
         return jobs.start(
             source,
             name=name,
-            model_name=self.settings.model,
-            model_source=_source(self.settings.model),
+            model_name=base,
+            model_source=_source(base) if task == "chat" else _encoder_source(base),
             epochs=epochs,
             options={
                 "device": self.settings.device,
@@ -365,6 +392,20 @@ class Workspace:
             jobs_dir=private_dir(self.jobs_dir),
             adapters_dir=private_dir(self.adapters_dir),
         )
+
+    def _base_for(self, task: Task) -> str:
+        """The model that a task begins from: for chats the project's, else the one that was named for this run."""
+        from agentkit.llm.openai.address import is_remote
+
+        named = self._options.get("model")
+        base = self.settings.model if task == "chat" else str(named or EMBEDDER_ASSET)
+        if is_remote(base):
+            cause = "a model on a server cannot be fine-tuned from here"
+            raise UsageError(cause, "name the weights with --model: an embedded name, a hub id or a folder")
+        if task == "seq2seq" and not named:
+            remedy = "name one with --model, a folder or a hub id such as google-t5/t5-small"
+            raise UsageError("no sequence-to-sequence model comes with agentkit", remedy)
+        return base
 
     def close(self) -> None:
         """End the worker process and close the files."""
@@ -468,10 +509,10 @@ def load_model(
 def adapter_folder(spec: str, base: str) -> AdapterFolder | None:
     """What an adapter setting means now for a base model."""
     from agentkit.llm.adapters import AdapterFolder
-    from agentkit.training.adapters import label, resolve_adapter, trained_to_read
+    from agentkit.training.adapters import label, resolve_adapter, traits_of
 
     path = resolve_adapter(data_dir() / "adapters", spec, base)
-    return AdapterFolder(label(path), path, trained_to_read(path)) if path else None
+    return AdapterFolder(label(path), path, traits_of(path)) if path else None
 
 
 def _remote_model(
@@ -504,9 +545,24 @@ def load_embedder(name: str = EMBEDDER_ASSET) -> Embedder:
 def start_finetune(
     data: str | Path | Selection, name: str | None = None, epochs: int | None = None, **options: Any
 ) -> Job:
-    """Start a LoRA run for the current project's model; see `Workspace.start_finetune`."""
+    """Start a fine-tuning run in the current project; see `Workspace.start_finetune`."""
     with open_project() as workspace:
         return workspace.start_finetune(data, name, epochs, **options)
+
+
+def trained_model(name: str, task: Task) -> Path | None:
+    """The folder of a model that `agentkit finetune` has made, by its name or path; ``None`` for any other model.
+
+    Args:
+        name: As `agentkit finetune list` shows it; a folder or hub id is let through.
+        task: What it is wanted for: ``classification``, ``tagging`` or ``seq2seq``.
+
+    Raises:
+        UsageError: It was trained for another task.
+    """
+    from agentkit.training.adapters import trained_model as find
+
+    return find(data_dir() / "adapters", name, task)
 
 
 def _reranker(source: str) -> Reranker | None:
@@ -535,6 +591,16 @@ def _source(model: str) -> str | Path:
             raise UsageError(f"{model!r} is no chat model", f"embedded chat models: {known}")
         return asset_path(model)
     return model
+
+
+def _encoder_source(model: str) -> str | Path:
+    """The same for a base that is no chat model; whether it suits, its configuration tells."""
+    from agentkit.assets import ASSETS, asset_path
+
+    if model in ASSETS:
+        return asset_path(model)
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else model
 
 
 def _check_tools(model: Any, registry: ToolRegistry) -> None:

@@ -33,6 +33,8 @@ class Project:
     root: Path
     """Resolved folder."""
     is_starter: bool = False
+    own_data: Path | None = None
+    """Where its data lives, if not among the user's."""
 
     @property
     def tools_dir(self) -> Path:
@@ -57,6 +59,8 @@ class Project:
     @property
     def data_dir(self) -> Path:
         """Sessions, index and adapters of this project, outside its folder; not created here."""
+        if self.own_data is not None:
+            return self.own_data
         return data_dir() / "projects" / ("starter" if self.is_starter else self._key())
 
     @property
@@ -112,6 +116,19 @@ def starter_root() -> Path:
     raise ProjectError(
         f"{package} has no starter project", "reinstall agentkit, or name a project by --project"
     )
+
+
+def suites_dir() -> Path:
+    """Labelled cases about the starter project: ``routing.jsonl``, ``rag.jsonl`` and ``tools.jsonl``.
+
+    Raises:
+        ProjectError: The installation lacks them.
+    """
+    root = starter_root()
+    for folder in (root / "suites", root / "tests" / "data"):  # in a wheel, in a checkout
+        if (folder / "rag.jsonl").is_file():
+            return folder
+    raise ProjectError(f"{root} has no labelled cases", "reinstall agentkit")
 
 
 def init_project(target: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks"
-PEERS = ("transformers", "llama-cpp-python", "smolagents", "bitsandbytes", "xgrammar", "txtai")
+PEERS = ("transformers", "llama-cpp-python", "smolagents", "bitsandbytes", "xgrammar", "txtai", "trl")
 
 
 def machine() -> dict[str, Any]:

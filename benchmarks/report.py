@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from finetuning import SIDES, TRACES, markdown
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = """# Benchmarks
 
@@ -384,6 +386,46 @@ def rag() -> str:
     )
 
 
+def finetuning() -> str:
+    head = "## Fine-tuning\n\n"
+    reproduce = "Reproduce: `python benchmarks/finetuning.py`."
+    if not (DOCS / "benchmarks" / "finetuning.json").exists():
+        return f"{head}agentkit's training loop and TRL's SFTTrainer with its defaults: not measured yet. {reproduce}"
+    body = load("finetuning.json")
+    first = next(iter(body["traces"].values()))
+    times = ", ".join(
+        f"{many} times those of {SIDES[side]} ({TRACES[kind]})"
+        for kind, found in body["traces"].items()
+        for side, many in found["times"].items()
+    )
+    return (
+        f"{head}{machine(body)}, TRL {body['machine']['trl']}; SmolLM2-135M, {first['rows']} traces of tool calls of "
+        f"at most {body['max_length']} tokens, one pass in steps of {body['batch']}, LoRA of rank "
+        f"{body['lora']['rank']} on all linears; the same token ids, labels and learning rates for both, "
+        f"{body['rounds']} trainings of each by turns, each in its own process. Labels are the assistant's tokens, "
+        "tokens all but padding, a beginning that several traces share counted for each. The loss is over the labels "
+        f"of {body['held_out']} traces with other sets of tools, measured by one program in fp32. {reproduce}\n\n"
+        f"{markdown(body)}\n\nagentkit's useful tokens a second are {times}."
+    )
+
+
+def perplexity() -> str:
+    head = "## Plain conversation\n\n"
+    reproduce = "Reproduce: `python benchmarks/perplexity.py`."
+    what = "Perplexity of the answers in `tests/data/plain_chat.jsonl`, which nobody is trained on"
+    if not (DOCS / "benchmarks" / "perplexity.json").exists():
+        return f"{head}{what}, with the shipped adapter and without: not measured yet. {reproduce}"
+    rows = []
+    for name, body in load("perplexity.json")["adapters"].items():
+        found = body["perplexity"]
+        rows.append(
+            (name, body["tokens"], f"{found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f})")
+        )
+    return f"{head}{what}; in brackets bootstrap intervals of 95 % over the prompts. {reproduce}\n\n" + table(
+        ("adapter", "tokens", "perplexity"), rows
+    )
+
+
 def _mb(count: int) -> str:
     return f"{count / 1e6:.0f} MB"
 
@@ -395,7 +437,7 @@ def _times(row: Any) -> tuple[str, ...]:
 def main() -> None:
     parts = (
         speed(), adapters(), drafts(), sessions(), quality(), tool_loop(), bfcl(), arguments(),
-        search(), index(), ingest(), rag(), routing(),
+        finetuning(), perplexity(), search(), index(), ingest(), rag(), routing(),
     )  # fmt: skip
     text = "\n\n".join((HEAD.strip(), *parts)) + "\n"
     (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Loads a model that ``[tools.options.NAME] model`` names: a hub id or a folder, safetensors only."""
+"""Loads a model that ``[tools.options.NAME] model`` names: a hub id, a folder or what `agentkit finetune` has trained.
+
+Safetensors only.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from agentkit import AgentkitError, MissingBackendError, tool_options
+from agentkit import AgentkitError, MissingBackendError, tool_options, trained_model
+
+TASKS = {
+    "AutoModelForSequenceClassification": "classification",
+    "AutoModelForTokenClassification": "tagging",
+    "AutoModelForSeq2SeqLM": "seq2seq",
+}
+"""What a model must have been trained for, if it was trained here."""
 
 
 def device_of(tool_name: str) -> str:
@@ -22,17 +32,19 @@ def load_model(
 
     Args:
         head: The transformers class, e.g. ``AutoModelForSequenceClassification``.
-        name: A hub id, or a folder.
+        name: A hub id, a folder, or the name of a model of `agentkit finetune list`.
         device: A torch device.
         processor: The transformers class of tokenizer or processor.
 
     Raises:
         MissingBackendError: A package that this model's tokenizer needs is not installed.
+        UsageError: It was trained for another task.
         AgentkitError: The model cannot be loaded.
     """
     import transformers
 
-    folder = Path(name).expanduser()
+    own = trained_model(name, TASKS[head]) if head in TASKS else None
+    folder = own or Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
     try:
         reader = getattr(transformers, processor).from_pretrained(source, trust_remote_code=False)
@@ -45,7 +57,8 @@ def load_model(
         raise MissingBackendError(cause, f"run `pip install {package}`") from error
     except Exception as error:
         cause = f"cannot load the model {name!r}: {_first_line(error)}"
-        raise AgentkitError(cause, "name a hub id or a folder with safetensors weights") from error
+        remedy = "name a hub id, a folder with safetensors weights, or a model of `agentkit finetune list`"
+        raise AgentkitError(cause, remedy) from error
     return model.eval().to(device), reader
 
 

@@ -63,7 +63,7 @@ def classifier(text: str, labels: list[str] | None = None) -> dict[str, Any]:
     wanted = _check(text, labels)
     model = tool_options("classifier").get("model")
     if model:
-        scores = _with_model(text, wanted, str(model))
+        scores = _with_model(text, wanted, str(model), any_of_its_own=not labels)
     elif {label.lower() for label in wanted} <= set(SENTIMENTS):
         everything = _sentiment().scores(text)
         scores = {label: everything[label.lower()] for label in wanted}
@@ -108,7 +108,7 @@ def _by_similarity(text: str, labels: list[str]) -> dict[str, float]:
     return _softmax(labels, [SHARPNESS * float(mean) for mean in means])
 
 
-def _with_model(text: str, labels: list[str], name: str) -> dict[str, float]:
+def _with_model(text: str, labels: list[str], name: str, *, any_of_its_own: bool) -> dict[str, float]:
     """A sequence classifier: one for entailment judges any labels, any other knows its own only."""
     model, tokenizer = load_model("AutoModelForSequenceClassification", name, device_of("classifier"))
     known = {str(label).lower(): int(index) for index, label in model.config.id2label.items()}
@@ -117,14 +117,13 @@ def _with_model(text: str, labels: list[str], name: str) -> dict[str, float]:
         pairs = [HYPOTHESIS.format(label) for label in labels]
         logits = _logits(model, tokenizer, [text] * len(labels), pairs)
         return _softmax(labels, [float(row[entailment]) for row in logits])
-    chosen = [label for label in labels if label.lower() in known]
-    if len(chosen) < len(labels) and labels != list(SENTIMENTS):
-        names = ", ".join(map(str, model.config.id2label.values()))
+    own = [str(label) for label in model.config.id2label.values()]
+    chosen = own if any_of_its_own else [label for label in labels if label.lower() in known]
+    if len(chosen) < len(labels) and not any_of_its_own:
+        names = ", ".join(own)
         raise UsageError(
             f"the model {name!r} knows only the labels {names}", "use them, or an entailment model"
         )
-    if len(chosen) < 2:  # asked for the sentiment: the model's own classes are the answer
-        chosen = [str(label) for label in model.config.id2label.values()]
     row = _logits(model, tokenizer, [text], None)[0]
     return _softmax(chosen, [float(row[known[label.lower()]]) for label in chosen])
 

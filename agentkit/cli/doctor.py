@@ -157,6 +157,7 @@ def _adapter(options: Common) -> Check:
     from agentkit.build import adapter_folder
     from agentkit.engine.peft_files import beyond_low_rank, read_config
     from agentkit.llm.openai.address import is_remote
+    from agentkit.training.adapters import use_of
 
     with options.workspace() as workspace:
         settings = workspace.settings
@@ -167,6 +168,9 @@ def _adapter(options: Common) -> Check:
         return Check("adapter", True, f"none for {settings.model}")
     other = beyond_low_rank(read_config(folder.path))
     how = f"merged into the weights ({other})" if other else "beside the weights where the pass is compiled"
+    found = use_of(folder.path.parent, settings.model)
+    if found and found.forced and found.adapter == folder.name:
+        how += f"; in use by force since {found.forced}: {found.because}"
     return Check("adapter", True, f"{folder.name} for {settings.model}, {how}")
 
 

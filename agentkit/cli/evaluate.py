@@ -17,13 +17,12 @@ from agentkit.cli.measured import (
     Split,
     identity,
     knowledge_digest,
-    opened,
     tell_resumed,
     without_adapter,
     write,
 )
 from agentkit.cli.output import data, json_line, note, notices, status, table
-from agentkit.cli.suites import bfcl, routing, tools
+from agentkit.cli.suites import bfcl, perplexity, routing, tools
 
 if TYPE_CHECKING:
     from agentkit.answers import Knowledge
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from agentkit.messages import Message
     from agentkit.retrieval.knowledge import KnowledgeBase
 
-app = group_app("eval", "Measure answers, tool calls and routing over labelled examples.")
-for command in (bfcl, tools, routing):
+app = group_app("eval", "Measure answers, tool calls, routing and perplexity over labelled examples.")
+for command in (bfcl, tools, routing, perplexity):
     app.command()(command)
 OUT = Path("eval-rag")
 
@@ -98,7 +97,7 @@ def _evaluation(workspace: Workspace, knowledge: KnowledgeBase) -> Evaluation:
     from agentkit.evaluation.sources import Sources
 
     def fresh(history: Sequence[Message], watched: Knowledge) -> AbstractContextManager[Agent]:
-        return opened(workspace, watched, history)
+        return workspace.once(watched, history)
 
     sources, embedder = Sources.of(knowledge), load_embedder()
     status("embedding the documents")

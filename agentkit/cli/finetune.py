@@ -1,4 +1,4 @@
-"""`agentkit finetune`: LoRA adapters from chats, trained in a process of their own."""
+"""`agentkit finetune`: adapters from chats and models from labelled data, trained in a process of their own."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentkit.cli.common import Common, common, group_app
+from agentkit.cli.gated import evaluate, gate_state, use
 from agentkit.cli.output import can_draw, data, json_line, note, one_line, status, table
 from agentkit.cli.progress import training
 from agentkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from agentkit.training.adapters import Adapter
     from agentkit.training.jobs import Job
 
-app = group_app("finetune", "Train LoRA adapters and use them.")
+app = group_app("finetune", "Train adapters and models, and use them.")
 JobId = Annotated[
-    str, typer.Argument(metavar="ID", help="A job, the beginning of its id, or its adapter's name.")
+    str, typer.Argument(metavar="ID", help="A job, the beginning of its id, or its result's name.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay and show the progress.")]
 
@@ -28,7 +30,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Stay and show the progress."
 def start(
     options: Common,
     chats: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="JSONL, one chat a line: {'messages': […]}.")
+        Path | None, typer.Argument(metavar="DATA", help="JSONL of chats; or CSV or JSONL of examples.")
     ] = None,
     sessions: Annotated[bool, typer.Option("--sessions", help="Learn from conversations instead.")] = False,
     session: Annotated[
@@ -40,14 +42,14 @@ def start(
     keep_personal_data: Annotated[
         bool, typer.Option("--keep-personal-data", help="Put no placeholders for addresses and numbers.")
     ] = False,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the adapter; else the file's.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the result; else the file's.")] = None,
     settings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML of training settings; options win over it.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Passes over the data; else by the number of chats.")
+        int | None, typer.Option(metavar="N", help="Passes over the data; else by their number.")
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="M", help="lora or dora.")] = None,
+    method: Annotated[str | None, typer.Option(metavar="M", help="lora, dora or full.")] = None,
     start_from: Annotated[
         str | None,
         typer.Option("--start", metavar="A", help="Adapter to begin from: auto, none, a name or path."),
@@ -56,15 +58,17 @@ def start(
     learning_rate: Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="O", help="adamw or sgd.")] = None,
     schedule: Annotated[str | None, typer.Option(metavar="S", help="cosine or linear.")] = None,
-    max_length: Annotated[int | None, typer.Option(metavar="N", help="Tokens of a chat at most.")] = None,
+    max_length: Annotated[int | None, typer.Option(metavar="N", help="Tokens of an example at most.")] = None,
     patience: Annotated[
-        int | None, typer.Option(metavar="N", help="Stop after N passes that did not help held-out chats.")
+        int | None, typer.Option(metavar="N", help="Stop after N passes that did not help what is held out.")
     ] = None,
     wait: Wait = False,
 ) -> int:
     """Start a training job and return; it goes on by itself, behind those that were started before it.
 
-    Learns from a file, or from conversations. --seed is that of the run.
+    Learns from a file, or from conversations. The file's columns tell what: chats (messages) make an adapter of the
+    chat model; text and label a classifier, tokens and tags a tagger, source and target a seq2seq model, all three from
+    the base that --model names, or the embedded encoder. --seed is that of the run.
     """
     from agentkit.training.sessions import make_selection
     from agentkit.training.settings import read_settings_file
@@ -74,7 +78,7 @@ def start(
     if chats is not None and (sessions or given):
         raise UsageError(f"DATA and {given or '--sessions'} name two sources", "leave one out")
     if chats is None and not (sessions or given):
-        raise UsageError("there is nothing to learn from", "name a JSONL file of chats, or use --sessions")
+        raise UsageError("there is nothing to learn from", "name a file of examples, or use --sessions")
     source = chats if chats is not None else make_selection(session or (), since, until, rated)
     values = {
         "method": method,
@@ -137,37 +141,33 @@ def show_status(
 @app.command("list")
 @common
 def list_adapters(options: Common) -> None:
-    """List finished adapters."""
+    """List finished adapters and models."""
     from agentkit.training import adapters
+    from agentkit.training.labelled import UNITS
 
     with options.workspace() as workspace:
         folder = workspace.adapters_dir
         rows = []
         for adapter in adapters.list_adapters(folder):
-            used = adapters.in_use(folder, adapter.base) == adapter.name
+            found = adapters.use_of(folder, adapter.base)
+            used = found is not None and found.adapter == adapter.name
+            forced = found.because if used and found and found.forced else ""
+            gate = gate_state(workspace, adapter.name)
             if options.as_json:
-                json_line({**adapter.to_json(), "in_use": used})
-            loss = f"{_loss(adapter.loss_before)} → {_loss(adapter.loss_after)}"
-            rows.append(
-                (adapter.name, adapter.base, f"{adapter.examples} chats", f"loss {loss}", "in use" * used)
-            )
+                body = {"in_use": used, "forced": forced or None, "gate": gate}
+                json_line({**adapter.to_json(), **body})
+            about = f"{adapter.examples} {UNITS[adapter.task]}"
+            about += f", {adapter.task}" if adapter.task != "chat" else ""
+            state = f"in use by force: {forced}" if forced else "in use" * used
+            rows.append((adapter.name, adapter.base, about, _held_out(adapter), gate, state))
         if not rows:
-            note("no adapters yet; train one with `agentkit finetune start DATA`")
+            note("nothing trained yet; begin with `agentkit finetune start DATA`")
         if not options.as_json:
-            table(rows, ("NAME", "MODEL", "DATA", "HELD OUT", ""))
+            table(rows, ("NAME", "MODEL", "DATA", "HELD OUT", "GATE", ""))
 
 
-@app.command()
-@common
-def use(
-    options: Common, name: Annotated[str, typer.Argument(metavar="NAME", help="As `finetune list` shows it.")]
-) -> None:
-    """Let chats use an adapter from now on, those that are open at their next turn."""
-    from agentkit.training import adapters
-
-    with options.workspace() as workspace:
-        adapter = adapters.use(workspace.adapters_dir, name)
-    _done({"in_use": name, "model": adapter.base}, f"{adapter.base} now runs with {name}", options.as_json)
+app.command()(evaluate)
+app.command()(use)
 
 
 @app.command()
@@ -227,15 +227,14 @@ def _follow(job: Job, as_json: bool | None) -> int:
 
 
 def _show_details(job: Job, as_json: bool | None, plot: Path | None) -> None:
-    from agentkit.training.curves import draw_curves, text_curve
+    from agentkit.training.curves import draw_curves, series, text_curve
     from agentkit.training.job import read_progress
 
     lines = read_progress(job.folder)
     if not as_json and lines and can_draw(sys.stdout):
-        for name, key in (("loss", "loss"), ("held out", "val_loss")):
-            values = [line[key] for line in lines if line.get(key) is not None]
+        for name, values in series(lines, "token" if job.task == "chat" else "label").items():
             if len(values) > 1:
-                data(f"\n{name}, steps 1 to {lines[-1]['step']}, nats per token")
+                data(f"\n{name}")
                 data("\n".join(text_curve(values)))
     if plot is not None:
         draw_curves(lines, plot)
@@ -259,6 +258,14 @@ def _print_job(job: Job, as_json: bool | None) -> None:
 
 def _failed(job: Job) -> str:
     return f"failed at step {job.step} of {job.steps}" if job.steps else "failed"
+
+
+def _held_out(adapter: Adapter) -> str:
+    from agentkit.training.report import scores_text
+
+    if adapter.scores:
+        return f"{scores_text(adapter.scores)} ({adapter.scored} {adapter.scored_on})"
+    return f"loss {_loss(adapter.loss_before)} → {_loss(adapter.loss_after)}"
 
 
 def _loss(value: float | None) -> str:

@@ -21,7 +21,7 @@ COMMANDS = {
     "knowledge": "Search and keep the knowledge base.",
     "sessions": "List, show, rate, export, fork and delete conversations.",
     "finetune": "Train LoRA adapters and use them.",
-    "eval": "Measure answers, tool calls and routing over labelled examples.",
+    "eval": "Measure answers, tool calls, routing and perplexity over labelled examples.",
     "models": "List and fetch embedded models, look at any model.",
     "init": "Make a new project from the starter.",
     "doctor": "Check that everything needed is there.",

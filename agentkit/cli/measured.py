@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,8 @@ from agentkit.cli.common import Common
 from agentkit.cli.output import data, json_line, note, table
 
 if TYPE_CHECKING:
-    from agentkit.answers import Knowledge
-    from agentkit.build import Agent, Workspace
+    from agentkit.build import Workspace
     from agentkit.evaluation.suite import Scores
-    from agentkit.messages import Message
     from agentkit.retrieval.knowledge import KnowledgeBase
 
 FACES = ("cli", "ui")
@@ -88,27 +85,6 @@ def _adapter(workspace: Workspace) -> str:
     if path is None:
         return "none"
     return f"{path.name} {digest(file for file in path.rglob('*') if file.is_file())}"
-
-
-@contextmanager
-def opened(workspace: Workspace, knowledge: Knowledge, history: Sequence[Message] = ()) -> Iterator[Agent]:
-    """The project's agent in a fresh session that goes on from earlier messages; it is gone when left."""
-    from agentkit.build import Agent
-    from agentkit.messages import Message
-
-    session = workspace.store.create("evaluation")
-    try:
-        for message in (Message("system", workspace.prompts.system), *history) if history else ():
-            session.append(message)
-        yield Agent(
-            workspace.model,
-            tools=workspace.registry,
-            knowledge=knowledge,
-            workspace=workspace,
-            session=session.id,
-        )
-    finally:
-        workspace.store.delete(session.id)
 
 
 def tell_resumed(known: dict[str, Any], ids: Iterable[str]) -> None:

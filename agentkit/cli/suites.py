@@ -1,4 +1,4 @@
-"""`agentkit eval bfcl`, `tools` and `routing`: a model's calls, and what the agent does with a turn."""
+"""`agentkit eval bfcl`, `tools`, `routing` and `perplexity`: a model's calls, turns, how a model talks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from agentkit.cli.measured import (
     finish,
     identity,
     knowledge_digest,
-    opened,
     tell_resumed,
     without_adapter,
 )
@@ -165,7 +164,39 @@ def routing(
         run = {"decided by": workspace.settings.agent.routing, **identity(workspace, [file]), **documents}
         journal = Journal(out, run, row_from_json)
         tell_resumed(journal.rows, (turn.id for turn in turns))
-        scores = suite.route(lambda: opened(workspace, knowledge), turns, journal=journal, progress=status)
+        scores = suite.route(lambda: workspace.once(knowledge), turns, journal=journal, progress=status)
+    status("")
+    finish(scores, run, out, options.as_json)
+
+
+@common
+def perplexity(
+    options: Common,
+    file: Annotated[Path, typer.Option("--data", metavar="FILE", help="Prompts with answers, JSON lines.")],
+    limit: Limit = None,
+    no_adapter: NoAdapter = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Rows and figures; a run goes on there.")] = Path(
+        "eval-perplexity"
+    ),
+) -> None:
+    """Measure how likely the model finds written answers to plain prompts.
+
+    Each line of FILE holds id, text and answer, and if you like kind. Nothing is decoded: the answers are read as the
+    model is served, with its weights as packed and its adapter beside them. The figure is the perplexity of a token
+    over all answers, with a bootstrap interval over the prompts; it means something beside that of the same model
+    without an adapter, or with another one. --limit goes round the kinds. An interrupted run loses nothing: the same
+    command goes on where it stopped.
+    """
+    from agentkit.evaluation import suite
+    from agentkit.evaluation.journal import Journal
+    from agentkit.evaluation.perplexity import read_references, row_from_json
+
+    references = read_references(file)[:limit]
+    with options.workspace(**without_adapter(options, no_adapter)) as workspace:
+        run = identity(workspace, [file])
+        journal = Journal(out, run, row_from_json)
+        tell_resumed(journal.rows, (reference.id for reference in references))
+        scores = suite.perplexities(workspace.model, references, journal=journal, progress=status)
     status("")
     finish(scores, run, out, options.as_json)
 

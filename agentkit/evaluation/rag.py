@@ -97,7 +97,8 @@ class Evaluation:
     system: str
     """The agent's system prompt; the raw model gets it too."""
     sources: Sources
-    dense: Dense
+    dense: Dense | None
+    """The search by cosine alone; ``None`` asks neither it nor the model without knowledge."""
     embedder: Embedder
     """Judges answers. Not the agent's own instance, whose memory of sentences would make its turns faster."""
 
@@ -134,7 +135,7 @@ class Evaluation:
             watched.search(question.question)
         abstained = "declined" in notices and not reply.citations
         spoken = without_marks(reply.text)
-        raw = self._raw_answer(question)
+        raw = self._raw_answer(question) if self.dense else ""
         passages = watched.again(BEST_PASSAGES)
         return Row(
             id=question.id,
@@ -146,7 +147,7 @@ class Evaluation:
             facts=question.facts,
             query=watched.query,
             ranking=tuple(first_documents(watched.again, RANKED)),
-            dense=tuple(self.dense.documents(watched.query, RANKED)),
+            dense=tuple(self.dense.documents(watched.query, RANKED)) if self.dense else (),
             answerable=_probability(watched, passages),
             text=reply.text,
             claims=tuple(claims(reply.text, reply.citations, self.sources.text, self.embedder)),

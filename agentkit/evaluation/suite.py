@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.evaluation import bfcl_run, routing, toolset_run
+from agentkit.evaluation import bfcl_run, perplexity, routing, toolset_run
 from agentkit.evaluation.bfcl import FOUR, UNNEEDED, load, load_checker
 from agentkit.evaluation.bfcl_run import BfclRow
 from agentkit.evaluation.calls import Choice, check_unconstrained
 from agentkit.evaluation.journal import Journal
+from agentkit.evaluation.perplexity import PerplexityRow, Reference
+from agentkit.evaluation.questions import Question
+from agentkit.evaluation.rag import Evaluation
 from agentkit.evaluation.routing import RoutingRow, Turn
 from agentkit.evaluation.run import run
 from agentkit.evaluation.tables import Table
@@ -36,7 +39,7 @@ class Scores:
     scores: dict[str, float]
     """Shares by name; those that have no value in this run are left out."""
     verdicts: dict[str, bool]
-    """Case id to whether it was right."""
+    """Case id to whether it was right; empty where nothing is right or wrong."""
     summary: dict[str, Any]
     """Every figure, as plain JSON values."""
     tables: list[Table]
@@ -156,6 +159,65 @@ def route(
     told = routing.summarize(rows)
     shares = {"accuracy": told["accuracy"], **told["routes"]}
     return _scores("routing", rows, shares, told, routing.tables(told))
+
+
+def perplexities(
+    model: ChatModel,
+    references: Sequence[Reference],
+    *,
+    journal: Journal[PerplexityRow] | None = None,
+    progress: Progress = _silent,
+) -> Scores:
+    """How likely a model finds answers that others wrote.
+
+    The score is the geometric mean of the tokens' probabilities, 1 / perplexity.
+
+    Args:
+        model: Runs in this process.
+        references: `agentkit.evaluation.perplexity.read_references`.
+        journal: Where every row goes at once.
+        progress: Told before each prompt.
+
+    Raises:
+        UsageError: The model cannot score a text.
+        ModelError: One prompt after the other fails, or all do.
+    """
+    scorer = perplexity.scorer_of(model)
+    rows = run(references, lambda reference: perplexity.ask(scorer, reference), journal, progress)
+    told = perplexity.summarize(rows)
+    scores = {"token_probability": 1 / told["perplexity"]["value"]}
+    return Scores("perplexity", len(rows), scores, {}, told, perplexity.tables(told))
+
+
+def rag(evaluation: Evaluation, questions: Sequence[Question], *, progress: Progress = _silent) -> Scores:
+    """The project's agent over labelled questions.
+
+    A verdict is right where all facts stand in the answer and every claim of it is supported by what it cites, and of
+    an unanswerable question where the agent abstained.
+
+    Args:
+        evaluation: What is asked, and what answers are held against.
+        questions: `agentkit.evaluation.questions.read_questions`.
+        progress: Told before each question.
+
+    Raises:
+        ModelError: A turn failed.
+    """
+    from agentkit.evaluation.summary import summarize
+
+    rows = []
+    for number, question in enumerate(questions, 1):
+        progress(f"{number} of {len(questions)}: {question.id}")
+        rows.append(evaluation.ask(question))
+    told = summarize(rows)
+    answers, abstention = told["answers"]["agent"], told["abstention"]
+    shares = {"hit@3": told["retrieval"]["agent"]["hit@3"], **answers}
+    shares |= {f"abstention_{key}": abstention[key] for key in ("precision", "recall")}
+    values = {name: body["value"] for name, body in shares.items() if body["value"] is not None}
+    verdicts = {
+        row.id: row.right and (row.abstained or all(claim.grounded for claim in row.claims)) for row in rows
+    }
+    return Scores("rag", len(rows), values, verdicts, told, [])
 
 
 def _scores(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agentkit.engine.peft_files import CONFIG, WEIGHTS
 from agentkit.errors import AgentkitError, NotFoundError, UsageError
 from agentkit.events import Notice
+from agentkit.llm.guide import FULL, Strength
 
 if TYPE_CHECKING:
     from agentkit.engine.packed_lora import PackedLora
@@ -21,14 +22,26 @@ LOADED = "loaded"
 
 
 @dataclass(frozen=True, slots=True)
+class Traits:
+    """What an adapter was trained for, as far as serving goes by it."""
+
+    reads: bool = False
+    """It can judge whether a passage states an answer; see `llm.reading`."""
+    strength: Strength = FULL
+    """Of the evidence in calls that are made with it."""
+
+
+PLAIN = Traits()
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterFolder:
     """Where an adapter lies."""
 
     name: str
     """How it is called in messages."""
     path: Path
-    reads: bool = False
-    """It was trained to judge whether a passage states an answer; see `llm.reading`."""
+    traits: Traits = PLAIN
 
 
 Resolve = Callable[[str], AdapterFolder | None]
@@ -41,6 +54,7 @@ class AdapterChoice:
     """What a whole turn runs with, however many times the model is asked in it."""
 
     adapter: PackedLora | None
+    strength: Strength = FULL
 
 
 @dataclass(slots=True)
@@ -51,9 +65,13 @@ class _State:
     """Of the files that were loaded."""
     name: str
     adapter: PackedLora | None
-    reads: bool = False
+    traits: Traits = PLAIN
     refused: _Stamp | str | None = None
     """The later state of the files that could not be used, or why there is none."""
+
+    def choice(self) -> AdapterChoice:
+        """For one turn."""
+        return AdapterChoice(self.adapter, self.traits.strength)
 
 
 class Adapters:
@@ -79,7 +97,7 @@ class Adapters:
         self._loaded, self._resolve = loaded, resolve or _resolve_path
         self._spec = spec
         name = folder.name if folder else loaded.adapter.name if loaded.adapter else ""
-        first = _State(_stamp(folder), name, loaded.adapter, folder is not None and folder.reads)
+        first = _State(_stamp(folder), name, loaded.adapter, folder.traits if folder else PLAIN)
         self._states = {LOADED: first, spec: first}
         self._held = {first.stamp: loaded.adapter} if folder else {}
         self._lock = threading.Lock()
@@ -92,7 +110,7 @@ class Adapters:
     @property
     def reads(self) -> bool:
         """Whether that adapter was trained to judge what passages state."""
-        return self._states[self._spec].reads
+        return self._states[self._spec].traits.reads
 
     def use(self, spec: str) -> None:
         """Let turns run with another adapter by default.
@@ -118,9 +136,9 @@ class Adapters:
             before = self._states.get(spec)
             if before is None:
                 self._states[spec] = self._load(self._resolve(spec))
-                return AdapterChoice(self._states[spec].adapter), ()
+                return self._states[spec].choice(), ()
             notices = () if spec == LOADED else self._look_again(spec, before)
-            return AdapterChoice(self._states[spec].adapter), notices
+            return self._states[spec].choice(), notices
 
     def _look_again(self, spec: str, before: _State) -> tuple[Notice, ...]:
         """Follow what has changed since the specification was last looked at; each change is told once."""
@@ -141,7 +159,7 @@ class Adapters:
         stamp = _stamp(folder)
         if folder is None:
             return _State(stamp, "", self._get(folder, stamp))
-        return _State(stamp, folder.name, self._get(folder, stamp), folder.reads)
+        return _State(stamp, folder.name, self._get(folder, stamp), folder.traits)
 
     def _get(self, folder: AdapterFolder | None, stamp: _Stamp | None) -> PackedLora | None:
         if stamp in self._held:

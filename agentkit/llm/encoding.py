@@ -93,6 +93,13 @@ class ChatEncoder:
         held = [{"role": turn.role, "content": f"{_OPEN}{n}{_CLOSE}"} for n, turn in enumerate(turns)]
         return self._assemble(self._render(held, generation_prompt), turns)
 
+    def encode_answer(self, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
+        """Token ids of a conversation that an assistant's answer follows, and of that answer to the end of its turn."""
+        encoded = self.encode([*messages, Message("assistant", answer)], generation_prompt=False)
+        end = len(encoded.ids) - encoded.assistant[::-1].index(True)
+        start = next((n for n in range(end, 0, -1) if not encoded.assistant[n - 1]), 0)
+        return encoded.ids[:start], encoded.ids[start:end]
+
     def _turns(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[_Turn]:
         """The messages in the roles that the template knows: system, user, assistant, and mostly no other."""
         length = next((n for n, message in enumerate(messages) if message.role != "system"), len(messages))

@@ -232,9 +232,9 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
         away = bool({"from", "source", "origin"} & set(parts)) and "from" not in roles
         if not away and any(role in slot.words or role in parts for role in roles):
             fit += 3.0
-    after = re.findall(r"[^\W\d_][\w'-]*", re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0].lower())[
-        :2
-    ]
+    follows = re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0]
+    # the first numbers of a list are followed by its unit too
+    after = re.findall(r"[^\W\d_][\w'-]*", (span.unit or follows).lower())[:2]
     for distance, word in enumerate(after):
         stem = stem_of(_SYNONYMS.get(word, word))
         if stem in slot.words:

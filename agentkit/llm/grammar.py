@@ -9,7 +9,7 @@ import hashlib
 import json
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
 from agentkit.llm.evidence import evidence
 from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
 from agentkit.llm.grounding import sources
-from agentkit.llm.guide import CallText, Guided
+from agentkit.llm.guide import FULL, CallText, Guided, Strength
 from agentkit.llm.schemas import SchemaCheck
 from agentkit.messages import ToolSpec
 
@@ -41,8 +41,8 @@ class CallOptions:
 
     turn: str = ""
     """The user's turn; copied parameters take their values from it (`agentkit.llm.grounding`)."""
-    evidence: bool = True
-    """Weigh the arguments of tools without examples by what the turn says (`agentkit.llm.evidence`)."""
+    strength: Strength = FULL
+    """How far what the turn says weighs, for tools without examples (`agentkit.llm.evidence`)."""
     parallel: bool = False
     """Further calls may follow the first."""
     thought: int = 0
@@ -116,7 +116,12 @@ class GrammarCompiler:
                 not tool.examples or set(tool.schema.get("required", ())) - sources(tool, options.turn).keys()
             )
         ]
-        if not own or not options.turn or not options.evidence or self.format.escape is not None:
+        if (
+            not own
+            or not options.turn
+            or not any(astuple(options.strength))
+            or self.format.escape is not None
+        ):
             return grammar
         most = MAX_CALLS if options.parallel else 1
         known = {
@@ -128,7 +133,8 @@ class GrammarCompiler:
             self._plain_start(self.format.between),
             self._eos_ids,
         )
-        return Guided(grammar, known, around, self._encoder.encode_plain, self._encoder.decode)
+        encode, decode = self._encoder.encode_plain, self._encoder.decode
+        return Guided(grammar, known, around, encode, decode, options.strength)
 
     def _plain_start(self, parts: Sequence[str]) -> str:
         """The beginning of parts, up to the first control token."""

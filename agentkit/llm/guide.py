@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agentkit.llm.evidence import STRUCTURE, Candidate, Parameter
+from agentkit.llm.evidence import POSSIBLE, STRUCTURE, Candidate, Parameter
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,20 @@ _CONTEXT = 4
 """Tokens before the new ones that decide how they are decoded: some tokenizers drop a space at the beginning."""
 _AHEAD = 64
 """Characters of a continuation that are put into tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How far evidence counts beside a model's own scores. 1 suits a small model that was not tuned to call tools; one
+    that was knows better than any rule how many calls a turn asks for."""
+
+    values: float = 1.0
+    """Which arguments a call has, and what they are."""
+    calls: float = 1.0
+    """Whether another call follows."""
+
+
+FULL = Strength()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Guided:
         around: What stands around the arguments.
         encode: Text to token ids, without control tokens.
         decode: Token ids to text.
+        strength: Factors for the weights.
     """
 
     def __init__(
@@ -57,8 +72,10 @@ class Guided:
         around: CallText,
         encode: Callable[[str], Sequence[int]],
         decode: Callable[[Sequence[int]], str],
+        strength: Strength = FULL,
     ) -> None:
         self._grammar, self._known, self._around = grammar, known, around
+        self._strength = strength
         self._decode = decode
         self._encode = encode
         self._ids: list[int] = []
@@ -141,6 +158,15 @@ class Guided:
         after = _closed(tail) if "}" in tail else None
         if after is not None:
             return self._after(after, head if number + 1 < len(calls) else None)
+        return [
+            (text, weight * self._strength.values)
+            for text, weight in self._arguments(parameters, used, tail, beyond=number >= len(calls))
+        ]
+
+    def _arguments(
+        self, parameters: Sequence[Parameter], used: Mapping[str, str], tail: str, *, beyond: bool
+    ) -> list[tuple[str, float]]:
+        """Within the arguments of a call, ``beyond`` those that the turn was found to ask for."""
         key = _KEY.match(tail.lstrip(", "))
         names = [parameter.name for parameter in parameters]
         name = _name(key)
@@ -150,6 +176,8 @@ class Guided:
         value = tail.lstrip(", ")[key.end() :]
         offered = parameters[names.index(name)].candidates
         own = [candidate for candidate in offered if candidate.json not in used.values()] or offered
+        if beyond:
+            own = [replace(candidate, weight=min(candidate.weight, POSSIBLE)) for candidate in own]
         return self._value(value, own, self._follow(parameters, name), "" if key[2] == ": " or value else " ")
 
     def _value(
@@ -175,12 +203,12 @@ class Guided:
         if not written.startswith(closing):
             return []
         more = f"{between}{head or next(iter(self._known))}"
-        rest = written[len(closing) :]
-        if not more.startswith(rest):
+        rest, weight = written[len(closing) :], STRUCTURE * self._strength.calls
+        if not more.startswith(rest) or not weight:
             return []
         if rest:
-            return [(more[len(rest) :], STRUCTURE)]
-        return [(more, STRUCTURE)] if head else [("", STRUCTURE)]
+            return [(more[len(rest) :], weight)]
+        return [(more, weight)] if head else [("", weight)]
 
     def _follow(self, parameters: Sequence[Parameter], last: str | None) -> str:
         """What comes after the argument ``last``: the next one that is wanted, or the end."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentkit.engine.decode import (
@@ -20,6 +21,7 @@ from agentkit.engine.decode import (
     is_looping,
 )
 from agentkit.engine.drafts import Drafts
+from agentkit.engine.families import ROWS
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
@@ -226,6 +228,47 @@ class LocalModel:
                 pass
         return [float(rows[-1][token]) for (token,) in first]
 
+    def log_probs(self, messages: Sequence[AnyMessage], answer: str) -> list[float]:
+        """How likely each token of an answer is in its place, as a natural logarithm; the end of the turn is the last.
+
+        Nothing is decoded and no sampling setting plays a part; the tokens are those that fine-tuning would learn.
+
+        Raises:
+            UsageError: The answer is empty, or the conversation ends with the assistant's words already.
+            ModelError: Conversation and answer are longer than the context, or a forward pass failed.
+        """
+        conversation = read_messages(messages)
+        if not answer or conversation[-1].role == "assistant":
+            raise UsageError("there is no answer to be scored", "end with a user message, and give a text")
+        prompt, left = self._encoder.encode_answer(conversation, answer)
+        return self.log_probabilities([*prompt, *left])[len(prompt) - 1 :]
+
+    def log_probabilities(self, ids: Sequence[int], *, adapter: str | None = None) -> list[float]:
+        """How likely a text is to the model as it is served: of every id but the first, the natural logarithm of its
+        probability after those before it.
+
+        Args:
+            ids: At least two.
+            adapter: What runs beside the weights, as in `stream`.
+
+        Raises:
+            ModelError: The text is longer than the context.
+        """
+        import torch
+
+        if len(ids) > self.context_length:
+            cause = f"the text has {len(ids)} tokens, the model's context is {self.context_length}"
+            raise ModelError(cause, "leave it out")
+        chosen, _ = self.choose_adapter(adapter)
+        cache = self._loaded.new_cache(chosen.adapter)
+        found: list[float] = []
+        for begin in range(0, len(ids) - 1, ROWS):  # the logits of a long text at once would take gigabytes
+            part = list(ids[begin : begin + ROWS])[: len(ids) - 1 - begin]
+            logits = self._scheduler.call(partial(self._loaded.forward, part, cache, every=True))
+            wanted = torch.tensor(ids[begin + 1 : begin + 1 + len(part)], device=logits.device)
+            found += logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0].tolist()
+        return found
+
     def stream(
         self,
         messages: Sequence[AnyMessage],
@@ -284,6 +327,7 @@ class LocalModel:
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
         calls = CallOptions(
             words,
+            strength=chosen.strength,
             parallel=parallel_tool_calls,
             thought=settings.max_new_tokens // 2,
             number=len(prompt),

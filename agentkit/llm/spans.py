@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Literal
 
@@ -84,6 +84,8 @@ _AFTER_NUMBER = re.compile(
     r"(?: (thousand|million|billion|trillion)\b|(k)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*))?",
     re.I,
 )
+_LISTED = re.compile(r",? ?(?:(?:and|or) )?")
+"""Between the numbers of a list."""
 _CODE = re.compile(
     r"(?<![\w.,-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|kg|g|km|m|cm|mm|s|h|l|v|w)\b)"
     r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*(?![\w-]|[.,:]\d)"
@@ -115,6 +117,8 @@ _TERM = (
     r"(?:\d+(?:\.\d+)?[a-z]?|[a-z]|sin|cos|tan|exp|log|ln|sqrt)(?:\([^()\s]*\))?(?:\s?(?:\^|\*\*)\s?-?\d+)?"
 )
 _FORMULA = re.compile(rf"(?<![\w.])-?{_TERM}(?: ?[-+*/] ?{_TERM})*(?![\w(])")
+_NO_UNIT = _STOP - words("per")
+"""What follows a number without being what it counts."""
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
 
 
@@ -216,7 +220,17 @@ def _addresses(text: str) -> Iterator[Span]:
             end = match.end()
 
 
-def _numbers(text: str) -> Iterator[Span]:
+def _numbers(text: str) -> list[Span]:
+    """In "10, 20 and 30 years" all three are years."""
+    found = list(_single_numbers(text))
+    for n in range(len(found) - 2, -1, -1):
+        span, after = found[n], found[n + 1]
+        if not span.unit and span.text[0] not in "$€£" and _LISTED.fullmatch(text, span.end, after.start):
+            found[n] = replace(span, unit=after.unit)
+    return found
+
+
+def _single_numbers(text: str) -> Iterator[Span]:
     for match in _NUMBER.finditer(text):
         is_version = re.match(r"\.\d", text[match.end() : match.end() + 2])
         if is_version or (text[match.end() : match.end() + 1].isalpha() and not match[0][-1].isdigit()):
@@ -231,7 +245,7 @@ def _numbers(text: str) -> Iterator[Span]:
                 value, end = _exact(value * _SCALES[scale]), after.end(1 if after[1] else 2)
             if after[3]:
                 unit, end = "%", after.end(3)
-            elif after[4]:
+            elif after[4] and after[4].lower() not in _NO_UNIT:
                 unit = after[4]
         if abs(value) < _LARGEST:
             yield Span("number", text[start:end], start, end, -value if minus else value, unit)

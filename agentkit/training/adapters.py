@@ -1,4 +1,4 @@
-"""Finished adapters: one folder each, complete or not there at all."""
+"""Finished adapters and models: one folder each, complete or not there at all."""
 
 from __future__ import annotations
 
@@ -9,34 +9,42 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from agentkit.errors import NotFoundError, TrainingError, UsageError
+from agentkit.llm.adapters import PLAIN, Traits
+from agentkit.llm.guide import Strength
 from agentkit.settings import private_dir
+from agentkit.training.settings import Task
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 CARD = "agentkit.json"
 """What an adapter was made of; a folder without it is foreign or unfinished."""
 IN_USE = "in_use.json"
-"""Base model name to adapter name."""
+"""Base model name to adapter name, or to a `Use` where the adapter was forced past the gate."""
+HELD_OUT = "held_out.jsonl"
+"""The chats that the run has not seen, in an adapter's folder: what `training.gate` judges it by."""
 SHIPPED = Path(__file__).parents[1] / "_adapters"
 """Adapters that come with agentkit, in a folder named like their base model."""
+USES: dict[Task, str] = {"classification": "classifier", "tagging": "ner", "seq2seq": "translator"}
+"""Starter tools that a trained model can be given to."""
 SPECS = ("auto", "none", "shipped")
 """What a setting may say besides names and paths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A trained LoRA adapter and how it came about."""
+    """A trained LoRA adapter, or a model for a task other than chat, and how it came about."""
 
     name: str
     path: Path
     base: str
     """Name of the model it was trained on."""
     data: str
-    """File name of the chats."""
+    """File name of the examples."""
     data_sha256: str
     examples: int
     duplicates: int
@@ -45,7 +53,7 @@ class Adapter:
     epochs: int
     steps: int
     train_loss: float
-    """Mean of the last epoch, in nats per token; so are the next two, over the held-out chats."""
+    """Mean of the last epoch, in nats per label (a token, of chats); so are the next two, of what is held out."""
     loss_before: float | None
     loss_after: float | None
     seconds: float
@@ -53,10 +61,29 @@ class Adapter:
     """ISO 8601, UTC."""
     version: str
     """Of agentkit."""
+    task: Task = "chat"
+    """An adapter of a chat model, or a model of its own for another task."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """What a task other than chat is judged by."""
+    scored_on: str = ""
+    """Split that the scores are of: ``test``, or ``validation`` where nothing is in that."""
+    scored: int = 0
+    """Examples in it."""
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
         return {**asdict(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An adapter in use."""
+
+    adapter: str
+    forced: str = ""
+    """When it was put into use past the gate, ISO 8601, UTC; empty where it has passed. So is the next."""
+    because: str = ""
+    """What the gate said: what fell, or that it was not asked."""
 
 
 def list_adapters(adapters_dir: Path) -> list[Adapter]:
@@ -133,8 +160,14 @@ def add(adapters_dir: Path, adapter: Adapter, write: Callable[[Path], None], *, 
 
 def in_use(adapters_dir: Path, base: str) -> str | None:
     """Name of the adapter of the user's that is in use for a base model."""
-    name = _uses(adapters_dir).get(base)
-    return name if name and (adapters_dir / name / CARD).is_file() else None
+    found = use_of(adapters_dir, base)
+    return found.adapter if found else None
+
+
+def use_of(adapters_dir: Path, base: str) -> Use | None:
+    """The adapter of the user's that is in use for a base model, and whether it was forced past the gate."""
+    found = _uses(adapters_dir).get(base)
+    return found if found and (adapters_dir / found.adapter / CARD).is_file() else None
 
 
 def shipped(base: str) -> Path | None:
@@ -148,26 +181,35 @@ def label(path: Path) -> str:
     return "shipped" if path.parent == SHIPPED else path.name
 
 
-def use(adapters_dir: Path, name: str) -> Adapter:
-    """Make ``auto`` mean this adapter, for the model it was trained on.
+def use(adapters_dir: Path, name: str, *, forced: str = "") -> Adapter:
+    """Make ``auto`` mean this adapter, for the model it was trained on. Asks no gate: that is `agentkit.gate.use`.
+
+    Args:
+        adapters_dir: Where adapters lie.
+        name: Of the adapter.
+        forced: What the gate said, where the adapter is put into use all the same; kept with the use.
 
     Raises:
         NotFoundError: There is none of this name.
+        UsageError: It is a model for another task.
         TrainingError: It is damaged; what was in use stays.
     """
     adapter = get_adapter(adapters_dir, name)
+    check_task(adapter, "chat")
     check_whole(adapter.path)
-    _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: name})
+    when = datetime.now(UTC).isoformat(timespec="seconds") if forced else ""
+    _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: Use(name, when, forced)})
     return adapter
 
 
 def unuse(adapters_dir: Path, base: str) -> str | None:
     """Make ``auto`` mean the shipped adapter, or none; returns the one that was in use."""
     uses = _uses(adapters_dir)
-    name = uses.pop(base, None)
-    if name is not None:
-        _write_uses(adapters_dir, uses)
-    return name
+    found = uses.pop(base, None)
+    if found is None:
+        return None
+    _write_uses(adapters_dir, uses)
+    return found.adapter
 
 
 def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
@@ -180,7 +222,7 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
 
     Raises:
         NotFoundError: There is no such adapter.
-        UsageError: It was trained for another base model.
+        UsageError: It was trained for another base model, or is a model for another task.
         TrainingError: Its description, or what is known about use, is damaged.
     """
     if spec == "none":
@@ -193,9 +235,11 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
         return path and _checked(_read(path), base)
     path = Path(spec).expanduser()
     if not (NAME.fullmatch(spec) and (adapters_dir / spec / CARD).is_file()) and path.is_dir():
-        if not (path / "adapter_config.json").is_file():
-            raise NotFoundError(f"{path} is no adapter: it has no adapter_config.json", "name a PEFT folder")
         if not (path / CARD).is_file():
+            if not (path / "adapter_config.json").is_file():
+                raise NotFoundError(
+                    f"{path} is no adapter: it has no adapter_config.json", "name a PEFT folder"
+                )
             return path  # made elsewhere: whether it fits shows when it is loaded
         adapter = _read(path)
     else:
@@ -203,24 +247,72 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
     return _checked(adapter, base)
 
 
+def trained_model(adapters_dir: Path, spec: str, task: Task) -> Path | None:
+    """The folder of a model that was trained here, by its name or path; ``None`` where none is meant.
+
+    Args:
+        adapters_dir: Where it lies.
+        spec: A name as `list_adapters` gives it; or whatever else names a model: a folder, a hub id.
+        task: What it is wanted for.
+
+    Raises:
+        UsageError: It was trained for another task.
+        TrainingError: Its description is damaged.
+    """
+    path = (
+        adapters_dir / spec
+        if NAME.fullmatch(spec) and (adapters_dir / spec).is_dir()
+        else Path(spec).expanduser()
+    )
+    if not (path / CARD).is_file():
+        return None
+    adapter = _read(path)
+    check_task(adapter, task)
+    return adapter.path
+
+
+def check_task(adapter: Adapter, task: Task) -> None:
+    """Whether this is what a task needs.
+
+    Raises:
+        UsageError: It is for another one; says where it can be used.
+    """
+    if adapter.task == task:
+        return
+    if adapter.task == "chat":
+        cause = f"{adapter.name!r} is an adapter of the chat model {adapter.base}, no model for {task}"
+        raise UsageError(cause, f"use it with `--adapter {adapter.name}`")
+    wanted = "adapter of a chat model" if task == "chat" else f"model for {task}"
+    cause = f"{adapter.name!r} was trained for {adapter.task} and is no {wanted}"
+    raise UsageError(
+        cause, f'set `model = "{adapter.name}"` under [tools.options.{USES[adapter.task]}] in agentkit.toml'
+    )
+
+
 def _checked(adapter: Adapter, base: str) -> Path:
+    check_task(adapter, "chat")
     if adapter.base != base:
         remedy = f"use --model {adapter.base}, or another adapter"
         raise UsageError(f"adapter {adapter.name!r} was trained for {adapter.base}, not for {base}", remedy)
     return adapter.path
 
 
-def trained_to_read(path: Path) -> bool:
-    """Whether the card of an adapter declares ``"reads": true``: it was trained on the judgements of `llm.reading`.
+def traits_of(path: Path) -> Traits:
+    """What the card of an adapter says about serving it.
+
+    ``"reads": true``: it was trained on the judgements of `llm.reading`. ``"evidence": {"values": 0.5, "calls": 0}``:
+    how far evidence counts in its calls, see `llm.guide.Strength`.
 
     Raises:
         TrainingError: The card cannot be read.
     """
     if not (path / CARD).is_file():
-        return False  # made elsewhere
+        return PLAIN  # made elsewhere
     try:
-        return json.loads((path / CARD).read_text(encoding="utf-8")).get("reads") is True
-    except (OSError, ValueError, AttributeError) as error:
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+        factors = {key: float(value) for key, value in card.get("evidence", {}).items()}
+        return Traits(card.get("reads") is True, Strength(**factors))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         remedy = "delete the folder and train again"
         raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error
 
@@ -228,13 +320,19 @@ def trained_to_read(path: Path) -> bool:
 def _read(path: Path) -> Adapter:
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        known = {
-            field.name: card[field.name] for field in fields(Adapter) if field.name not in ("name", "path")
-        }
+        own = [part for part in fields(Adapter) if part.name not in ("name", "path")]
+        # What has a default is not in the cards of earlier versions.
+        known = {part.name: card[part.name] for part in own if part.name in card or not _has_default(part)}
+        if known.get("task", "chat") not in get_args(Task):
+            raise ValueError(f"unknown task {known['task']!r}")
         return Adapter(name=path.name, path=path, **known)
     except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = "delete the folder and train again"
         raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error
+
+
+def _has_default(part: Field[Any]) -> bool:
+    return part.default is not MISSING or part.default_factory is not MISSING
 
 
 def check_whole(path: Path) -> None:
@@ -257,20 +355,27 @@ def check_whole(path: Path) -> None:
         raise TrainingError(f"adapter {path.name!r} is damaged ({error})", remedy) from error
 
 
-def _uses(adapters_dir: Path) -> dict[str, str]:
+def _uses(adapters_dir: Path) -> dict[str, Use]:
     try:
         uses = json.loads((adapters_dir / IN_USE).read_text(encoding="utf-8"))
-        return {str(base): str(name) for base, name in uses.items()}
+        return {str(base): _use(body) for base, body in uses.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         remedy = "delete the file and run `agentkit finetune use NAME` again"
         raise TrainingError(f"{adapters_dir / IN_USE} cannot be read ({error})", remedy) from error
 
 
-def _write_uses(adapters_dir: Path, uses: dict[str, str]) -> None:
+def _use(body: Any) -> Use:
+    return (
+        Use(**{key: str(value) for key, value in body.items()}) if isinstance(body, dict) else Use(str(body))
+    )
+
+
+def _write_uses(adapters_dir: Path, uses: dict[str, Use]) -> None:
     private_dir(adapters_dir)
+    body = {base: asdict(found) if found.forced else found.adapter for base, found in uses.items()}
     draft = adapters_dir / f".{IN_USE}.{os.getpid()}"
-    draft.write_text(json.dumps(uses, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     draft.chmod(0o600)
     os.replace(draft, adapters_dir / IN_USE)

@@ -131,7 +131,8 @@ def altered(text: str, chance: random.Random, said: Said) -> str:
         return found.lower() if is_lower else found
 
     found = _WORD.sub(retyped, text)
-    if is_open:
+    end = _END.search(text)
+    if is_open and end and all(stop <= end.start() for _, stop in fixed):
         found = _END.sub("", found)
     kept = all(found.count(value) >= text.count(value) for value in said.values)
     return found if kept else text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import MissingBackendError, UsageError
+from agentkit.training.report import score_name
 
 CURVES = "curves.png"
 WIDTH, HEIGHT = 60, 6
@@ -41,8 +42,34 @@ def text_curve(values: Sequence[float], width: int = WIDTH, height: int = HEIGHT
     return lines
 
 
+def series(progress: Sequence[dict[str, Any]], per: str = "token") -> dict[str, list[float]]:
+    """Loss, held-out loss and scores over the steps, each by its title; those that were measured.
+
+    Args:
+        progress: Lines of ``progress.jsonl``.
+        per: What the losses are the mean over.
+    """
+    steps = f"steps 1 to {progress[-1]['step']}" if progress else ""
+    found = {
+        f"{name}, {steps}, nats per {per}": [line[key] for line in progress if line.get(key) is not None]
+        for name, key in (("loss", "loss"), ("held out", "val_loss"))
+    }
+    for key, measured in _scores(progress).items():
+        found[f"{score_name(key)}, {steps}"] = [value for _, value in measured]
+    return {title: values for title, values in found.items() if values}
+
+
+def _scores(progress: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of each score."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in progress:
+        for key, value in (line.get("scores") or {}).items():
+            found.setdefault(key, []).append((line["step"], value))
+    return found
+
+
 def draw_curves(progress: Sequence[dict[str, Any]], path: Path) -> None:
-    """A PNG: training and held-out loss, learning rate and gradient norm over the steps.
+    """A PNG: training and held-out loss, scores, learning rate and gradient norm over the steps.
 
     Args:
         progress: Lines of ``progress.jsonl``.
@@ -58,21 +85,29 @@ def draw_curves(progress: Sequence[dict[str, Any]], path: Path) -> None:
         raise UsageError("there are no steps to draw yet", "wait for the first one")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
-    loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    scores = _scores(progress)
+    figure = Figure(figsize=(7, 7.5 if scores else 5.5), layout="constrained")
+    loss, *between, rate = figure.subplots(
+        3 if scores else 2, 1, sharex=True, height_ratios=(2, 1, 1) if scores else (2, 1)
+    )
     steps = [line["step"] for line in progress]
     loss.plot(steps, [line["loss"] for line in progress], color=_BLUE, linewidth=1, label="training")
     held_out = [(line["step"], line["val_loss"]) for line in progress if line.get("val_loss") is not None]
     if held_out:
         loss.plot(*zip(*held_out, strict=True), color=_ORANGE, marker="o", label="held out")
-    loss.set(ylabel="loss, nats per token")
+    loss.set(ylabel="loss, nats per label" if scores else "loss, nats per token")
     loss.legend(frameon=False)
+    for key, measured in scores.items():
+        between[0].plot(*zip(*measured, strict=True), marker="o", markersize=3, label=score_name(key))
+    if scores:
+        between[0].set(ylabel="held-out scores")
+        between[0].legend(frameon=False)
     rate.plot(steps, [line.get("lr") for line in progress], color=_BLUE, label="learning rate")
     rate.set(xlabel="step", ylabel="learning rate")
     norm = rate.twinx()
     norm.plot(steps, [line.get("grad_norm") for line in progress], color=_GREY, linewidth=1)
     norm.set_ylabel("gradient norm", color=_GREY)
-    for axes in (loss, rate):
+    for axes in (loss, *between, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

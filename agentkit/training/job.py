@@ -11,14 +11,14 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agentkit.training import settings as job_settings
 from agentkit.training.report import FILE as REPORT
-from agentkit.training.report import DataReport, read_report
-from agentkit.training.settings import JobSettings
+from agentkit.training.report import DataReport, read_report, scores_text
+from agentkit.training.settings import JobSettings, Task
 from agentkit.training.table import ACTIVE, Record, Status
 
 DATA, PROGRESS, LOG = "data.jsonl", "progress.jsonl", "log.txt"
@@ -34,7 +34,7 @@ class Job:
 
     id: str
     name: str
-    """Of the adapter."""
+    """Of the adapter or model."""
     status: Status
     created: str
     """ISO 8601, UTC."""
@@ -45,7 +45,7 @@ class Job:
     folder: Path
     log: Path
     adapter: Path | None
-    """The finished adapter; ``None`` until the job is done."""
+    """The finished adapter or model; ``None`` until the job is done."""
     pid: int
     step: int
     steps: int
@@ -53,9 +53,9 @@ class Job:
     epoch: int
     epochs: int
     loss: float | None
-    """Of the last step, in nats per token."""
+    """Of the last step, in nats per label, which is a token of chats."""
     val_loss: float | None
-    """Of the held-out chats, as it was last measured."""
+    """Of the held-out examples, as it was last measured."""
     tokens_per_s: float | None
     eta_s: float | None
     """Seconds left, from the speed so far; 0 when the last step is done."""
@@ -64,6 +64,9 @@ class Job:
     ahead: int
     """Jobs that come before it; 0 unless it is queued."""
     error: str | None
+    task: Task = "chat"
+    scores: dict[str, float] = field(default_factory=dict)
+    """What a task other than chat is judged by, measured with ``val_loss``."""
 
     @property
     def active(self) -> bool:
@@ -77,9 +80,10 @@ class Job:
         done = f"step {self.step} of {self.steps}" if self.steps else ""
         loss = f"loss {self.loss:.3f}" if self.loss is not None else ""
         held_out = f"held out {self.val_loss:.3f}" if self.val_loss is not None else ""
+        scores = scores_text(self.scores)
         left = f"{duration(self.eta_s)} left" if self.eta_s and self.status == "running" else ""
         reason = self.error if self.status == "failed" else ""
-        return ", ".join(part for part in (self.status, done, loss, held_out, left, reason) if part)
+        return ", ".join(part for part in (self.status, done, loss, held_out, scores, left, reason) if part)
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
@@ -134,6 +138,8 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         report=report.sentence() if report else "",
         ahead=ahead,
         error=record.error,
+        task=settings.task if settings else "chat",
+        scores=next((line["scores"] for line in reversed(lines) if line.get("scores")), {}),
     )
 
 

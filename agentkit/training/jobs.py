@@ -19,7 +19,8 @@ from agentkit.errors import NotFoundError, TrainingError, UsageError
 from agentkit.settings import private_dir
 from agentkit.training import settings as job_settings
 from agentkit.training.adapters import check_name
-from agentkit.training.data import load_chats
+from agentkit.training.bases import check_folder
+from agentkit.training.data import Split, load_chats
 from agentkit.training.failures import how_to_resume
 from agentkit.training.job import (
     CANCEL,
@@ -35,11 +36,14 @@ from agentkit.training.job import (
     view,
     write_new,
 )
+from agentkit.training.labelled import Labelled, load_labelled, task_of
+from agentkit.training.labelled import to_lines as labelled_lines
+from agentkit.training.partition import partition
 from agentkit.training.prepare import Chosen, prepare, to_lines
 from agentkit.training.process import Process, launch, stop
 from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import DataReport
-from agentkit.training.settings import JobSettings, epochs_for, make_settings
+from agentkit.training.settings import JobSettings, Task, epochs_for, make_settings
 from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
 from agentkit.training.warm_start import Start, find_start, settings_for
 
@@ -65,28 +69,31 @@ def start(
     One job trains at a time; the process of another waits for its turn.
 
     Args:
-        data: JSONL of chats, or sessions; copied, so it may change afterwards.
-        model_name: What the base model is called; the adapter will only fit a model of this name.
+        data: A file whose columns tell the task (`labelled.task_of`), or sessions; copied, so it may change afterwards.
+        model_name: What the base model is called; an adapter will only fit a model of this name.
         model_source: Folder, ``.gguf`` file or hub id to load it from.
         jobs_dir: Where jobs keep their files.
-        adapters_dir: Where the adapter will lie, in a folder of its name.
-        name: Of the adapter; by default that of the file, with a number where it is taken.
-        epochs: Passes over the data; by default by the number of chats.
+        adapters_dir: Where the result will lie, in a folder of its name.
+        name: Of the result; by default that of the file, with a number where it is taken.
+        epochs: Passes over the data; by default by the number of examples.
         options: Other fields of `JobSettings`.
         keep_personal_data: Leave e-mail addresses, phone numbers and the like as they are.
 
     Raises:
         NotFoundError: There is no such adapter to begin from.
-        UsageError: A line of the data, the name or a setting is wrong; nothing was started.
+        UsageError: A line of the data, the name, the model or a setting is wrong; nothing was started.
         TrainingError: The process cannot be started, or the adapter to begin from is damaged.
     """
-    chosen = data if isinstance(data, Chosen) else Chosen(load_chats(data), (), frozenset())
-    stem = "sessions" if isinstance(data, Chosen) else data.stem
-    source = to_lines(chosen.examples) if isinstance(data, Chosen) else data.read_bytes()
+    task: Task = "chat" if isinstance(data, Chosen) else task_of(data)
+    loaded = _load(data, task)
+    examples = loaded.examples if isinstance(loaded, Chosen) else loaded
+    source = to_lines(loaded.examples) if isinstance(data, Chosen) else data.read_bytes()
     given = {key: value for key, value in (options or {}).items() if value is not None}
+    stem = "sessions" if isinstance(data, Chosen) else data.stem
     values = {
-        "epochs": epochs_for(len(chosen.examples)),
+        "epochs": epochs_for(len(examples), task),
         **given,
+        "task": task,
         "name": name or _free_name(stem, jobs_dir, adapters_dir),
         "model_name": model_name,
         "model_source": str(Path(model_source).absolute() if Path(model_source).exists() else model_source),
@@ -98,14 +105,9 @@ def start(
     check_name(adapters_dir, settings.name)
     begin = find_start(settings)
     settings = settings_for(settings, begin)
-    ready, report = prepare(
-        chosen.examples,
-        shares={"validation": settings.validation, "test": settings.test},
-        keep_personal_data=keep_personal_data,
-        house=chosen.house,
-        skipped=chosen.skipped,
-    )
-    return _begin(settings, to_lines(ready), report, begin, jobs_dir)
+    check_folder(settings.model_source, model_name, task)
+    ready, report = _prepared(loaded, settings, keep_personal_data)
+    return _begin(settings, ready, report, begin, jobs_dir)
 
 
 def resume(job: Job) -> Job:
@@ -216,6 +218,32 @@ def wait(
         if not now.active or time.monotonic() >= deadline:
             return now
         time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+
+def _load(data: Path | Chosen, task: Task) -> Chosen | list[Labelled]:
+    if isinstance(data, Chosen):
+        return data
+    return Chosen(load_chats(data), (), frozenset()) if task == "chat" else load_labelled(data, task)
+
+
+def _prepared(
+    loaded: Chosen | list[Labelled], settings: JobSettings, keep_personal_data: bool
+) -> tuple[bytes, DataReport]:
+    """The data of a job as it is stored, and what became of it."""
+    shares: dict[Split, float] = {"validation": settings.validation, "test": settings.test}
+    if not isinstance(loaded, Chosen):
+        labelled, report = partition(
+            loaded, settings.task, shares=shares, keep_personal_data=keep_personal_data
+        )
+        return labelled_lines(labelled, settings.task), report
+    chats, report = prepare(
+        loaded.examples,
+        shares=shares,
+        keep_personal_data=keep_personal_data,
+        house=loaded.house,
+        skipped=loaded.skipped,
+    )
+    return to_lines(chats), report
 
 
 def _begin(

@@ -1,9 +1,7 @@
-"""Which conversations each step learns from, and at which rate: a function of data, settings and seed alone, so a run
-can be resumed."""
+"""Which conversations each step learns from: a function of data, settings and seed alone, so a run can be resumed."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -35,16 +33,6 @@ def steps(rows: Sequence[Row], job: JobSettings, order: random.Random) -> list[S
         pack([row for group in groups for row in group.rows], min(PACK_TOKENS, job.batch_tokens))
         for groups in _filled(parts, size, job.batch_tokens)
     ]
-
-
-def rate(step: int, steps: int, job: JobSettings) -> float:
-    """Share of the learning rate for a step, counted from 0: warm-up from zero, then decay to zero."""
-    warmup = max(1, round(steps * job.warmup)) if job.warmup else 0
-    if step < warmup:
-        return (step + 1) / warmup
-    done = min(1.0, (step - warmup + 0.5) / max(1, steps - warmup))
-    falling = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}
-    return falling[job.schedule]
 
 
 def _filled(groups: Sequence[Group], rows: int, tokens: int) -> Iterator[list[Group]]:

@@ -125,10 +125,13 @@ def fingerprint(example: Example) -> str:
 
 def place_of(example: Example) -> float:
     """A number in [0, 1) that depends on what was said, not on system prompt and tools."""
-    if example.key:
-        return int(_hash(example.key)[:13], 16) / 16**13
     said = [message for message in example.messages if message.role != "system"]
-    return int(_hash(_said(said))[:13], 16) / 16**13
+    return place(example.key or _said(said))
+
+
+def place(content: Any) -> float:
+    """A number in [0, 1) that depends on a JSON value alone."""
+    return int(_hash(content)[:13], 16) / 16**13
 
 
 def to_lines(examples: Iterable[Example]) -> bytes:
@@ -156,14 +159,15 @@ def _said(messages: Iterable[Message]) -> list[Any]:
     return [
         [
             m.role,
-            _normal(m.content),
-            [[call.name, _normal(json.dumps(call.arguments, sort_keys=True))] for call in m.tool_calls],
+            normal(m.content),
+            [[call.name, normal(json.dumps(call.arguments, sort_keys=True))] for call in m.tool_calls],
         ]
         for m in messages
     ]
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
+    """Equal for texts that differ in spaces and capitals alone."""
     return " ".join(text.casefold().split())
 
 

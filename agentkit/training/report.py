@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ FILE = "data.json"
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """Counts of chats: those found are those in the splits and those left out."""
+    """Counts of examples: those found are those in the splits and those left out."""
 
     found: int
     duplicates: int
@@ -23,17 +24,23 @@ class DataReport:
     unredactable: int = 0
     """Left out: with placeholders a call no longer satisfies its tool's schema."""
     cut: int = 0
-    """Left out: part of what the assistant said would not fit into ``max_length``."""
+    """Left out: part of what is to be learned would not fit into ``max_length``."""
     skipped: tuple[str, ...] = ()
     """Sessions that cannot be learned from, each with the reason; not among those found."""
     splits: dict[str, int] = field(default_factory=dict)
-    """Chats by split."""
+    """Examples by split."""
     tokens: int = 0
-    """Of the chats that are left; so is the next. Counted when the model is there, as is ``cut``."""
+    """Of the examples that are left; so is the next. Counted when the model is there, as is ``cut``."""
     assistant_tokens: int = 0
     """Those that are learned."""
     job: str = ""
-    """Whose folder holds the chats themselves."""
+    """Whose folder holds the examples themselves."""
+    unit: str = "chats"
+    """What an example is called."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Texts by label, or entities by type."""
+    shortened: int = 0
+    """Texts of which only the beginning fits into ``max_length``; counted when the model is there."""
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
@@ -57,8 +64,10 @@ class DataReport:
         }
         told = [f"{count} {what}" for what, count in left_out.items() if count]
         values = [f"{count} {kind}" for kind, count in self.personal.items()]
-        text = f"{self.found} chats: {', '.join(parts)}"
+        text = f"{self.found} {self.unit}: {', '.join(parts)}"
+        text += f"; {len(self.labels)} labels" if self.labels else ""
         text += f"; left out: {', '.join(told)}" if told else ""
+        text += f"; shortened: {self.shortened}" if self.shortened else ""
         return text + (f"; personal data replaced: {', '.join(values)}" if values else "")
 
 
@@ -75,3 +84,15 @@ def read_report(path: Path) -> DataReport:
         return DataReport(**{**known, "skipped": tuple(known.get("skipped", ()))})
     except TypeError as error:
         raise ValueError(f"{path} is no report of data") from error
+
+
+def score_name(key: str) -> str:
+    """A score's key for a person: ``macro F1``, ``chrF``."""
+    return {"macro_f1": "macro F1", "entity_f1": "entity F1", "chrf": "chrF"}.get(key, key.replace("_", " "))
+
+
+def scores_text(scores: Mapping[str, float]) -> str:
+    """Scores for a person, most telling first, as they come."""
+    return ", ".join(
+        f"{score_name(key)} {value:.{1 if key == 'chrf' else 3}f}" for key, value in scores.items()
+    )

@@ -1,7 +1,7 @@
 """Everything that determines a run, in one file that is kept with its result.
 
-What is not given goes by the data and the device: `epochs_for` sets the passes, ``batch_size`` the examples per step,
-``device`` is CUDA where there is one. The file of a finished run can be given to the next one.
+What is not given goes by the task, the data and the device: `epochs_for` sets the passes, ``batch_size`` the examples
+per step, ``device`` is CUDA where there is one. The file of a finished run can be given to the next one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from agentkit.settings import Device
 from agentkit.training.precision import Precision
 
 FILE = "settings.json"
+Task = Literal["chat", "classification", "tagging", "seq2seq"]
+"""What is learned: to answer in chats, to label texts, to label tokens, to turn texts into others."""
 OWN = (
-    "name", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device", "start_sha256",
+    "name", "task", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device", "start_sha256",
 )  # fmt: skip
 """What a run takes from its command line and its project, not from a settings file."""
 
@@ -31,7 +33,9 @@ class JobSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
-    """Of the adapter."""
+    """Of the result: an adapter for chats, else a model."""
+    task: Task = "chat"
+    """Told by the data's columns."""
     model_name: str
     """What the base model is called in settings and on the command line."""
     model_source: str
@@ -42,13 +46,17 @@ class JobSettings(BaseModel):
     """Of the file; of chosen sessions, of them as chats."""
     adapters_dir: Path
     device: Device = "auto"
-    method: Literal["lora", "dora", "adalora", "qlora"] = "lora"
-    """``lora`` (arXiv:2106.09685); ``dora`` (arXiv:2402.09353), which learns the weights' magnitude apart from their
-    direction: a little better at small ranks, and slower; ``adalora`` (arXiv:2303.10512), which spends its ranks where
-    they matter; ``qlora`` (arXiv:2305.14314), LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
-    start: str = Field(default="auto", min_length=1)
+    method: Literal["lora", "dora", "adalora", "qlora", "full"] = "lora"
+    """What is trained: an adapter (the only way for chats), or with ``full`` all weights, which is the default of
+    classifiers, taggers and seq2seq models. Those take ``lora`` and ``dora`` too, merged into the weights at the end:
+    less memory for bases of several hundred million parameters. ``lora`` (arXiv:2106.09685); ``dora``
+    (arXiv:2402.09353), which learns the weights' magnitude apart from their direction: a little better at small ranks,
+    and slower; ``adalora`` (arXiv:2303.10512), which spends its ranks where they matter; ``qlora`` (arXiv:2305.14314),
+    LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
+    start: str = "auto"
     """Adapter that the run begins from: ``auto`` (the one that comes with agentkit for the model; none under
-    ``adalora``), ``none`` (the bare model), ``shipped``, a name or a path. What is kept with the result names it."""
+    ``adalora`` and for other tasks than chats), ``none`` (the bare model), ``shipped``, a name or a path. What is kept
+    with the result names it."""
     start_sha256: str = ""
     """Of the weights of that adapter; empty for the bare model."""
     precision: Precision = "auto"
@@ -59,22 +67,25 @@ class JobSettings(BaseModel):
     system: str = ""
     """System prompt for chats that have none; empty leaves it to the model's template."""
     epochs: int = Field(default=3, ge=1, le=1000)
-    """Passes over the data. Where it is not given, it goes by the chats: 3, from 1,000 on 2, from 5,000 on 1."""
+    """Passes over the data. Where it is not given, it goes by their number: 3, from 1,000 chats on 2, from 5,000 on 1;
+    for other data 20, from 200 examples on 10, from 1,000 on 5, from 5,000 on 3."""
     patience: int | None = Field(default=None, ge=1)
-    """Passes without a better loss of the held-out chats, after which the run ends with the best weights so far; unset
-    goes through all passes and keeps the last weights."""
+    """Passes without a better loss of the held-out examples, after which the run ends with the best weights so far;
+    unset goes through all passes and keeps the last weights."""
     batch_size: int | None = Field(default=None, ge=1, le=1024)
-    """Examples per step, at most; unset goes by the data: 2 for some dozen, rising to 8 from 400."""
+    """Examples per step, at most; unset goes by the data: of chats 2 for some dozen, rising to 8 from 400; of others 4,
+    rising to 16 from 320."""
     batch_tokens: int = Field(default=4096, ge=16)
-    """Tokens per step, at most; a beginning that examples share counts once. A longer example is a step of its own."""
+    """Tokens per step, at most; a beginning that chats share counts once. A longer example is a step of its own."""
     max_length: int = Field(default=2048, ge=16)
-    """Tokens per example, at most; never more than the model's context."""
+    """Tokens per example, at most; never more than the model's context. Of a longer text to be classified the beginning
+    counts, as it does when the result is used; other examples that are longer are left out."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` has a momentum of 0.9; it needs half the memory and a far higher learning rate."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """Of the first step after the warm-up. Unset it goes by what learns how: 0.01 under ``adalora``, whose products
-    begin at nothing, and 0.1 under ``sgd``."""
-    """The largest, after the warm-up; the default is meant for adapters under AdamW."""
+    """Of the first step after the warm-up, which is the largest. Unset it goes by what learns how: 0.01 under
+    ``adalora``, whose products begin at nothing, 0.1 under ``sgd``; under ``full`` 0.0001, for seq2seq 0.0003, and 0.01
+    under ``sgd``."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -90,42 +101,64 @@ class JobSettings(BaseModel):
     """The adapter's output is scaled by ``alpha / rank``. Unset it goes by the adapter the run begins from; another one
     leaves what that computes as it is."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Off: over few epochs it buys little, and on a CPU its random numbers take a fifth of each step."""
+    """Of adapters. Off: over few epochs it buys little, and on a CPU its random numbers take a fifth of each step.
+    Under ``full`` the base model's own dropout counts."""
     neftune_alpha: float = Field(default=0.0, ge=0, le=100)
-    """Size of the noise on the embeddings of what is learned from (NEFTune, arXiv:2310.05914; 5 there for small data).
-    Off: it was found to help the answers of chats, not calls of tools."""
+    """Size of the noise on the embeddings of chats that are learned from (NEFTune, arXiv:2310.05914; 5 there for small
+    data). Off: it was found to help the answers of chats, not calls of tools."""
     augment: float = Field(default=0.0, ge=0, le=1)
     """Share of the user's turns that are mistyped, and of the sets of tools that come in another order, anew in each
     pass. Words that the assistant says or calls with, numbers, dates, names and quotes stay, held-out chats too."""
     validation: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the chats held out to measure the loss by, before, after and on the way; none of under ten."""
+    """Share of the examples held out to measure by, before, after and on the way; none of under ten."""
     test: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the chats that the run never sees, to judge its result by; none of under ten."""
+    """Share of the examples that the run never learns from, to judge its result by; none of under ten."""
     checkpoint_every_s: float = Field(default=120.0, gt=0)
     """Seconds between two checkpoints: what a kill or a reboot costs at most."""
     seed: int = 0
-    """Of the adapter's beginning, the order of the chats, their variations, noise and dropout; the same seed gives the
-    same adapter."""
+    """Of new weights, the order of the examples, their variations, noise and dropout; the same seed gives the same
+    result."""
 
     @model_validator(mode="before")
     @classmethod
-    def _rate_that_suits(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or values.get("learning_rate") is not None:
+    def _what_suits(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
             return values
-        rates = {"optimizer": ("sgd", 0.1), "method": ("adalora", 0.01)}
-        suits = [rate for key, (name, rate) in rates.items() if values.get(key) == name]
-        return {**values, "learning_rate": suits[0]} if suits else values
+        task = values.get("task", "chat")
+        method = values.get("method") or ("lora" if task == "chat" else "full")
+        if values.get("learning_rate") is not None:
+            return {**values, "method": method}
+        full = method == "full"
+        if values.get("optimizer") == "sgd":
+            rate = 0.01 if full else 0.1
+        elif full:
+            rate = 3e-4 if task == "seq2seq" else 1e-4
+        else:
+            rate = 0.01 if method == "adalora" else 1e-3
+        return {**values, "method": method, "learning_rate": rate}
 
     @model_validator(mode="after")
-    def _leaves_something(self) -> JobSettings:
+    def _fits(self) -> JobSettings:
         if self.validation + self.test >= 1:
-            raise ValueError("validation and test leave no chat to learn from")
+            raise ValueError("validation and test leave no example to learn from")
+        if self.task == "chat" and self.method == "full":
+            raise ValueError("chats are learned by an adapter: method lora, dora, adalora or qlora")
+        if self.task != "chat" and self.method in ("adalora", "qlora"):
+            raise ValueError(f"{self.method} is for chats; {self.task} takes the method full, lora or dora")
+        if self.task != "chat" and (self.augment or self.neftune_alpha):
+            raise ValueError("augment and neftune_alpha are for chats")
         return self
 
 
-def epochs_for(chats: int) -> int:
-    """Passes over so many chats: few are gone through more often."""
-    return 3 if chats < 1000 else 2 if chats < 5000 else 1
+def epochs_for(count: int, task: Task = "chat") -> int:
+    """Passes over so many examples: few are gone through more often.
+
+    New heads over few examples need many steps: Mosbach et al. (arXiv:2006.04884) find 20 passes over a small set both
+    steadier and better than 3.
+    """
+    if task == "chat":
+        return 3 if count < 1000 else 2 if count < 5000 else 1
+    return 20 if count < 200 else 10 if count < 1000 else 5 if count < 5000 else 3
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:

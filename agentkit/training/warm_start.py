@@ -53,10 +53,14 @@ def find_start(job: JobSettings) -> Start | None:
     """
     spec = job.start
     if spec == "auto":
-        spec = "shipped" if shipped(job.model_name) and job.method in METHODS else "none"
+        spec = (
+            "shipped" if job.task == "chat" and job.method in METHODS and shipped(job.model_name) else "none"
+        )
     path = resolve_adapter(job.adapters_dir, spec, job.model_name)
     if path is None:
         return None
+    if job.task != "chat":
+        raise UsageError("only chats can be learned from an adapter on", "leave --start out, or use none")
     if job.method not in METHODS:
         remedy = f"use --start none, or one of the methods {', '.join(METHODS)}"
         raise UsageError(f"{job.method} cannot begin from an adapter", remedy)

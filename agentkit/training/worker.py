@@ -10,19 +10,18 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentkit.errors import TrainingError
 from agentkit.training import settings as job_settings
-from agentkit.training.adapters import Adapter, add
-from agentkit.training.augment import Augmenter
+from agentkit.training.adapters import HELD_OUT, Adapter, add
 from agentkit.training.curves import CURVES, draw_curves
-from agentkit.training.data import SPLITS, Report, Row, encode, load_chats
+from agentkit.training.data import SPLITS, Report
 from agentkit.training.failures import explain, how_to_resume
 from agentkit.training.job import (
     CANCEL,
@@ -35,12 +34,13 @@ from agentkit.training.job import (
     read_progress,
     stage_dir,
 )
-from agentkit.training.precision import choose
 from agentkit.training.process import Process
 from agentkit.training.report import FILE as REPORT
-from agentkit.training.report import read_report
+from agentkit.training.report import read_report, score_name
+from agentkit.training.run import Stopped, Trained
 from agentkit.training.settings import JobSettings
 from agentkit.training.table import JobTable, job_table
+from agentkit.training.work import Work, make_work
 
 POLL_S = 0.3
 """How often a job that waits looks whether it is its turn."""
@@ -116,78 +116,47 @@ def _wait_for_turn(table: JobTable, id: str) -> bool:
 
 
 def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> None:
-    from agentkit.engine.weights import load_weights, resolve_device
-    from agentkit.llm.encoding import ChatEncoder
-
-    numbers = choose(job.precision, resolve_device(job.device))
     _say(f"loading {job.model_name}")
-    loaded = load_weights(
-        job.model_source,
-        name=job.model_name,
-        device=numbers.device,
-        dtype=numbers.dtype,
-        quantize="nf4" if job.method == "qlora" else "none",
-        trainable=True,
-    )
-    encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids, job.tool_format)
-    length = min(loaded.context_length, job.max_length)
-    rows, report = encode(load_chats(folder / DATA), encoder, length, system=job.system)
-    _note_data(folder, rows, report)
-    _say(f"{report} on {loaded.device}")
-    augmenter = Augmenter(rows, encoder, length, system=job.system, rate=job.augment, seed=job.seed)
-    varied = augmenter.rows if job.augment else None
-    trained = _learn(folder, job, loaded.model, [row for row in rows if row.split != "test"], varied, demand)
-    adapter = _describe(folder, job, report, trained)
+    work = make_work(job, folder / DATA)
+    _note_data(folder, work)
+    _say(f"{work.report} on {work.device}")
+    if job.start_sha256:
+        _say(f"beginning from the adapter {job.start}")
+    trained = _learn(folder, work, demand)
+    adapter = _describe(folder, job, work.report, trained)
     # From here a cancellation would come too late: the adapter is there, and the job is done.
-    _save(folder, job, adapter, trained.model)
+    _save(folder, job, adapter, partial(work.save, trained))
     table.end(folder.name, "done")
     for name in (CHECKPOINTS, START):
         shutil.rmtree(folder / name, ignore_errors=True)
     _say(f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}")
 
 
-def _learn(
-    folder: Path,
-    job: JobSettings,
-    model: Any,
-    rows: list[Row],
-    varied: Callable[[int], list[Row]] | None,
-    demand: Demand,
-) -> Any:
+def _learn(folder: Path, work: Work, demand: Demand) -> Trained:
     """The seam to the training loop: everything it needs to be watched, interrupted and resumed."""
-    from agentkit.engine.peft_files import read_lora
-    from agentkit.training import loop
-
-    start = read_lora(folder / START) if job.start_sha256 else None
-    _say(f"beginning from {f'the adapter {job.start}' if start else 'the bare model'}")
     _mend(folder / PROGRESS)
     demand.is_training = True
     try:
         with (folder / PROGRESS).open("a", encoding="utf-8") as progress:
-            return loop.train(
-                job,
-                model,
-                rows,
+            trained: Trained = work.train(
                 _reporter(progress.write, progress.flush),
-                start=start,
-                varied=varied,
                 checkpoint_dir=folder / CHECKPOINTS,
                 should_stop=lambda: demand.stop,
             )
-    except loop.Stopped as error:
+            return trained
+    except Stopped as error:
         raise Interrupted from error
     finally:
         demand.is_training = False
 
 
-def _note_data(folder: Path, rows: list[Row], report: Report) -> None:
+def _note_data(folder: Path, work: Work) -> None:
     """Add to the report of the data what only the model's own tokens could tell."""
-    sizes = Counter(row.split for row in rows)
-    if not sizes["train"]:
-        cause = f"no chat to learn from is left: {report.cut} were too long"
-        raise TrainingError(cause, "shorten the chats, or raise max_length if the model allows it")
-    before = read_report(folder / REPORT)
-    splits: dict[str, int] = {name: sizes[name] for name in SPLITS}
+    before, report = read_report(folder / REPORT), work.report
+    if not work.splits["train"]:
+        cause = f"none of the {before.unit} to learn from is left: {report.cut} were too long"
+        raise TrainingError(cause, f"shorten the {before.unit}, or raise max_length if the model allows it")
+    splits: dict[str, int] = {name: work.splits[name] for name in SPLITS}
     duplicates = (
         before.found - before.unredactable - report.cut - report.count
     )  # also those equal by their tokens
@@ -198,6 +167,7 @@ def _note_data(folder: Path, rows: list[Row], report: Report) -> None:
         splits=splits,
         tokens=report.tokens,
         assistant_tokens=report.assistant_tokens,
+        shortened=work.shortened,
     ).write(folder / REPORT)
 
 
@@ -217,6 +187,7 @@ def _reporter(write: Callable[[str], Any], flush: Callable[[], None]) -> Callabl
         flush()
         held_out = progress.get("val_loss")
         told = "" if held_out is None else f", held out {held_out}"
+        told += "".join(f", {score_name(key)} {value}" for key, value in progress.get("scores", {}).items())
         left = duration(progress["eta_s"])
         _say(f"step {progress['step']}/{progress['steps']} loss {progress['loss']}{told}, {left} left")
 
@@ -227,7 +198,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _describe(folder: Path, job: JobSettings, report: Report, trained: Any) -> Adapter:
+def _describe(folder: Path, job: JobSettings, report: Report, trained: Trained) -> Adapter:
     from agentkit.__about__ import __version__
 
     return Adapter(
@@ -247,24 +218,32 @@ def _describe(folder: Path, job: JobSettings, report: Report, trained: Any) -> A
         seconds=round(trained.seconds, 1),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
+        task=job.task,
+        scores={key: round(value, 4) for key, value in trained.scores.items()},
+        scored_on=trained.scored_on if trained.scores else "",
+        scored=trained.scored if trained.scores else 0,
     )
 
 
-def _save(folder: Path, job: JobSettings, adapter: Adapter, model: Any) -> None:
-    from safetensors.torch import save_file
-
-    from agentkit.training.methods import exported
-
+def _save(folder: Path, job: JobSettings, adapter: Adapter, save: Callable[[Path], None]) -> None:
     def write(stage: Path) -> None:
-        config, weights = exported(model, job.model_name)
-        config.save_pretrained(stage)
-        save_file(weights, stage / "adapter_model.safetensors", metadata={"format": "pt"})
+        save(stage)
         shutil.copyfile(folder / job_settings.FILE, stage / job_settings.FILE)
         shutil.copyfile(folder / REPORT, stage / REPORT)
+        _keep_held_out(folder, stage)
         _keep_curves(folder, stage)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     add(job.adapters_dir, adapter, write, stage=stage_dir(job.adapters_dir, folder.name))
+
+
+def _keep_held_out(folder: Path, stage: Path) -> None:
+    """The chats that judge the result: the gate needs them when the job's own files may be long gone."""
+    rows = [line for line in (folder / DATA).read_bytes().splitlines(keepends=True) if line.strip()]
+    kept = [line for line in rows if json.loads(line).get("split") == "test"]
+    if kept:
+        (stage / HELD_OUT).touch(0o600)
+        (stage / HELD_OUT).write_bytes(b"".join(kept))
 
 
 def _leave(folder: Path, job: JobSettings) -> None:

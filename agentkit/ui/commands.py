@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentkit.store import Rating
+from agentkit.training.adapters import use_of
 from agentkit.ui.clean import one_line
 
 if TYPE_CHECKING:
-    from agentkit.ui.protocol import ChatWorkspace
+    from agentkit.ui.protocol import ChatJob, ChatWorkspace
 
 COMMANDS = {
     "/help": "show this list",
@@ -50,7 +51,8 @@ def answer(command: str, workspace: ChatWorkspace, session: str) -> str:
     if command == "/sessions":
         return _sessions(workspace, session)
     if command == "/jobs":
-        rows = [(job.name, one_line(job.progress(), 160)) for job in workspace.jobs()[:JOBS_SHOWN]]
+        jobs = workspace.jobs()[:JOBS_SHOWN]
+        rows = [(job.name, one_line(f"{job.progress()}{_in_use(job)}", 160)) for job in jobs]
         return _columns(rows) or "There are no fine-tuning jobs; start one with `agentkit finetune start`."
     if command in ("/good", "/bad"):
         rating: Rating = "good" if command == "/good" else "bad"
@@ -58,6 +60,15 @@ def answer(command: str, workspace: ChatWorkspace, session: str) -> str:
         return f"This conversation is rated {rating}; `agentkit finetune start --rated good` learns from good ones."
     near = difflib.get_close_matches(command, COMMANDS, 1)
     return f"There is no {command}; {f'did you mean {near[0]}?' if near else '/help lists what there is.'}"
+
+
+def _in_use(job: ChatJob) -> str:
+    if job.adapter is None:
+        return ""
+    found = use_of(job.adapter.parent, job.model)
+    if found is None or found.adapter != job.name:
+        return ""
+    return ", in use by force" if found.forced else ", in use"
 
 
 def _sessions(workspace: ChatWorkspace, session: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from agentkit.events import ApprovalRequired, Event
@@ -68,6 +69,16 @@ class ChatJob(Protocol):
 
     @property
     def active(self) -> bool: ...
+
+    @property
+    def model(self) -> str:
+        """Name of the base model."""
+        ...
+
+    @property
+    def adapter(self) -> Path | None:
+        """The finished adapter's folder."""
+        ...
 
     def progress(self) -> str: ...
 

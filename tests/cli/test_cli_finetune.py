@@ -54,12 +54,13 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_adapters_are_listed_used_and_unused(adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["finetune", "list"]) == 0
-    assert capsys.readouterr().out == "tone  smollm2-135m  12 chats  loss 2.250 → 1.500\n"
-    assert run(["finetune", "use", adapter]) == 0
-    assert capsys.readouterr().out == "smollm2-135m now runs with tone\n"
+    assert capsys.readouterr().out == "tone  smollm2-135m  12 chats  loss 2.250 → 1.500  not evaluated\n"
+    assert run(["finetune", "use", adapter, "--force"]) == 0
+    told = "smollm2-135m now runs with tone, by force: tone has not been evaluated yet\n"
+    assert capsys.readouterr().out == told
     assert run(["finetune", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert (listed["name"], listed["in_use"]) == ("tone", True)
+    assert (listed["name"], listed["in_use"], listed["gate"]) == ("tone", True, "not evaluated")
     assert run(["finetune", "unuse", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["before"] == "tone"
 
@@ -176,7 +177,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
     assert told()["detail"] == "none for smollm2-135m"
     shutil.copytree(data_dir() / "adapters" / adapter, adapters.SHIPPED / "smollm2-135m")
     assert told()["detail"].startswith("shipped for smollm2-135m, beside the weights")
-    run(["finetune", "use", adapter])
+    run(["finetune", "use", adapter, "--force"])
     capsys.readouterr()
     assert run(["finetune", "unuse"]) == 0
     out = capsys.readouterr().out
@@ -191,7 +192,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("status", "x"), "there is no job 'x'"),
         (("resume", "x"), "there is no job 'x'"),
         (("start", "/none.jsonl"), "no such file: /none.jsonl"),
-        (("start",), "there is nothing to learn from; name a JSONL file of chats, or use --sessions"),
+        (("start",), "there is nothing to learn from; name a file of examples, or use --sessions"),
         (("start", "a.jsonl", "--sessions"), "DATA and --sessions name two sources"),
         (("start", "a.jsonl", "--rated", "good"), "DATA and --rated name two sources"),
         (("start", "--sessions"), "there are no sessions"),
@@ -203,7 +204,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("start", "chats.jsonl", "--settings", "odd.toml"), "training setting 'steps': Extra inputs"),
         (
             ("start", "chats.jsonl", "--settings", "all.toml"),
-            "validation and test leave no chat to learn from",
+            "validation and test leave no example to learn from",
         ),
         (
             ("start", "chats.jsonl", "--optimizer", "adam"),
@@ -211,12 +212,12 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         ),
         (("start", "chats.jsonl", "--rank", "0"), "training setting 'rank'"),
         (("start", "chats.jsonl", "--start", "tune"), "no adapter is called 'tune'; did you mean tone?"),
-        (("start", "chats.jsonl", "--start", ""), "training setting 'start'"),
+        (("start", "chats.jsonl", "--start", ""), "is no adapter: it has no adapter_config.json"),
         (("start", "chats.jsonl", "--start", "shipped"), "no adapter for smollm2-135m comes with agentkit"),
         (("start", "chats.jsonl", "--start", "tone"), "has no usable rank and alpha"),
         (("start", "one.jsonl"), "1 usable chat in 1; at least 2 different chats are needed"),
         (("status", "--plot", "a.png"), "--plot needs a job"),
-        (("evaluate",), "No such command 'evaluate'"),
+        (("evaluate",), "Missing argument 'NAME'"),
     ],
 )
 def test_mistakes(

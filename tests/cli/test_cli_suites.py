@@ -1,11 +1,12 @@
-"""`agentkit eval bfcl`, `tools` and `routing`: what is printed and written, going on, and wrong usage."""
+"""`agentkit eval bfcl`, `tools`, `routing` and `perplexity`: what is printed and written, going on, and wrong usage."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from cli_helpers import Cli
 
 from agentkit.cli.main import run
 from agentkit.errors import ModelError
-from agentkit.messages import ToolCall
+from agentkit.llm.scripted import ScriptedModel
+from agentkit.messages import Message, ToolCall
 from agentkit.project import starter_root
 from tests.leaderboard import forget, install
 
@@ -166,3 +168,34 @@ def test_routing_asks_the_project_s_agent(
     (root / "turns.jsonl").write_text(json.dumps({**body[0], "route": "ner"}))
     assert run(["eval", "routing", "--data", "turns.jsonl"]) == 2
     assert "line 1: there is no tool 'ner'" in capsys.readouterr().err
+
+
+class Scorer(ScriptedModel):
+    """Finds every character of an answer half as likely as not."""
+
+    def log_probs(self, messages: Sequence[Message], answer: str) -> list[float]:
+        return [math.log(0.5)] * len(answer)
+
+
+def test_perplexity_prints_and_writes(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = [
+        {"id": "a", "text": "Hi!", "answer": "Hello!", "kind": "talk"},
+        {"id": "b", "text": "?", "answer": "No."},
+    ]
+    (cli.folder / "chat.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    command = ("eval", "perplexity", "--data", "chat.jsonl", "--no-adapter", "--out", "out")
+    assert cli(*command) == 2  # the scripted model cannot score
+    assert "only a model in this process tells how likely it finds a text" in cli.err
+    monkeypatch.setattr("cli_helpers.ScriptedModel", Scorer)
+    assert cli(*command) == 0
+    assert ["perplexity", "2.00", "(2.00–2.00)"] in [line.split() for line in cli.out.splitlines()]
+    rows = lines(cli.folder / "out" / "rows.jsonl")
+    assert [(row["id"], row["kind"], row["tokens"]) for row in rows] == [("a", "talk", 6), ("b", "", 3)]
+    told = json.loads((cli.folder / "out" / "summary.json").read_text())
+    assert told["scores"] == {"token_probability": pytest.approx(0.5)}
+    assert told["run"]["adapter"] == "none"
+    assert cli(*command, "--json") == 0
+    assert list(cli.lines()) == [told]
+    assert "2 of 2 have been asked before" in cli.err
+    assert cli("eval", "perplexity", "--data", "none.jsonl") == 2
+    assert "there is no file none.jsonl" in cli.err

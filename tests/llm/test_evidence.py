@@ -189,3 +189,24 @@ def test_odd_names(name: str) -> None:
         (call, *_) = evidence({"properties": {name: child}, "required": [name]}, "Take 5 apples to Oslo", 3)
         assert call[0].name == name
     assert best(evidence({"properties": {name: INTEGER}, "required": [name]}, "Take 5")[0]) == {name: 5}
+
+
+@pytest.mark.parametrize(
+    ("turn", "values"),
+    [
+        ("Double 5,10 and 15 please", [5, 10, 15]),
+        ("What is twice 3 and 4 and 9?", [3, 4, 9]),
+        ("Double 7, 8 or 12 apples", [7, 8, 12]),
+    ],
+)
+def test_listed_numbers_are_a_call_each(turn: str, values: list[int]) -> None:
+    calls = evidence({"properties": {"number": INTEGER}, "required": ["number"]}, turn, most=8)
+    assert [best(call) for call in calls] == [{"number": value} for value in values]
+
+
+def test_listed_numbers_share_the_unit_of_the_last() -> None:
+    years = {"type": "integer", "description": "How many years."}
+    payment = {"type": "integer", "description": "What is paid in a year."}
+    schema = {"properties": {"payment": payment, "years": years}, "required": ["payment", "years"]}
+    calls = evidence(schema, "Save $800 per year for 10, 20 and 30 years.", most=8)
+    assert [best(call) for call in calls] == [{"payment": 800, "years": n} for n in (10, 20, 30)]

@@ -14,7 +14,7 @@ import torch
 from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.llm.evidence import Candidate, Parameter, evidence
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
-from agentkit.llm.guide import CallText, Guided
+from agentkit.llm.guide import FULL, CallText, Guided, Strength
 from agentkit.llm.local import LocalModel
 from agentkit.messages import Completion, ToolExample, ToolSpec
 from tests.llm.families import as_family
@@ -53,7 +53,9 @@ class AnyByte:
         return len(draft)
 
 
-def guided(known: dict[str, list[list[Parameter]]] | None = None, grammar: Any = None) -> Guided:
+def guided(
+    known: dict[str, list[list[Parameter]]] | None = None, grammar: Any = None, strength: Strength = FULL
+) -> Guided:
     around = CallText(")\n", "then ", frozenset({0}))
     return Guided(
         grammar or AnyByte(),
@@ -61,6 +63,7 @@ def guided(known: dict[str, list[list[Parameter]]] | None = None, grammar: Any =
         around,
         lambda text: list(text.encode()),
         lambda ids: bytes(ids).decode("utf-8", "replace"),
+        strength,
     )
 
 
@@ -97,6 +100,24 @@ def test_behind_the_arguments_comes_another_call_or_the_end() -> None:
     assert likeliest(written + "then ", {HEAD: [BOTH, BOTH]}) == HEAD
     assert likeliest(written) == ""
     assert likeliest(HEAD + '"n": 5}') is None  # the grammar leaves no choice
+
+
+def test_how_far_evidence_counts() -> None:
+    whole = HEAD + '"name": "c", "n": 5})\n'
+    half = guided({HEAD: [BOTH, BOTH]}, strength=Strength(values=0.5, calls=0.0))
+    full = guided({HEAD: [BOTH, BOTH]})
+    assert full.continuations(whole) == [("then " + HEAD, 6.0)]
+    assert half.continuations(whole) == []
+    assert full.continuations(HEAD) == [('"name":', 6.0)]
+    assert half.continuations(HEAD) == [('"name":', 3.0)]
+
+
+def test_a_call_beyond_those_found_has_no_preferred_value() -> None:
+    second = HEAD + '"name": "c", "n": 5})\nthen ' + HEAD + '"name": '
+    weights = [weight for text, weight in guided({HEAD: [BOTH]}).continuations(second) if '"n"' in text]
+    assert weights == [2.0, 2.0]
+    weights = [weight for text, weight in guided({HEAD: [BOTH, BOTH]}).continuations(second) if '"n"' in text]
+    assert weights == [8.0, 2.0]
 
 
 def test_of_a_number_that_another_begins_with_the_end_is_not_taken_for_granted() -> None:
@@ -234,7 +255,7 @@ def test_other_formats(smollm: LocalModel, name: str) -> None:
 def test_where_there_is_nothing_to_weigh_the_grammar_is_bare(compiler: GrammarCompiler) -> None:
     assert isinstance(compiler.tool_call([CITY], CallOptions("Oslo")), Guided)
     assert not isinstance(compiler.tool_call([CITY], CallOptions("")), Guided)
-    assert not isinstance(compiler.tool_call([CITY], CallOptions("Oslo", evidence=False)), Guided)
+    assert not isinstance(compiler.tool_call([CITY], CallOptions("Oslo", strength=Strength(0, 0))), Guided)
     assert evidence(CITY.schema, "")[0][0].candidates == ()
 
 

@@ -14,25 +14,13 @@ from typing import Any
 import documents
 import passages
 import pytest
+from recipe_texts import ROOT, grams, reading_texts
 
 from agentkit.llm.reading import NO, READING_TASK, YES
 from agentkit.retrieval.citations import is_refusal
 from agentkit.retrieval.loaders import load_document
 
-ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = documents.templates()
-GRAM = 8
-"""Words in a row that no training text shares with the evaluation's."""
-
-
-def words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-def grams(text: str) -> set[tuple[str, ...]]:
-    """Runs of `GRAM` words; a shorter text as a whole."""
-    found = words(text)
-    return {tuple(found[n : n + GRAM]) for n in range(max(1, len(found) - GRAM + 1))}
 
 
 def figures(text: str) -> set[str]:
@@ -150,21 +138,8 @@ def evaluation_texts() -> Iterator[str]:
             yield from (turn.get("question") or turn["text"] for turn in asked)
 
 
-def training_texts() -> Iterator[str]:
-    for template in TEMPLATES:
-        yield from template.near
-        for fact in template.facts:
-            yield from (*fact.sentences, *fact.questions, *fact.beside, fact.answer)
-    for row in passages.ANSWERABLE.read_text(encoding="utf-8").splitlines():
-        body = json.loads(row)
-        if body["domain"] == passages.EVALUATED:
-            continue
-        yield from (body["text"], *body["unanswerable"])
-        yield from (item["question"] for item in body["answerable"])
-
-
 def test_nothing_is_taken_from_the_evaluation() -> None:
-    trained = set().union(*map(grams, training_texts()))
+    trained = set().union(*map(grams, reading_texts()))
     tested = set().union(*map(grams, evaluation_texts()))
     assert len(trained) > 10_000
     assert len(tested) > 5_000

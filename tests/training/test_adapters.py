@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentkit.errors import NotFoundError, TrainingError, UsageError
+from agentkit.llm.guide import FULL, Strength
 from agentkit.training import adapters
 from agentkit.training.adapters import (
     CARD,
@@ -19,7 +20,7 @@ from agentkit.training.adapters import (
     list_adapters,
     resolve_adapter,
     shipped,
-    trained_to_read,
+    traits_of,
     unuse,
     use,
 )
@@ -206,13 +207,26 @@ def test_a_damaged_adapter_does_not_come_into_use(tmp_path: Path, file: str, con
 def test_only_a_card_that_says_so_makes_a_reader(tmp_path: Path) -> None:
     put(tmp_path, "shop")
     card = tmp_path / "shop" / CARD
-    assert not trained_to_read(card.parent)
+    assert not traits_of(card.parent).reads
     body = json.loads(card.read_text(encoding="utf-8"))
     for value, reads in ((True, True), ("yes", False), (None, False)):
         card.write_text(json.dumps({**body, "reads": value}), encoding="utf-8")
-        assert trained_to_read(card.parent) is reads
+        assert traits_of(card.parent).reads is reads
     assert get_adapter(tmp_path, "shop").name == "shop"
-    assert not trained_to_read(tmp_path)
+    assert not traits_of(tmp_path).reads
     card.write_text("[]", encoding="utf-8")
     with pytest.raises(TrainingError, match="cannot be read"):
-        trained_to_read(card.parent)
+        traits_of(card.parent)
+
+
+def test_a_card_tells_how_far_evidence_counts(tmp_path: Path) -> None:
+    put(tmp_path, "shop")
+    card = tmp_path / "shop" / CARD
+    assert traits_of(card.parent).strength == FULL
+    body = json.loads(card.read_text(encoding="utf-8"))
+    card.write_text(json.dumps({**body, "evidence": {"values": 0.5, "calls": 0}}), encoding="utf-8")
+    assert traits_of(card.parent).strength == Strength(0.5, 0.0)
+    for wrong in ({"value": 1}, {"values": "much"}, 3):
+        card.write_text(json.dumps({**body, "evidence": wrong}), encoding="utf-8")
+        with pytest.raises(TrainingError, match="cannot be read"):
+            traits_of(card.parent)

@@ -21,6 +21,7 @@ from agentkit.engine.weights import load_weights
 from agentkit.errors import NotFoundError, UsageError
 from agentkit.training import jobs, loop, worker
 from agentkit.training.adapters import get_adapter, list_adapters
+from agentkit.training.data import load_chats
 from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
 from agentkit.training.process import Process
 from agentkit.training.report import read_report
@@ -103,8 +104,11 @@ def test_a_job_outlives_its_starter_and_its_adapter_loads(
     assert adapter.loss_after is not None
     assert adapter.loss_before is not None
     files = {"adapter_config.json", "adapter_model.safetensors", "agentkit.json", "settings.json"}
-    files |= {"data.json", "progress.jsonl", "curves.png"}
+    files |= {"data.json", "progress.jsonl", "curves.png", "held_out.jsonl"}
     assert {path.name for path in adapter.path.iterdir()} == files
+    held_out = adapter.path / "held_out.jsonl"
+    assert [example.split for example in load_chats(held_out)] == ["test"]
+    assert held_out.stat().st_mode & 0o777 == 0o600
     config = (adapter.path / "adapter_config.json").read_text(encoding="utf-8")
     assert '"base_model_name_or_path": "tiny"' in config
     assert str(tiny) not in config

@@ -13,11 +13,10 @@ import pytest
 from agentkit.engine.weights import load_weights
 from agentkit.errors import TrainingError, UsageError
 from agentkit.training.data import IGNORED, Row, Split
-from agentkit.training.loop import Stopped, Trained, evaluate, train
+from agentkit.training.loop import Stopped, Trained, evaluate, rate, train
 from agentkit.training.loss import loss_sum
 from agentkit.training.methods import exported, orthogonality, with_adapter
 from agentkit.training.packing import pack
-from agentkit.training.plan import rate
 from agentkit.training.settings import JobSettings, make_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -335,6 +335,8 @@ class FakeJob:
     name: str
     status: str
     told: str
+    model: str = "scripted"
+    adapter: Path | None = None
 
     @property
     def active(self) -> bool:
