@@ -55,8 +55,8 @@ class JobSettings(BaseModel):
     LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
     start: str = "auto"
     """Adapter that the run begins from: ``auto`` (the one that comes with agentkit for the model; none under
-    ``adalora`` and for other tasks than chats), ``none`` (the bare model), ``shipped``, a name or a path. What is kept
-    with the result names it."""
+    ``adalora``), ``none`` (the bare model), ``shipped``, a name or a path. What is kept with the result names it. For
+    chats alone: other tasks begin from their base model, and refuse anything but ``auto`` and ``none``."""
     start_sha256: str = ""
     """Of the weights of that adapter; empty for the bare model."""
     precision: Precision = "auto"

@@ -48,19 +48,18 @@ def find_start(job: JobSettings) -> Start | None:
 
     Raises:
         NotFoundError: There is no such adapter.
-        UsageError: It is of another model, is more than low-rank products, or the method cannot begin from one.
+        UsageError: It is of another model, is more than low-rank products, or task or method cannot begin from one.
         ModelError, TrainingError: It is damaged.
     """
     spec = job.start
     if spec == "auto":
-        spec = (
-            "shipped" if job.task == "chat" and job.method in METHODS and shipped(job.model_name) else "none"
-        )
+        suits = job.task == "chat" and job.method in METHODS
+        spec = "shipped" if suits and shipped(job.model_name) else "none"
+    if job.task != "chat" and spec != "none":
+        raise UsageError(f"{job.task} cannot begin from an adapter", "leave start out: it is for chats")
     path = resolve_adapter(job.adapters_dir, spec, job.model_name)
     if path is None:
         return None
-    if job.task != "chat":
-        raise UsageError("only chats can be learned from an adapter on", "leave --start out, or use none")
     if job.method not in METHODS:
         remedy = f"use --start none, or one of the methods {', '.join(METHODS)}"
         raise UsageError(f"{job.method} cannot begin from an adapter", remedy)
@@ -119,7 +118,7 @@ def initialize(model: Any, start: Mapping[str, LowRank]) -> None:
         if "default" in getattr(module, "lora_A", {})
     }
     with torch.no_grad():
-        for name, product in start.items():
+        for name, product in sorted(start.items()):  # safetensors gives them in any order
             if name not in layers:
                 raise _misfit(f"{name} is no linear layer of this model")
             module = layers[name]

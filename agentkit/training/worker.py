@@ -120,8 +120,8 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     work = make_work(job, folder / DATA)
     _note_data(folder, work)
     _say(f"{work.report} on {work.device}")
-    if job.start_sha256:
-        _say(f"beginning from the adapter {job.start}")
+    if job.task == "chat":
+        _say(f"beginning from {f'the adapter {job.start}' if job.start_sha256 else 'the bare model'}")
     trained = _learn(folder, work, demand)
     adapter = _describe(folder, job, work.report, trained)
     # From here a cancellation would come too late: the adapter is there, and the job is done.

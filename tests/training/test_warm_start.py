@@ -179,6 +179,9 @@ def test_what_the_setting_means(fresh: Callable[[], Any], shipped: Path, tmp_pat
     assert meant() == meant(start="shipped") == ("shipped", 4, 8)
     assert meant(method="qlora") == ("shipped", 4, 8)
     assert meant(model_name="other") == meant(start="none") == meant(method="adalora") == ("none", 16, 32)
+    assert (
+        meant(task="classification") == meant(task="seq2seq", start="none", method="lora") == ("none", 16, 32)
+    )
     assert meant(start="shop") == meant(start=str(folder / "shop")) == ("shop", 6, 12)
     assert meant(start="shop", rank=8) == ("shop", 8, 16)
     assert meant(start=str(shipped)) == ("shipped", 4, 8)
@@ -211,6 +214,8 @@ def test_the_settings_of_a_run_mean_the_same_in_the_next(
         ({"start": "endless"}, "'endless' is damaged: adapter_config.json has no usable rank and alpha"),
         ({"start": "dora"}, r"adapter 'dora' is more than low-rank products \(use_dora\)"),
         ({"rank": 3}, r"rank 3 is less than that of the adapter that the run begins from \(4\); leave rank out"),
+        ({"start": "shipped", "task": "tagging"}, "tagging cannot begin from an adapter; leave start out"),
+        ({"start": "nobody", "task": "seq2seq", "method": "lora"}, "seq2seq cannot begin from an adapter"),
         ({"start": "shipped", "method": "adalora"}, "adalora cannot begin from an adapter; use --start none"),
     ],
 )  # fmt: skip
@@ -235,7 +240,7 @@ def test_what_cannot_be_begun_from(
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"hidden_size": 16}, r"_proj is \d+ × 32 here and \d+ × 16 there"),
+    [({"hidden_size": 16}, "model.layers.0.mlp.down_proj is 32 × 64 here and 16 × 64 there"),
      ({"num_hidden_layers": 3}, r"model.layers.2.\w+.\w+_proj is no linear layer of this model")],
 )  # fmt: skip
 def test_an_adapter_of_another_shape(
