@@ -92,7 +92,9 @@ def bfcl(
 @common
 def tools(
     options: Common,
-    file: Annotated[Path, typer.Option("--data", metavar="FILE", help="Tools with turns, JSON lines.")],
+    file: Annotated[
+        Path, typer.Option("--data", metavar="FILE", help="Tools with turns, or messages, JSON lines.")
+    ],
     split: Split = None,
     limit: Limit = None,
     tool_choice: _Choice = "required",
@@ -103,12 +105,14 @@ def tools(
         "eval-tools"
     ),
 ) -> None:
-    """Put the turns of a file to the model, each with the tool that it calls.
+    """Put the turns of a file to the model, each with the tool or tools that it calls.
 
-    Each line of FILE is a tool: tool (name, description, parameters), split, calls (text, arguments: the accepted
-    values of each, null where it may be left out) and lacking (text, missing: what has to be asked for). --limit
-    counts turns of either kind, going round the tools. With --tool-choice auto the model decides between calling,
-    asking and answering. An interrupted run loses nothing: the same command goes on where it stopped.
+    A line of FILE is a tool: tool (name, description, parameters), split, calls (text, arguments: the accepted values
+    of each, null where it may be left out) and lacking (text, missing: what has to be asked for). Or it is a message
+    that may need several calls: id, split, tools, text and calls (name, arguments), right in any order, but all of
+    them and no others. --limit counts turns of each kind, going round the tools. With --tool-choice auto the model
+    decides between calling, asking and answering. An interrupted run loses nothing: the same command goes on where it
+    stopped.
     """
     from agentkit.evaluation import suite
     from agentkit.evaluation.journal import Journal

@@ -21,8 +21,8 @@ from agentkit.evaluation.rag import Evaluation
 from agentkit.evaluation.routing import RoutingRow, Turn
 from agentkit.evaluation.run import run
 from agentkit.evaluation.tables import Table
-from agentkit.evaluation.toolset import ToolCase
-from agentkit.evaluation.toolset_run import ToolRow
+from agentkit.evaluation.toolset import Case
+from agentkit.evaluation.toolset_run import AnyRow
 from agentkit.llm.protocol import ChatModel
 
 CATEGORIES = (*FOUR, UNNEEDED[0])
@@ -99,14 +99,14 @@ def bfcl(
 
 def tools(
     model: ChatModel,
-    cases: Sequence[ToolCase],
+    cases: Sequence[Case],
     *,
     tool_choice: Choice = "required",
     unconstrained: bool = False,
-    journal: Journal[ToolRow] | None = None,
+    journal: Journal[AnyRow] | None = None,
     progress: Progress = _silent,
 ) -> Scores:
-    """The project's own tool calls, and turns that lack an argument.
+    """The project's own tool calls, turns that lack an argument, and messages that need several calls.
 
     Args:
         model: Makes the calls. Where it has a router, that decides under ``auto``.
@@ -124,7 +124,7 @@ def tools(
         check_unconstrained(model)
     rows = run(
         cases,
-        lambda case: toolset_run.ask(model, case, tool_choice=tool_choice, unconstrained=unconstrained),
+        lambda case: toolset_run.ask_any(model, case, tool_choice=tool_choice, unconstrained=unconstrained),
         journal,
         progress,
     )
@@ -134,6 +134,10 @@ def tools(
     shares |= {key: missing[key] for key in ("asked", "asked_exactly")}
     if missing["asked_without_cause"]["value"] is not None:
         shares["not_asked_without_cause"] = {"value": 1 - missing["asked_without_cause"]["value"]}
+    if (several := told["several"]) is not None:
+        shares |= {
+            f"several_{key}": several[key] for key in ("valid", "right", "count", "recall", "precision")
+        }
     return _scores("tools", rows, shares, told, toolset_run.tables(told))
 
 

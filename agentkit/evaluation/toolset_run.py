@@ -1,4 +1,8 @@
-"""Labelled tool calls put to a model: rows, figures and tables."""
+"""Labelled tool calls put to a model: rows, figures and tables.
+
+Messages that need several calls have rows of their own (`agentkit.evaluation.several_run`), and figures
+of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agentkit.evaluation import several_run
 from agentkit.evaluation.calls import Call, Choice, answer, are_valid, fits
 from agentkit.evaluation.metrics import Share, share
+from agentkit.evaluation.several import SeveralCase
+from agentkit.evaluation.several_run import SeveralRow
 from agentkit.evaluation.tables import Table, percent
-from agentkit.evaluation.toolset import ToolCase
+from agentkit.evaluation.toolset import Case, ToolCase
 from agentkit.llm.fits import slot_of, text_kind
 from agentkit.llm.missing import words_for
 from agentkit.llm.protocol import ChatModel
@@ -59,19 +66,31 @@ class ToolRow:
     """The model's error; the turn counts as wrong."""
 
 
-def row_from_json(body: dict[str, Any]) -> ToolRow:
+AnyRow = ToolRow | SeveralRow
+
+
+def row_from_json(body: dict[str, Any]) -> AnyRow:
     """The inverse of `asdict`, for JSON's lists.
 
     Raises:
         TypeError, ValueError, KeyError: It is no row.
     """
+    if "wanted" in body:
+        return several_run.row_from_json(body)
     calls = tuple((name, dict(values)) for name, values in body["calls"])
     arguments = tuple(Argument(**argument) for argument in body["arguments"])
     return ToolRow(**{**body, "calls": calls, "arguments": arguments})
 
 
+def ask_any(model: ChatModel, case: Case, *, tool_choice: Choice, unconstrained: bool = False) -> AnyRow:
+    """Put one turn to a model, whatever its kind."""
+    if isinstance(case, SeveralCase):
+        return several_run.ask(model, case, tool_choice=tool_choice, unconstrained=unconstrained)
+    return ask(model, case, tool_choice=tool_choice, unconstrained=unconstrained)
+
+
 def ask(model: ChatModel, case: ToolCase, *, tool_choice: Choice, unconstrained: bool = False) -> ToolRow:
-    """Put one turn to a model.
+    """Put one turn of a tool to a model.
 
     Under ``required`` the call is a matter of course, so turns that lack something never reach the model: what counts
     is whether agentkit asks before every call that has been decided on (`agentkit.llm.missing`). Under ``auto``, and
@@ -142,8 +161,13 @@ def _arguments(case: ToolCase, calls: Sequence[Call]) -> tuple[Argument, ...]:
     return tuple(found)
 
 
-def summarize(rows: Sequence[ToolRow]) -> dict[str, Any]:
-    """Every figure as plain JSON values; shares as ``{"value", "low", "high", "count"}``."""
+def summarize(every: Sequence[AnyRow]) -> dict[str, Any]:
+    """Every figure as plain JSON values; shares as ``{"value", "low", "high", "count"}``.
+
+    Those of messages that need several calls stand under ``several``, and count nowhere else.
+    """
+    rows = [row for row in every if isinstance(row, ToolRow)]
+    several = [row for row in every if isinstance(row, SeveralRow)]
     complete, lacking = [row for row in rows if not row.lacking], [row for row in rows if row.lacking]
     arguments = [argument for row in complete for argument in row.arguments]
     called = [row for row in complete if row.calls]
@@ -171,6 +195,7 @@ def summarize(rows: Sequence[ToolRow]) -> dict[str, Any]:
         },
         "passes_per_call": sum(row.passes for row in called) / len(called) if called else None,
         "seconds_per_call": sum(row.seconds for row in called) / len(called) if called else None,
+        "several": several_run.summarize(several) if several else None,
     }
 
 
@@ -183,7 +208,12 @@ def _arguments_of(arguments: Sequence[Argument]) -> dict[str, Any]:
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:
-    """Calls, arguments by type, and what is asked for."""
+    """Calls, arguments by type, and what is asked for; several calls; each where there are such turns."""
+    single = _single_tables(summary) if summary["calls"] + summary["missing"]["lacking"] else []
+    return single if summary["several"] is None else [*single, several_run.table(summary["several"])]
+
+
+def _single_tables(summary: dict[str, Any]) -> list[Table]:
     missing, passes = summary["missing"], summary["passes_per_call"]
     calls = [
         ["turns", str(summary["calls"])],

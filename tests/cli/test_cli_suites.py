@@ -114,6 +114,23 @@ def test_tools_print_and_write(cli: Cli) -> None:
     ]
 
 
+def test_messages_that_need_several_calls(cli: Cli) -> None:
+    message = {
+        "id": "both",
+        "split": "report",
+        "tools": [WEATHER["tool"]],
+        "text": "Forecast for Oslo and Rome.",
+        "calls": [{"name": "weather", "arguments": {"city": [city]}} for city in ("Oslo", "Rome")],
+    }
+    (cli.folder / "several.jsonl").write_text(json.dumps(message))
+    command = ("eval", "tools", "--data", "several.jsonl", "--split", "report")
+    cli.steps = [(forecast("Rome"), forecast("Oslo"))]
+    assert cli(*command) == 0
+    assert "right number of calls" in cli.out
+    assert cli(*command, "--json") == 0  # goes on, with nothing left to ask
+    assert next(cli.lines())["scores"]["several_right"] == 1
+
+
 def test_without_the_leaderboard_s_package(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli("eval", "bfcl") == 1
