@@ -87,7 +87,7 @@ def start(
     task: Task = "chat" if isinstance(data, Chosen) else task_of(data)
     loaded = _load(data, task)
     examples = loaded.examples if isinstance(loaded, Chosen) else loaded
-    source = to_lines(loaded.examples) if isinstance(data, Chosen) else data.read_bytes()
+    source = to_lines(data.examples) if isinstance(data, Chosen) else data.read_bytes()
     given = {key: value for key, value in (options or {}).items() if value is not None}
     stem = "sessions" if isinstance(data, Chosen) else data.stem
     values = {

@@ -39,11 +39,11 @@ class Numbers:
 
         return torch.autocast(self.device, self.dtype) if self.autocast else nullcontext()
 
-    def scaler(self) -> torch.amp.GradScaler | None:  # type: ignore[name-defined]
+    def scaler(self) -> torch.amp.GradScaler | None:
         """Scales losses, undoes it in the gradients and leaves out steps that overflowed; ``None`` where not needed."""
         import torch
 
-        return torch.amp.GradScaler(self.device) if self.scaled else None  # type: ignore[attr-defined]
+        return torch.amp.GradScaler(self.device) if self.scaled else None
 
 
 def choose(precision: Precision, device: str) -> Numbers:

@@ -49,12 +49,13 @@ def _chat(job: JobSettings, data: Path) -> Work:
     from agentkit.llm.encoding import ChatEncoder
     from agentkit.training import loop
 
-    numbers = choose(job.precision, resolve_device(job.device))
+    device = resolve_device(job.device)
+    numbers = choose(job.precision, device)
     start = read_lora(data.parent / START) if job.start_sha256 else None
     loaded = load_weights(
         job.model_source,
         name=job.model_name,
-        device=numbers.device,
+        device=device,
         dtype=numbers.dtype,
         quantize="nf4" if job.method == "qlora" else "none",
         trainable=True,
