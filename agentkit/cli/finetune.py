@@ -50,6 +50,10 @@ def start(
         int | None, typer.Option(metavar="N", help="Passes over the data; else by their number.")
     ] = None,
     method: Annotated[str | None, typer.Option(metavar="M", help="lora, dora or full.")] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option("--start", metavar="A", help="Adapter to begin from: auto, none, a name or path."),
+    ] = None,
     rank: Annotated[int | None, typer.Option(metavar="N", help="Of the adapter.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="O", help="adamw or sgd.")] = None,
@@ -78,6 +82,7 @@ def start(
     source = chats if chats is not None else make_selection(session or (), since, until, rated)
     values = {
         "method": method,
+        "start": start_from,
         "rank": rank,
         "learning_rate": learning_rate,
         "optimizer": optimizer,
@@ -195,6 +200,8 @@ def cancel(options: Common, id: JobId) -> None:
 def _begun(job: Job, as_json: bool | None, wait: bool) -> int:
     if not as_json:
         note(job.report)
+        if job.start != "none":
+            note(f"begins from the adapter {job.start}")
     if not wait:
         _print_job(job, as_json)
         note(f"follow it with `agentkit finetune status {job.id}`")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agentkit.engine.merged import method_for_merged, quiet_bitsandbytes, with_adapter
 from agentkit.engine.peft_files import beyond_low_rank, read_config, read_lora
@@ -167,6 +167,7 @@ def load_weights(
     quantize: Quantize = "auto",
     adapter: Path | None = None,
     trainable: bool = False,
+    dtype: torch.dtype | None = None,
     compile: bool = False,
 ) -> LoadedModel:
     """Load a chat model.
@@ -181,6 +182,7 @@ def load_weights(
             there is none, or the adapter is more than low-rank products (DoRA, other embeddings …).
         compile: Use torch.compile where the forward pass is torch's (CUDA, bitsandbytes); the CPU's is compiled anyway.
         trainable: Leave the transformers model as it is, in a type that is fast here: for training.
+        dtype: That type, where not the usual one; also what quantized weights are multiplied in.
 
     Raises:
         NotFoundError: There is no such model.
@@ -188,10 +190,10 @@ def load_weights(
         UsageError: Device, quantization and adapter do not fit together.
     """
     options: dict[str, Any] = {"name": name or str(source), "device": device, "quantize": quantize,
-                               "trainable": trainable, "compile": compile}  # fmt: skip
+                               "trainable": trainable, "dtype": dtype, "compile": compile}  # fmt: skip
     if adapter is None:
         return _load(source, adapter=None, **options)
-    packs = _device(device) == "cpu" and quantize not in _BITSANDBYTES and not trainable
+    packs = resolve_device(device) == "cpu" and quantize not in _BITSANDBYTES and not trainable
     if packs and not beyond_low_rank(read_config(adapter)):
         read_lora(adapter)  # what is damaged is told before the model is loaded
         loaded = _load(source, adapter=None, **options)
@@ -211,10 +213,11 @@ def _load(
     quantize: Quantize,
     adapter: Path | None,
     trainable: bool,
+    dtype: torch.dtype | None,
     compile: bool,
 ) -> LoadedModel:
     """A model; an adapter is merged into its weights, or stands in the transformers model under bitsandbytes."""
-    device_name = _device(device)
+    device_name = resolve_device(device)
     origin, gguf = _locate(str(source))
     if gguf is not None and quantize == "auto" and device_name == "cuda":
         quantize = "none"  # bitsandbytes takes no GGUF weights
@@ -225,8 +228,10 @@ def _load(
     packs = device_name == "cpu" and method not in _BITSANDBYTES and not trainable
     # What is packed is loaded as it was stored, so that it is rounded once.
     stored = {"dtype": "auto" if adapter is None else "float32"} if packs else {}
-    options = _load_options(method, device_name, gguf) | stored
+    options = _load_options(method, device_name, gguf, dtype) | stored
     model = _load_part(name, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
+    if gguf is not None:
+        model.to(device_name)  # others are loaded where they belong
     if adapter is not None:
         model = with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
     model.eval().requires_grad_(False)
@@ -281,7 +286,12 @@ def _torch_decoder(model: Any) -> Decoder | None:
     return decoder if decoder.agrees() else None
 
 
-def _device(device: Device) -> str:
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """Where a setting means to compute.
+
+    Raises:
+        UsageError: CUDA was asked for, and there is none.
+    """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -319,11 +329,11 @@ def _locate(source: str) -> tuple[str, str | None]:
     return source, None
 
 
-def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
+def _load_options(method: str, device: str, gguf: str | None, dtype: torch.dtype | None) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig, GgufConfig
 
-    dtype = torch.bfloat16 if method in _BITSANDBYTES else native_dtype(device)
+    dtype = dtype or (torch.bfloat16 if method in _BITSANDBYTES else native_dtype(device))
     options: dict[str, Any] = {"dtype": dtype}
     if gguf is None:
         options["use_safetensors"] = True
@@ -340,7 +350,7 @@ def _load_options(method: str, device: str, gguf: str | None) -> dict[str, Any]:
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.bfloat16,
+                bnb_4bit_compute_dtype=dtype,
             )
             if method == "nf4"
             else BitsAndBytesConfig(load_in_8bit=True)

@@ -47,6 +47,23 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Pa
     return final
 
 
+def random_states(device: torch.device) -> Tensors:
+    """Of PyTorch's generators that a run on this device draws from."""
+    import torch
+
+    states = {"random": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_random(tensors: Tensors, device: torch.device) -> None:
+    """Let the generators go on from where `random_states` found them."""
+    import torch
+
+    torch.set_rng_state(tensors["random"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+
+
 def newest(folder: Path) -> tuple[Tensors, dict[str, Any]] | None:
     """The newest checkpoint that is whole; damaged ones are passed over."""
     from safetensors.torch import load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -52,6 +52,8 @@ class Row:
     split: Split = "train"
     weight: float = 1.0
     """Of each of its labels in the loss."""
+    example: Example | None = field(default=None, repr=False, compare=False)
+    """What it was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,11 @@ def encode(
     rows: dict[tuple[int, ...], Row] = {}
     cut = 0
     for example in examples:
-        row = _row(example, encoder, system)
-        spoken = [n for n, label in enumerate(row.labels) if label != IGNORED]
-        if not spoken or spoken[-1] >= context_length:
+        row = encode_one(example, encoder, context_length, system=system)
+        if row is None:
             cut += 1
             continue
-        kept_row = Row(row.ids[:context_length], row.labels[:context_length], row.split)
-        rows.setdefault(tuple(row.ids), kept_row)
+        rows.setdefault(tuple(row.ids), row)
     if not rows:
         cause = f"none of the {len(examples)} examples fits into {context_length} tokens"
         raise TrainingError(cause, "shorten the chats, or raise max_length if the model allows it")
@@ -115,6 +115,17 @@ def encode(
     learned = sum(label != IGNORED for row in kept for label in row.labels)
     tokens = sum(len(row.ids) for row in kept)
     return kept, Report(len(kept), len(examples) - cut - len(kept), cut, tokens, learned)
+
+
+def encode_one(
+    example: Example, encoder: ChatEncoder, context_length: int, *, system: str = ""
+) -> Row | None:
+    """One row, as `encode` makes it; ``None`` where part of what the assistant said would not fit."""
+    row = _row(example, encoder, system)
+    spoken = [n for n, label in enumerate(row.labels) if label != IGNORED]
+    if not spoken or spoken[-1] >= context_length:
+        return None
+    return replace(row, ids=row.ids[:context_length], labels=row.labels[:context_length])
 
 
 def _example(body: dict[str, Any], origin: str) -> Example:
@@ -169,4 +180,4 @@ def _row(example: Example, encoder: ChatEncoder, system: str) -> Row:
     except AgentkitError as error:
         raise UsageError(f"{example.origin}: {error.cause}", error.remedy) from error
     labels = [token if own else IGNORED for token, own in zip(encoded.ids, encoded.assistant, strict=True)]
-    return Row(encoded.ids, labels, example.split or "train")
+    return Row(encoded.ids, labels, example.split or "train", example=example)

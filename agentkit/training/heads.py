@@ -19,6 +19,7 @@ from agentkit.training.bases import load_base, room
 from agentkit.training.data import IGNORED, Report
 from agentkit.training.labelled import Labelled
 from agentkit.training.memory import keep_memory
+from agentkit.training.precision import choose
 from agentkit.training.rows import Batch, HeadRow, batches, steps
 from agentkit.training.run import Learner, Measured, Progress, Run, Trained
 from agentkit.training.settings import JobSettings
@@ -117,11 +118,13 @@ class HeadLearner(Learner):
 
     def __init__(self, work: HeadJob, model: Any, plan: list[list[Batch]]) -> None:
         self.model, self.plan, self._work = model, plan, work
+        self._numbers = choose(work.job.precision, work.device)
+        self.scaler = self._numbers.scaler()
         self._is_seq2seq = work.job.task == "seq2seq"
 
     def learn(self, step: Batch) -> tuple[float, int]:
         loss, count, _ = self._read(step)
-        (loss / count).backward()
+        self.backward(loss / count)
         return float(loss.detach()) / count, sum(row.tokens for row in step)
 
     def measure(self, rows: Sequence[HeadRow]) -> Measured:
@@ -151,14 +154,12 @@ class HeadLearner(Learner):
         """Sum of the losses, number of labels, and logits in float32: (rows, labels) or (rows, tokens, labels)."""
         import torch
 
-        from agentkit.engine.precision import native_dtype
-
         inputs = self._inputs(batch)
         labels = _padded([row.labels for row in batch], IGNORED).to(self._work.device)
         if self._is_seq2seq:
             inputs["labels"] = labels  # what the decoder reads is made of them
-        low = native_dtype(self._work.device) == torch.bfloat16
-        with torch.autocast(self._work.device, torch.bfloat16, enabled=low):
+        dtype = self._numbers.dtype  # of products; all weights are learned, and kept in float32
+        with torch.autocast(self._work.device, dtype, enabled=dtype != torch.float32):
             logits = self.model(**inputs).logits.float()
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"

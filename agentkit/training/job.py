@@ -1,7 +1,8 @@
 """A job as users see it, read from its row and its folder.
 
 The folder holds ``settings.json``, the job's own copy of the data, ``data.json`` (what became of it),
-``progress.jsonl``, ``log.txt`` and the newest checkpoint.
+``progress.jsonl``, ``log.txt`` and, while there is something left to do, the newest checkpoint and the job's own copy
+of the adapter that it begins from.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from agentkit.training.settings import JobSettings, Task
 from agentkit.training.table import ACTIVE, Record, Status
 
 DATA, PROGRESS, LOG = "data.jsonl", "progress.jsonl", "log.txt"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, START = "checkpoints", "start"
 CANCEL = "cancel"
 """There while somebody cancels: tells SIGTERM from that of a shutdown, after which the job can be resumed."""
 _TAIL = 4096
@@ -39,6 +40,8 @@ class Job:
     """ISO 8601, UTC."""
     model: str
     """Name of the base model."""
+    start: str
+    """Adapter that it begins from; ``none`` for the bare model."""
     folder: Path
     log: Path
     adapter: Path | None
@@ -117,6 +120,7 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         status=record.status,
         created=record.created,
         model=settings.model_name if settings else "",
+        start=settings.start if settings else "",
         folder=folder,
         log=folder / LOG,
         adapter=settings.adapters_dir / record.name if settings and done else None,

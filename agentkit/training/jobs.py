@@ -27,6 +27,7 @@ from agentkit.training.job import (
     CHECKPOINTS,
     DATA,
     LOG,
+    START,
     Job,
     clear,
     last_line,
@@ -44,6 +45,7 @@ from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import DataReport
 from agentkit.training.settings import JobSettings, Task, epochs_for, make_settings
 from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
+from agentkit.training.warm_start import Start, find_start, settings_for
 
 __all__ = ["Job", "cancel", "get_job", "list_jobs", "resume", "start", "wait"]
 
@@ -78,13 +80,14 @@ def start(
         keep_personal_data: Leave e-mail addresses, phone numbers and the like as they are.
 
     Raises:
+        NotFoundError: There is no such adapter to begin from.
         UsageError: A line of the data, the name, the model or a setting is wrong; nothing was started.
-        TrainingError: The process cannot be started.
+        TrainingError: The process cannot be started, or the adapter to begin from is damaged.
     """
     task: Task = "chat" if isinstance(data, Chosen) else task_of(data)
     loaded = _load(data, task)
     examples = loaded.examples if isinstance(loaded, Chosen) else loaded
-    source = to_lines(loaded.examples) if isinstance(data, Chosen) else data.read_bytes()
+    source = to_lines(data.examples) if isinstance(data, Chosen) else data.read_bytes()
     given = {key: value for key, value in (options or {}).items() if value is not None}
     stem = "sessions" if isinstance(data, Chosen) else data.stem
     values = {
@@ -100,9 +103,11 @@ def start(
     }
     settings = make_settings(values | ({"epochs": epochs} if epochs is not None else {}))
     check_name(adapters_dir, settings.name)
+    begin = find_start(settings)
+    settings = settings_for(settings, begin)
     check_folder(settings.model_source, model_name, task)
     ready, report = _prepared(loaded, settings, keep_personal_data)
-    return _begin(settings, ready, report, jobs_dir)
+    return _begin(settings, ready, report, begin, jobs_dir)
 
 
 def resume(job: Job) -> Job:
@@ -186,7 +191,8 @@ def cancel(job: Job) -> Job:
         table.end(job.id, "cancelled")
         _clear(job.folder)
         (job.folder / CANCEL).unlink(missing_ok=True)
-        shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
+        for name in (CHECKPOINTS, START):
+            shutil.rmtree(job.folder / name, ignore_errors=True)
     return get_job(jobs_dir, job.id)
 
 
@@ -240,7 +246,9 @@ def _prepared(
     return to_lines(chats), report
 
 
-def _begin(settings: JobSettings, data: bytes, report: DataReport, jobs_dir: Path) -> Job:
+def _begin(
+    settings: JobSettings, data: bytes, report: DataReport, begin: Start | None, jobs_dir: Path
+) -> Job:
     created = datetime.now(UTC)
     folder = jobs_dir.absolute() / f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with job_table(jobs_dir) as table:
@@ -251,6 +259,10 @@ def _begin(settings: JobSettings, data: bytes, report: DataReport, jobs_dir: Pat
             write_new(folder / DATA, data)
             replace(report, job=folder.name).write(folder / REPORT)
             write_new(folder / job_settings.FILE, settings.model_dump_json(indent=1).encode())
+            if begin is not None:
+                private_dir(folder / START)
+                for name, content in begin.files.items():
+                    write_new(folder / START / name, content)
             write_new(folder / LOG, f"{report.sentence()}\n".encode())
         except OSError as error:
             table.end(folder.name, "failed", str(error))

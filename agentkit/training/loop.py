@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.engine.peft_files import LowRank
 from agentkit.training import fused
 from agentkit.training.data import IGNORED, Row
 from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.memory import keep_memory
 from agentkit.training.methods import orthogonality, with_adapter
-from agentkit.training.packing import pack
+from agentkit.training.neftune import noisy_embeddings
+from agentkit.training.packing import Pack, pack
 from agentkit.training.plan import PACK_TOKENS, Step, steps
+from agentkit.training.precision import Numbers, choose
 from agentkit.training.run import Learner, Measured, Progress, Run, Stopped, Trained, rate
 from agentkit.training.settings import JobSettings
+from agentkit.training.warm_start import initialize
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +34,9 @@ def train(
     rows: Sequence[Row],
     on_progress: Callable[[Progress], None],
     *,
+    start: Mapping[str, LowRank] | None = None,
+    varied: Callable[[int], Sequence[Row]] | None = None,
+    numbers: Numbers | None = None,
     checkpoint_dir: Path | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Trained:
@@ -40,11 +47,14 @@ def train(
         model: A transformers causal language model: nf4 weights for ``qlora``, else not quantized.
         rows: Conversations as `encode` gives them, to learn from or to validate by.
         on_progress: Called after each step.
+        start: The adapter to begin from, as `read_lora` gives it; by default the bare model.
+        varied: The rows to learn from in a pass, counted from 1; by default the same in all of them.
+        numbers: What the model computes in; by default what suits settings and device.
         checkpoint_dir: Where to keep checkpoints, and to go on from the newest whole one of the same run.
         should_stop: Asked after each step.
 
     Raises:
-        TrainingError: The loss is no longer a number.
+        TrainingError: The loss is no longer a number, or the adapter to begin from does not fit the model.
         Stopped: After a checkpoint, because ``should_stop`` said so.
         OSError: A checkpoint cannot be written.
     """
@@ -55,16 +65,20 @@ def train(
     order = random.Random(job.seed)
     learn = [row for row in rows if row.split == "train"]
     held_out = [row for row in rows if row.split == "validation"]
-    plan = [steps(learn, job, order) for _ in range(job.epochs)]
+    passes = [varied(number) if varied else learn for number in range(1, job.epochs + 1)]
+    plan = [steps(of_pass, job, order) for of_pass in passes]
     tuned = with_adapter(model, job, sum(map(len, plan)))
+    if start:
+        initialize(tuned, start)
     if job.method in ("lora", "qlora"):
         fused.fuse(tuned)
-    longest = max(len(row.ids) for row in rows)
+    longest = max(len(row.ids) for of_pass in (rows, *passes) for row in of_pass)
+    numbers = numbers or choose(job.precision, model.device.type)
     with contextlib.ExitStack() as stack:
         shared = can_share(model, longest)
         if shared:
             stack.enter_context(shared_attention(model))
-        learner = _ChatLearner(job, tuned, plan, shared)
+        learner = _ChatLearner(job, tuned, plan, shared, numbers)
         return Run(job, learner, held_out, on_progress, checkpoint_dir, should_stop).train()
 
 
@@ -79,23 +93,32 @@ def evaluate(model: Any, rows: Sequence[Row], *, shared: bool) -> float:
 
 
 class _ChatLearner(Learner):
-    def __init__(self, job: JobSettings, model: Any, plan: list[list[Step]], shared: bool) -> None:
-        self.model, self.plan = model, plan
+    def __init__(
+        self, job: JobSettings, model: Any, plan: list[list[Step]], shared: bool, numbers: Numbers
+    ) -> None:
+        self.model, self.plan, self.scaler = model, plan, numbers.scaler()
         self._is_adalora, self._shared = job.method == "adalora", shared
+        self._numbers, self._noise = numbers, job.neftune_alpha
 
     def learn(self, step: Step) -> tuple[float, int]:
         learned = sum(packed.learned for packed in step)
         loss = 0.0
         for packed in step:
-            part = loss_sum(self.model, packed, shared=self._shared) / learned
-            part.backward()  # type: ignore[no-untyped-call]
+            part = self._loss(packed) / learned
+            self.backward(part)
             loss += float(part.detach())
         if self._is_adalora:
-            orthogonality(self.model).backward()  # type: ignore[no-untyped-call]
+            self.backward(orthogonality(self.model))
         return loss, sum(len(row.ids) for packed in step for group in packed.groups for row in group.rows)
 
     def measure(self, rows: Sequence[Row]) -> Measured:
-        return Measured(evaluate(self.model, rows, shared=self._shared))
+        with self._numbers.context():
+            return Measured(evaluate(self.model, rows, shared=self._shared))
+
+    def _loss(self, packed: Pack) -> torch.Tensor:
+        noise = noisy_embeddings(self.model, packed, self._noise, shared=self._shared)
+        with self._numbers.context(), noise:
+            return loss_sum(self.model, packed, shared=self._shared)
 
     def fingerprint(self) -> str:
         return str([[packed.ids for packed in step] for epoch in self.plan for step in epoch])

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Progress = dict[str, Any]
 """``{"step", "steps", "epoch", "loss", "val_loss", "lr", "grad_norm", "tokens_per_s", "eta_s"}`` after each step;
-epochs count from 1, ``val_loss`` is ``None`` but for the last step of an epoch, where ``scores`` may join it."""
+epochs count from 1, ``val_loss`` is ``None`` but for the last step of an epoch, where ``scores`` may join it,
+``grad_norm`` where the gradients were too large for float16 and the step was left out."""
 
 
 class Stopped(Exception):
@@ -48,7 +49,7 @@ class Trained:
     model: Any
     """In evaluation mode; a PEFT model where an adapter was trained."""
     train_loss: float
-    """Mean over the steps of the last epoch, in nats per label."""
+    """Mean over the steps of the last epoch, in nats per label, with variations, noise and dropout."""
     loss_before: float | None
     """Of the held-out examples; ``None`` where there are none."""
     loss_after: float | None
@@ -71,6 +72,13 @@ class Learner(ABC):
     """Those of its weights that require a gradient are trained."""
     plan: list[list[Any]]
     """The steps of each epoch."""
+    scaler: Any = None
+    """A `torch.amp.GradScaler` where gradients would become zero in float16."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a loss, scaled if need be."""
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        scaled.backward()
 
     @abstractmethod
     def learn(self, step: Any) -> tuple[float, int]:
@@ -147,6 +155,7 @@ class Run:
     def __post_init__(self) -> None:
         named = self.learner.model.named_parameters()
         self.weights = {name: weight for name, weight in named if weight.requires_grad}
+        self.device = next(iter(self.weights.values())).device
         self.optimizer: Any = make_optimizer(self.weights.values(), self.job)
         self.steps = sum(map(len, self.learner.plan))
         self.started = self.saved = time.perf_counter()
@@ -204,18 +213,13 @@ class Run:
             self._checkpoint()
 
     def _take(self, step: Any, epoch: int) -> Progress:
-        import torch
-
         self.learner.model.train()
         lr = self.job.learning_rate * rate(self.step, self.steps, self.job)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         loss, tokens = self.learner.learn(step)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.job.clip))
         self.step += 1
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(f"the loss is {loss} at step {self.step}", "lower learning_rate")
-        self.optimizer.step()
+        norm = self._update(loss)
         self.learner.after_step(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss)
@@ -230,10 +234,35 @@ class Run:
             "loss": round(loss, 4),
             "val_loss": None,
             "lr": lr,
-            "grad_norm": round(norm, 4),
+            "grad_norm": None if norm is None else round(norm, 4),
             "tokens_per_s": round(speed, 1),
             "eta_s": round(max(0.0, total - self.tokens) / speed, 1),
         }
+
+    def _update(self, loss: float) -> float | None:
+        """Move the weights by their gradients; returns the norm of those, or ``None`` where they overflowed."""
+        import torch
+
+        scaler = self.learner.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.job.clip))
+        if not math.isfinite(loss) or (scaler is None and not math.isfinite(norm)):
+            remedy = "lower learning_rate" + ", or use precision fp32" * (scaler is not None)
+            raise TrainingError(f"the loss is {loss} at step {self.step}", remedy)
+        if scaler is None:
+            self.optimizer.step()
+            return norm
+        scaler.step(self.optimizer)  # does nothing where gradients have overflowed
+        scaler.update()
+        if math.isfinite(norm):
+            return norm
+        if scaler.get_scale() < 1:
+            raise TrainingError(f"gradients overflow at step {self.step}", "use precision fp32")
+        for weight in self.weights.values():
+            if weight.grad is not None:  # AdaLoRA still looks at it
+                weight.grad.zero_()
+        return None
 
     def _judge(self, after: Measured) -> None:
         if self.best is None or after.loss < self.best.loss:
@@ -261,9 +290,9 @@ class Run:
             return
         import torch
 
-        tensors = {f"weight.{name}": weight for name, weight in self.weights.items()}
+        tensors: dict[str, torch.Tensor] = {f"weight.{name}": weight for name, weight in self.weights.items()}
         tensors |= {f"kept.{name}": weight for name, weight in self.kept.items()}
-        tensors["random"] = torch.get_rng_state()
+        tensors |= checkpoint.random_states(self.device)
         for kind, found in self.learner.tensors().items():
             tensors |= {f"{kind}.{name}": value for name, value in found.items()}
         for name, weight in self.weights.items():
@@ -273,6 +302,7 @@ class Run:
         state = {
             "run": self._identity(),
             "learner": self.learner.state(),
+            "scaler": self.learner.scaler and self.learner.scaler.state_dict(),
             "tokens": self.tokens,
             "before": self.before,
             "after": asdict(self.after) if self.after else None,
@@ -287,18 +317,19 @@ class Run:
             raise Stopped
 
     def _resume(self) -> bool:
-        import torch
-
         found = checkpoint.newest(self.folder) if self.folder is not None else None
         if found is None or found[1]["run"] != self._identity():
             return False
         tensors, state = found
         self._put({name: tensors[f"weight.{name}"] for name in self.weights})
         self.kept = {k.removeprefix("kept."): v for k, v in tensors.items() if k.startswith("kept.")}
-        torch.set_rng_state(tensors["random"])
+        checkpoint.restore_random(tensors, self.device)
         for kind, own in self.learner.tensors().items():
-            own |= {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+            saved = {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+            own |= {name: value.to(self.device) for name, value in saved.items()}
         self.learner.restore(state["learner"])
+        if self.learner.scaler is not None:
+            self.learner.scaler.load_state_dict(state["scaler"])
         for name, weight in self.weights.items():
             for key, value in tensors.items():
                 if key.startswith("optimizer.") and key.endswith(f".{name}"):

@@ -16,11 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agentkit.errors import UsageError
 from agentkit.settings import Device
+from agentkit.training.precision import Precision
 
 FILE = "settings.json"
 Task = Literal["chat", "classification", "tagging", "seq2seq"]
 """What is learned: to answer in chats, to label texts, to label tokens, to turn texts into others."""
-OWN = ("name", "task", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device")
+OWN = (
+    "name", "task", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device", "start_sha256",
+)  # fmt: skip
 """What a run takes from its command line and its project, not from a settings file."""
 
 
@@ -50,6 +53,15 @@ class JobSettings(BaseModel):
     (arXiv:2402.09353), which learns the weights' magnitude apart from their direction: a little better at small ranks,
     and slower; ``adalora`` (arXiv:2303.10512), which spends its ranks where they matter; ``qlora`` (arXiv:2305.14314),
     LoRA on a base of nf4 weights: less memory, but slower on a CPU."""
+    start: str = "auto"
+    """Adapter that the run begins from: ``auto`` (the one that comes with agentkit for the model; none under
+    ``adalora``), ``none`` (the bare model), ``shipped``, a name or a path. What is kept with the result names it. For
+    chats alone: other tasks begin from their base model, and refuse anything but ``auto`` and ``none``."""
+    start_sha256: str = ""
+    """Of the weights of that adapter; empty for the bare model."""
+    precision: Precision = "auto"
+    """What the model computes in: ``fp32``, ``bf16``, or ``fp16`` with a scaled loss (CUDA only). ``auto`` is bf16
+    where it is native, else fp16 on CUDA and fp32 on a CPU. What is learned is kept in fp32 everywhere."""
     tool_format: str = "auto"
     """How tool calls are written; as the project says, or chosen by the model's chat template."""
     system: str = ""
@@ -83,12 +95,20 @@ class JobSettings(BaseModel):
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     rank: int = Field(default=16, ge=1, le=1024)
-    """Of the adapter's matrices: what it can hold, and its size."""
+    """Of the adapter's matrices: what it can hold, and its size. Unset it is that of the adapter the run begins from,
+    which a larger one adds to."""
     alpha: int = Field(default=32, ge=1)
-    """The adapter's output is scaled by ``alpha / rank``."""
+    """The adapter's output is scaled by ``alpha / rank``. Unset it goes by the adapter the run begins from; another one
+    leaves what that computes as it is."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Of adapters. Off: over few epochs it buys little, and on a CPU its random numbers take a fifth of each step.
     Under ``full`` the base model's own dropout counts."""
+    neftune_alpha: float = Field(default=0.0, ge=0, le=100)
+    """Size of the noise on the embeddings of chats that are learned from (NEFTune, arXiv:2310.05914; 5 there for small
+    data). Off: it was found to help the answers of chats, not calls of tools."""
+    augment: float = Field(default=0.0, ge=0, le=1)
+    """Share of the user's turns that are mistyped, and of the sets of tools that come in another order, anew in each
+    pass. Words that the assistant says or calls with, numbers, dates, names and quotes stay, held-out chats too."""
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the examples held out to measure by, before, after and on the way; none of under ten."""
     test: float = Field(default=0.1, ge=0, lt=1)
@@ -96,7 +116,8 @@ class JobSettings(BaseModel):
     checkpoint_every_s: float = Field(default=120.0, gt=0)
     """Seconds between two checkpoints: what a kill or a reboot costs at most."""
     seed: int = 0
-    """Of new weights, the order of the examples and dropout; the same seed gives the same result."""
+    """Of new weights, the order of the examples, their variations, noise and dropout; the same seed gives the same
+    result."""
 
     @model_validator(mode="before")
     @classmethod
@@ -124,6 +145,8 @@ class JobSettings(BaseModel):
             raise ValueError("chats are learned by an adapter: method lora, dora, adalora or qlora")
         if self.task != "chat" and self.method in ("adalora", "qlora"):
             raise ValueError(f"{self.method} is for chats; {self.task} takes the method full, lora or dora")
+        if self.task != "chat" and (self.augment or self.neftune_alpha):
+            raise ValueError("augment and neftune_alpha are for chats")
         return self
 
 

@@ -6,7 +6,8 @@ whole conversations one by one.
 
 On a CPU no mask is needed: a branch's attention to the prefix and to itself are two calls of PyTorch's flash kernel,
 joined by their log-sum-exps as blocks of keys are inside the kernel (arXiv:2205.14135, section 3.1). The backward pass
-is written out; for spans of some hundred tokens it takes half the time of the kernel's. Elsewhere one mask does it.
+is written out; for spans of some hundred tokens it takes half the time of the kernel's. Elsewhere one mask does it for
+the whole pack.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -69,19 +71,31 @@ def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """(1, heads, T, d) queries, (1, kv heads, T, d) keys and values to (1, T, heads, d)."""
-    own = _TreeAttention.apply if query.device.type == "cpu" else _masked
     shared = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary embeddings widen them
+    if query.device.type != "cpu":
+        return _masked(query, key, value, scaling, tuple(SPANS.get())).transpose(1, 2), None
     parts = []
     for span in SPANS.get():
         part = slice(span.start, span.end)
-        parts.append(own(query[:, :, part], key[:, :, part], value[:, :, part], scaling, span))
+        parts.append(
+            _TreeAttention.apply(query[:, :, part], key[:, :, part], value[:, :, part], scaling, span)
+        )
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
 
-def _masked(q: Tensor, k: Tensor, v: Tensor, scaling: float, span: Span) -> Tensor:
-    mask = span.sees().to(q.device)
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
+def _masked(q: Tensor, k: Tensor, v: Tensor, scaling: float, spans: tuple[Span, ...]) -> Tensor:
+    attention = torch.nn.functional.scaled_dot_product_attention
+    if len(spans) == 1 and not spans[0].prefix and len(spans[0].branches) == 1:
+        return attention(q, k, v, is_causal=True, scale=scaling)  # the fastest kernels take no mask
+    return attention(q, k, v, _mask(spans, q.device), scale=scaling)
+
+
+@lru_cache(maxsize=1)  # for all layers of a pass
+def _mask(spans: tuple[Span, ...], device: torch.device) -> Tensor:
+    """(T, T) booleans over a whole pack."""
+    return torch.block_diag(*(span.sees() for span in spans)).bool().to(device)
 
 
 class _TreeAttention(torch.autograd.Function):

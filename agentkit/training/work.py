@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentkit.training.augment import Augmenter
 from agentkit.training.data import Report, Split, encode, load_chats
+from agentkit.training.job import START
+from agentkit.training.precision import choose
 from agentkit.training.settings import JobSettings
 
 
@@ -32,7 +35,7 @@ def make_work(job: JobSettings, data: Path) -> Work:
 
     Args:
         job: Settings of the run.
-        data: The job's own copy of its data.
+        data: The job's own copy of its data; beside it lies that of the adapter to begin from.
 
     Raises:
         AgentkitError: The model cannot be loaded, or the data does not fit it.
@@ -41,14 +44,19 @@ def make_work(job: JobSettings, data: Path) -> Work:
 
 
 def _chat(job: JobSettings, data: Path) -> Work:
-    from agentkit.engine.weights import load_weights
+    from agentkit.engine.peft_files import read_lora
+    from agentkit.engine.weights import load_weights, resolve_device
     from agentkit.llm.encoding import ChatEncoder
     from agentkit.training import loop
 
+    device = resolve_device(job.device)
+    numbers = choose(job.precision, device)
+    start = read_lora(data.parent / START) if job.start_sha256 else None
     loaded = load_weights(
         job.model_source,
         name=job.model_name,
-        device=job.device,
+        device=device,
+        dtype=numbers.dtype,
         quantize="nf4" if job.method == "qlora" else "none",
         trainable=True,
     )
@@ -56,9 +64,11 @@ def _chat(job: JobSettings, data: Path) -> Work:
     length = min(loaded.context_length, job.max_length)
     rows, report = encode(load_chats(data), encoder, length, system=job.system)
     learned = [row for row in rows if row.split != "test"]
+    augmenter = Augmenter(rows, encoder, length, system=job.system, rate=job.augment, seed=job.seed)
+    varied = augmenter.rows if job.augment else None
 
     def train(on_progress: Callable[[dict[str, Any]], None], **options: Any) -> Any:
-        return loop.train(job, loaded.model, learned, on_progress, **options)
+        return loop.train(job, loaded.model, learned, on_progress, start=start, varied=varied, **options)
 
     def save(trained: Any, folder: Path) -> None:
         from safetensors.torch import save_file

@@ -28,6 +28,7 @@ from agentkit.training.job import (
     CHECKPOINTS,
     DATA,
     PROGRESS,
+    START,
     clear,
     duration,
     read_progress,
@@ -119,12 +120,15 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     work = make_work(job, folder / DATA)
     _note_data(folder, work)
     _say(f"{work.report} on {work.device}")
+    if job.task == "chat":
+        _say(f"beginning from {f'the adapter {job.start}' if job.start_sha256 else 'the bare model'}")
     trained = _learn(folder, work, demand)
     adapter = _describe(folder, job, work.report, trained)
     # From here a cancellation would come too late: the adapter is there, and the job is done.
     _save(folder, job, adapter, partial(work.save, trained))
     table.end(folder.name, "done")
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, START):
+        shutil.rmtree(folder / name, ignore_errors=True)
     _say(f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}")
 
 

@@ -211,6 +211,9 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
             "training setting 'optimizer': Input should be 'adamw' or",
         ),
         (("start", "chats.jsonl", "--rank", "0"), "training setting 'rank'"),
+        (("start", "chats.jsonl", "--start", "tune"), "no adapter is called 'tune'; did you mean tone?"),
+        (("start", "chats.jsonl", "--start", ""), "is no adapter: it has no adapter_config.json"),
+        (("start", "chats.jsonl", "--start", "shipped"), "no adapter for smollm2-135m comes with agentkit"),
         (("start", "one.jsonl"), "1 usable chat in 1; at least 2 different chats are needed"),
         (("status", "--plot", "a.png"), "--plot needs a job"),
         (("evaluate",), "Missing argument 'NAME'"),
@@ -230,4 +233,14 @@ def test_mistakes(
     assert run(["finetune", *arguments]) == 2
     error = capsys.readouterr().err
     assert told in error
+    assert len(error.splitlines()) == 1
+
+
+def test_an_adapter_that_is_damaged_is_not_begun_from(
+    adapter: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_chats(tmp_path / "chats.jsonl", 12)
+    assert run(["finetune", "start", "chats.jsonl", "--start", adapter]) == 1
+    error = capsys.readouterr().err
+    assert "adapter 'tone' is damaged: adapter_config.json has no usable rank" in error
     assert len(error.splitlines()) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from agentkit.engine.decode import Sampler, Tokens, decode
 from agentkit.engine.ledger import Ledger
-from agentkit.engine.weights import LoadedModel, _device, _method, load_weights
+from agentkit.engine.weights import LoadedModel, _method, load_weights, resolve_device
 from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.llm.local import LocalModel
 from agentkit.settings import SamplingSettings
@@ -70,7 +70,7 @@ def test_device_and_quantization_must_fit_together() -> None:
     assert [_method(q, "cuda") for q in ("auto", "int8", "none")] == ["nf4", "bnb-int8", "none"]
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA GPU"):
-            _device("cuda")
+            resolve_device("cuda")
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4", "none"])

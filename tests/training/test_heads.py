@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from agentkit.errors import UsageError
-from agentkit.training import jobs, worker
+from agentkit.training import heads, jobs, worker
 from agentkit.training.adapters import get_adapter, list_adapters, resolve_adapter, trained_model, use
 from agentkit.training.classification import macro_f1
 from agentkit.training.data import IGNORED
 from agentkit.training.heads import HeadJob
 from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
 from agentkit.training.labelled import Labelled, load_labelled
+from agentkit.training.precision import Numbers
 from agentkit.training.process import Process
 from agentkit.training.report import read_report
 from agentkit.training.rows import HeadRow, batches, steps
@@ -250,6 +251,31 @@ def test_a_resumed_run_ends_exactly_as_one_that_was_never_interrupted(
     assert all(
         torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True)
     )
+
+
+def test_a_scaled_run_in_float16_is_resumed_to_the_same_end(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    numbers = Numbers("cpu", torch.float16, autocast=True, scaled=True)
+    monkeypatch.setattr(heads, "choose", lambda precision, device: numbers)  # as on a GPU without bf16
+    settings, found = job_settings(encoder, "classification"), examples("classification", tmp_path)
+    whole: list[Any] = []
+    first = HeadJob(settings, found).train(whole.append)
+    assert sum(line["grad_norm"] is not None for line in whole) >= len(whole) / 2
+    assert first.loss_before is not None
+    assert first.loss_after is not None
+    assert first.loss_after < first.loss_before
+    told: list[Any] = []
+    with pytest.raises(Stopped):
+        HeadJob(settings, found).train(
+            told.append, checkpoint_dir=tmp_path / "kept", should_stop=lambda: len(told) >= 4
+        )
+    second = HeadJob(settings, found).train(told.append, checkpoint_dir=tmp_path / "kept")
+    assert [(line["step"], line["loss"]) for line in told] == [(line["step"], line["loss"]) for line in whole]
+    pairs = zip(first.model.parameters(), second.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in pairs)
 
 
 @pytest.mark.slow

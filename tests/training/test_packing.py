@@ -140,11 +140,30 @@ def test_the_mask_elsewhere_sees_what_the_kernels_on_a_cpu_see() -> None:
     states = [torch.randn(1, 2, 16, 8, requires_grad=True) for _ in range(3)]
     grad = torch.randn(1, 2, 16, 8)
     found = []
-    for way in (tree._TreeAttention.apply, tree._masked):
-        out = way(*states, 0.3, span)
+    for way, what in ((tree._TreeAttention.apply, span), (tree._masked, (span,))):
+        out = way(*states, 0.3, what)
         found.append((out, *torch.autograd.grad(out, states, grad)))
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second)
+
+
+def test_one_mask_keeps_the_spans_of_a_pack_apart() -> None:
+    import torch
+
+    from agentkit.training import tree
+
+    torch.manual_seed(0)
+    spans = (tree.Span(0, 7, (3, 5, 1)), tree.Span(16, 0, (4,)), tree.Span(20, 2, (1, 2)))
+    states = [torch.randn(1, 2, 25, 8) for _ in range(3)]
+    right = torch.cat(
+        [tree._masked(*(s[:, :, p.start : p.end] for s in states), 0.3, (p,)) for p in spans], dim=2
+    )
+    torch.testing.assert_close(tree._masked(*states, 0.3, spans), right)
+    alone = (tree.Span(0, 0, (25,)),)
+    causal = torch.nn.functional.scaled_dot_product_attention(
+        *states, torch.ones(25, 25).tril().bool(), scale=0.3
+    )
+    torch.testing.assert_close(tree._masked(*states, 0.3, alone), causal)
 
 
 def test_fused_layers_compute_what_peft_computes(model: Any) -> None:
