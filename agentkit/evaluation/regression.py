@@ -41,7 +41,7 @@ def read_cases(tools: Sequence[str], limit: int, *, lacking: bool) -> Cases:
     folder = suites_dir()
     questions = sorted(read_questions(folder / "rag.jsonl", SPLIT), key=_kind)
     spread = round_robin([sorted(group, key=_place) for _, group in groupby(questions, key=_kind)])
-    read = read_tool_cases(folder / "tools.jsonl", SPLIT)
+    read = [case for case in read_tool_cases(folder / "tools.jsonl", SPLIT) if isinstance(case, ToolCase)]
     calls = [case for case in read if not case.missing]
     if lacking:
         calls = round_robin([calls, [case for case in read if case.missing]])

@@ -164,7 +164,7 @@ class Guided:
         ]
 
     def _arguments(
-        self, parameters: Sequence[Parameter], used: Mapping[str, str], tail: str, *, beyond: bool
+        self, parameters: Sequence[Parameter], used: dict[str, str], tail: str, *, beyond: bool
     ) -> list[tuple[str, float]]:
         """Within the arguments of a call, ``beyond`` those that the turn was found to ask for."""
         key = _KEY.match(tail.lstrip(", "))
