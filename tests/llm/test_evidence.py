@@ -206,7 +206,7 @@ def test_listed_numbers_are_a_call_each(turn: str, values: list[int]) -> None:
 
 def test_listed_numbers_share_the_unit_of_the_last() -> None:
     years = {"type": "integer", "description": "How many years."}
-    payment = {"type": "integer", "description": "What is paid in a year."}
+    payment = {"type": "integer", "description": "Sum that is paid."}
     schema = {"properties": {"payment": payment, "years": years}, "required": ["payment", "years"]}
     calls = evidence(schema, "Save $800 per year for 10, 20 and 30 years.", most=8)
     assert [best(call) for call in calls] == [{"payment": 800, "years": n} for n in (10, 20, 30)]

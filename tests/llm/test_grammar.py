@@ -18,7 +18,7 @@ from agentkit.llm.formats import GENERIC
 from agentkit.llm.formats.base import Format
 from agentkit.llm.formats.gemma import FORMAT as GEMMA
 from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
-from agentkit.llm.guide import Guided
+from agentkit.llm.guide import Guided, Strength
 from agentkit.llm.local import LocalModel
 from agentkit.messages import ToolCall, ToolExample, ToolSpec
 
@@ -230,7 +230,7 @@ def test_large_schemas(smollm: LocalModel, compiler: GrammarCompiler, kind: str)
     spec = ToolSpec("f", "", big(kind))
     started = time.perf_counter()
     compiler.check_tool(spec)
-    ids = walk(compiler.tool_call([spec], CallOptions("Where is 7?", evidence=False)), 0, 60_000)
+    ids = walk(compiler.tool_call([spec], CallOptions("Where is 7?", strength=Strength(0, 0))), 0, 60_000)
     assert ids is not None
     read(smollm, ids, spec)
     assert time.perf_counter() - started < 30

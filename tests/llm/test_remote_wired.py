@@ -227,11 +227,13 @@ def test_options_of_weights_make_no_sense_on_a_server(option: dict[str, Any]) ->
 
 
 def test_training_a_model_on_a_server_is_refused(project: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+    (project / "chats.jsonl").write_text(json.dumps(chat) + "\n", encoding="utf-8")
     with (
         open_project(project, {"model": "openai+http://127.0.0.1:9/v1"}) as workspace,
         pytest.raises(UsageError, match="cannot be fine-tuned"),
     ):
-        workspace.start_finetune(project / "none.jsonl")
+        workspace.start_finetune(project / "chats.jsonl")
 
 
 def test_importing_agentkit_loads_no_http_client() -> None:
