@@ -23,7 +23,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class Numbers:
     """What a run computes in."""
 
-    device: str
+    device: Literal["cpu", "cuda"]
     """``cpu`` or ``cuda``."""
     dtype: torch.dtype
     """Of the base model's weights, and so of what passes between its layers."""
@@ -39,14 +39,14 @@ class Numbers:
 
         return torch.autocast(self.device, self.dtype) if self.autocast else nullcontext()
 
-    def scaler(self) -> torch.amp.GradScaler | None:  # type: ignore[name-defined]
+    def scaler(self) -> torch.amp.GradScaler | None:
         """Scales losses, undoes it in the gradients and leaves out steps that overflowed; ``None`` where not needed."""
         import torch
 
-        return torch.amp.GradScaler(self.device) if self.scaled else None  # type: ignore[attr-defined]
+        return torch.amp.GradScaler(self.device) if self.scaled else None
 
 
-def choose(precision: Precision, device: str) -> Numbers:
+def choose(precision: Precision, device: Literal["cpu", "cuda"]) -> Numbers:
     """The numbers for a device: bfloat16 where it is native, else float16 on CUDA and float32 on a CPU.
 
     On a CPU nothing is cast automatically: the fused layers and the attention choose their own numbers there.

@@ -79,9 +79,8 @@ def attend(
     parts = []
     for span in SPANS.get():
         part = slice(span.start, span.end)
-        parts.append(
-            _TreeAttention.apply(query[:, :, part], key[:, :, part], value[:, :, part], scaling, span)
-        )
+        states = query[:, :, part], key[:, :, part], value[:, :, part]
+        parts.append(_TreeAttention.apply(*states, scaling, span))  # type: ignore[no-untyped-call]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
 
@@ -95,7 +94,8 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, scaling: float, spans: tuple[Span, 
 @lru_cache(maxsize=1)  # for all layers of a pass
 def _mask(spans: tuple[Span, ...], device: torch.device) -> Tensor:
     """(T, T) booleans over a whole pack."""
-    return torch.block_diag(*(span.sees() for span in spans)).bool().to(device)
+    mask: Tensor = torch.block_diag(*(span.sees() for span in spans))  # type: ignore[no-untyped-call]
+    return mask.to(device)
 
 
 class _TreeAttention(torch.autograd.Function):

@@ -214,7 +214,6 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("start", "chats.jsonl", "--start", "tune"), "no adapter is called 'tune'; did you mean tone?"),
         (("start", "chats.jsonl", "--start", ""), "is no adapter: it has no adapter_config.json"),
         (("start", "chats.jsonl", "--start", "shipped"), "no adapter for smollm2-135m comes with agentkit"),
-        (("start", "chats.jsonl", "--start", "tone"), "has no usable rank and alpha"),
         (("start", "one.jsonl"), "1 usable chat in 1; at least 2 different chats are needed"),
         (("status", "--plot", "a.png"), "--plot needs a job"),
         (("evaluate",), "Missing argument 'NAME'"),
