@@ -112,7 +112,7 @@ def test_how_likely_a_text_is(smollm: LocalModel, folder: Path) -> None:
     logits = smollm._loaded.forward_all(ids).log_softmax(-1)
     assert found == pytest.approx([float(logits[n, id]) for n, id in enumerate(ids[1:])], abs=1e-4)
     shop = put(folder, "shop", smollm, 0.1)
-    assert sum(smollm.log_probabilities(ids, adapter=str(shop))) < sum(found) - 50
+    assert smollm.log_probabilities(ids, adapter=str(shop)) != pytest.approx(found, abs=0.5)
     assert smollm.log_probabilities(ids) == found
     with pytest.raises(ModelError, match="the text has 9000 tokens"):
         smollm.log_probabilities([1] * 9000)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from agentkit.engine.weights import resolve_device
 from agentkit.training import classification, seq2seq, tagging
 from agentkit.training.bases import load_base, room
 from agentkit.training.data import IGNORED, Report
@@ -54,7 +55,7 @@ class HeadJob:
         self.labels: list[str] = self.task.labels_of(examples)
         torch.manual_seed(job.seed)  # of the new head
         self.model, self.tokenizer = load_base(job.model_source, job.model_name, job.task, self.labels)
-        self.device = "cuda" if job.device != "cpu" and torch.cuda.is_available() else "cpu"
+        self.device = resolve_device(job.device)
         length = room(self.model, self.tokenizer, job.max_length)
         encoded = [self.task.encode(example, self.tokenizer, self.labels, length) for example in examples]
         self.rows: list[HeadRow] = [row for row in encoded if row is not None]

@@ -23,7 +23,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class Numbers:
     """What a run computes in."""
 
-    device: str
+    device: Literal["cpu", "cuda"]
     """``cpu`` or ``cuda``."""
     dtype: torch.dtype
     """Of the base model's weights, and so of what passes between its layers."""
@@ -46,7 +46,7 @@ class Numbers:
         return torch.amp.GradScaler(self.device) if self.scaled else None
 
 
-def choose(precision: Precision, device: str) -> Numbers:
+def choose(precision: Precision, device: Literal["cpu", "cuda"]) -> Numbers:
     """The numbers for a device: bfloat16 where it is native, else float16 on CUDA and float32 on a CPU.
 
     On a CPU nothing is cast automatically: the fused layers and the attention choose their own numbers there.
