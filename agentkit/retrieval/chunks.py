@@ -15,6 +15,8 @@ MAX_WORDS = 120
 MAX_SENTENCES = 900
 """A chunk has a vector of its own and one for each sentence and keyword (`MAX_KEYWORDS` at most), and an index numbers
 fewer than 1,024 of them."""
+NAME_CHARACTERS = 60
+"""Of a term that is embedded: a product's name says what the text is about, a note beside it would blur it."""
 HEADING_SEPARATOR = " > "
 
 _WORD = re.compile(r"\S{1,24}")
@@ -38,12 +40,12 @@ class Chunk:
     keywords: tuple[str, ...] = ()
     """Of its section: matched, and never quoted."""
     terms: tuple[str, ...] = ()
-    """Of its section: looked up by their words alone."""
+    """Of its section: looked up by their words, and embedded where they are short; never quoted."""
 
     def embedded_text(self) -> str:
-        """What is embedded: a paragraph often names its subject in the heading only."""
-        parts = (self.heading, self.text, ", ".join(self.keywords))
-        return "\n".join(parts if self.keywords else parts[:2])
+        """What is embedded: a paragraph often names its subject in the heading only, a row in another column."""
+        named = [*self.keywords, *(term for term in self.terms if len(term) <= NAME_CHARACTERS)]
+        return "\n".join([self.heading, self.text, ", ".join(named)] if named else [self.heading, self.text])
 
     def looked_up(self) -> str:
         """What lexical search has of it beside heading and text, one phrase a line."""

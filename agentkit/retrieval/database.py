@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 WORDS_SCHEMA = """
 CREATE VIRTUAL TABLE words USING fts5 (
     heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'

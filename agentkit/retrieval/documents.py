@@ -40,8 +40,7 @@ class Block:
     keywords: tuple[str, ...] = ()
     """As `Document.keywords`, for this block alone."""
     terms: tuple[str, ...] = ()
-    """What the author noted beside the text, such as a product's name: looked up by its words, neither embedded nor
-    quoted."""
+    """What the author noted beside the text, such as a product's name: looked up by its words, never quoted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,16 @@ def test_a_row_is_found_by_its_own_keywords_and_columns(base: KnowledgeBase, fol
     assert base.notices == []
 
 
+def test_a_column_tells_rows_of_the_same_question_apart(base: KnowledgeBase, folder: Path) -> None:
+    rows = {"Oslo desk": "Two weeks.", "Bergen lamp": "Three days.", "Turku chair": "Five days."}
+    lines = [f"How long does delivery take?,{answer},{product}" for product, answer in rows.items()]
+    (folder / "faq.csv").write_text("\n".join(["question,answer,product", *lines]))
+    base.sync()
+    for product, answer in rows.items():
+        for name in (product, product.split()[0]):
+            assert base.search(f"How long does delivery of the {name} take?", 1)[0].text == answer
+
+
 @pytest.mark.parametrize("query", ["", "  \n"])
 def test_an_empty_question_is_a_usage_error(base: KnowledgeBase, query: str) -> None:
     with pytest.raises(UsageError):

@@ -85,7 +85,7 @@ def test_further_columns_are_looked_up_by_their_words(tmp_path: Path, name: str)
     more = () if name.endswith("csv") else ("one, two",)
     assert one.terms == ("Oslo desk", "care", "x" * 500, *more)
     assert two.terms == ("Oslo desk",)
-    assert one.embedded_text() == "faq > A?\na"
+    assert one.embedded_text() == "faq > A?\na\n" + ", ".join(("Oslo desk", "care", *more))
     assert one.looked_up() == "\n".join(one.terms)
 
 

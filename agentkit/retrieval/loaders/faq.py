@@ -24,7 +24,7 @@ DELIMITERS = ",;\t|"
 NAMED = 5
 """Bad rows that are named; the others are counted."""
 FURTHER = "further"
-"""Field that gathers the columns and keys of other names, one value a line: only their words are looked up."""
+"""Field that gathers the columns and keys of other names, one value a line."""
 _NAMES = {name: field for field, names in COLUMNS.items() for name in names}
 _REMEDY = "name two columns question and answer"
 
