@@ -152,7 +152,7 @@ def list_adapters(options: Common) -> None:
             found = adapters.use_of(folder, adapter.base)
             used = found is not None and found.adapter == adapter.name
             forced = found.because if used and found and found.forced else ""
-            gate = gate_state(workspace, adapter.name)
+            gate = gate_state(workspace, adapter.name) if adapter.task == "chat" else ""
             if options.as_json:
                 body = {"in_use": used, "forced": forced or None, "gate": gate}
                 json_line({**adapter.to_json(), **body})

@@ -122,7 +122,8 @@ def test_use_is_kept_for_each_base_model(tmp_path: Path) -> None:
         in_use(tmp_path, "org/big")
 
 
-def test_what_an_adapter_setting_means(tmp_path: Path) -> None:
+def test_what_an_adapter_setting_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "SHIPPED", tmp_path / "none")
     folder, base = tmp_path / "adapters", "smollm2-135m"
     assert resolve_adapter(folder, "none", base) is None
     assert resolve_adapter(folder, "auto", base) is None
