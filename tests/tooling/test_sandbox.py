@@ -265,6 +265,7 @@ def test_an_interrupt_of_the_program_propagates_and_stops_the_tool(
     make_registry(BAD.replace("timeout_s=1", "timeout_s=60"))
     script = f"""
         import signal, threading, os, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
         from pathlib import Path
         from agentkit.messages import ToolCall
         from agentkit.tooling.registry import ToolRegistry, load_tools
