@@ -70,6 +70,7 @@ def evaluate(
 
     Raises:
         NotFoundError: There is no such adapter, or its model is not here.
+        UsageError: It is no adapter of a chat model.
         TrainingError: It is damaged, it changed meanwhile, or the report cannot be written.
         ModelError: The model cannot be loaded.
     """
@@ -77,6 +78,7 @@ def evaluate(
 
     started = time.perf_counter()
     adapter = adapters.get_adapter(workspace.adapters_dir, name)
+    adapters.check_task(adapter, "chat")
     adapters.check_whole(adapter.path)
     basis = basis_of(workspace, adapter)
     base, own, run = _measure(_settings(workspace.settings, adapter.base), adapter, limit, progress)
@@ -101,9 +103,11 @@ def standing(workspace: Workspace, name: str) -> tuple[GateReport | None, str]:
 
     Raises:
         NotFoundError: There is no such adapter.
+        UsageError: It is no adapter of a chat model.
         TrainingError: The adapter is damaged.
     """
     adapter = adapters.get_adapter(workspace.adapters_dir, name)
+    adapters.check_task(adapter, "chat")
     try:
         report = read_gate(adapter.path)
     except TrainingError as error:
