@@ -150,10 +150,10 @@ def write_card(folder: Path, settings: JobSettings, report: Report, trained: Any
         examples=report.count, duplicates=report.duplicates, cut=report.cut, epochs=settings.epochs,
         steps=trained.steps, train_loss=round(trained.train_loss, 4), loss_before=round(trained.loss_before, 4),
         loss_after=round(trained.loss_after, 4), seconds=round(trained.seconds, 1),
-        created=datetime.now(UTC).isoformat(timespec="seconds"), version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"), version=__version__, **SERVED,
     )  # fmt: skip
     card = {key: value for key, value in made.to_json().items() if key not in ("name", "path")}
-    (folder / CARD).write_text(json.dumps({**card, **SERVED}, indent=1) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def start(
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Passes over the data; else by their number.")
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="M", help="lora, dora or full.")] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="M", help="lora, dora, adalora, qlora or full.")
+    ] = None,
     start_from: Annotated[
         str | None,
         typer.Option("--start", metavar="A", help="Adapter to begin from: auto, none, a name or path."),
@@ -57,7 +59,7 @@ def start(
     rank: Annotated[int | None, typer.Option(metavar="N", help="Of the adapter.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="O", help="adamw or sgd.")] = None,
-    schedule: Annotated[str | None, typer.Option(metavar="S", help="cosine or linear.")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar="S", help="cosine, linear or constant.")] = None,
     max_length: Annotated[int | None, typer.Option(metavar="N", help="Tokens of an example at most.")] = None,
     patience: Annotated[
         int | None, typer.Option(metavar="N", help="Stop after N passes that did not help what is held out.")

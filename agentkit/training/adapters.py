@@ -69,6 +69,10 @@ class Adapter:
     """Split that the scores are of: ``test``, or ``validation`` where nothing is in that."""
     scored: int = 0
     """Examples in it."""
+    reads: bool = False
+    """It judges whether a passage states an answer (`llm.reading`); so does what was trained on from it."""
+    evidence: dict[str, float] = field(default_factory=dict)
+    """How far evidence counts in its calls: the fields of `llm.guide.Strength`, 1 where nothing is said."""
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
@@ -298,10 +302,7 @@ def _checked(adapter: Adapter, base: str) -> Path:
 
 
 def traits_of(path: Path) -> Traits:
-    """What the card of an adapter says about serving it.
-
-    ``"reads": true``: it was trained on the judgements of `llm.reading`. ``"evidence": {"values": 0.5, "calls": 0}``:
-    how far evidence counts in its calls, see `llm.guide.Strength`.
+    """What the card of an adapter says about serving it, under ``reads`` and ``evidence``.
 
     Raises:
         TrainingError: The card cannot be read.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.engine.peft_files import CONFIG, WEIGHTS, LowRank, beyond_low_rank, read_config
 from agentkit.errors import TrainingError, UsageError
-from agentkit.training.adapters import check_whole, label, resolve_adapter, shipped
+from agentkit.training.adapters import CARD, check_whole, label, resolve_adapter, shipped
 from agentkit.training.settings import JobSettings
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Start:
     scale: float
     """Of its products: ``alpha / rank``."""
     files: dict[str, bytes]
-    """Its configuration and its weights. A run keeps them, as the adapter may be gone when it is resumed."""
+    """Its configuration, its weights, and its card if it has one. A run keeps them, as the adapter may be gone when it
+    is resumed."""
 
     @property
     def sha256(self) -> str:
@@ -71,7 +72,8 @@ def find_start(job: JobSettings) -> Start | None:
         raise UsageError(cause, _REMEDY)
     known = name == "shipped" or path.parent == job.adapters_dir
     rank, scale = _rank_and_scale(config, name)
-    files = {name: (path / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+    parts = (CONFIG, WEIGHTS, CARD)
+    files = {name: (path / name).read_bytes() for name in parts if name != CARD or (path / CARD).is_file()}
     return Start(name if known else str(path.absolute()), rank, scale, files)
 
 

@@ -11,15 +11,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentkit.errors import TrainingError
+from agentkit.llm.adapters import PLAIN
 from agentkit.training import settings as job_settings
-from agentkit.training.adapters import HELD_OUT, Adapter, add
+from agentkit.training.adapters import HELD_OUT, Adapter, add, traits_of
 from agentkit.training.curves import CURVES, draw_curves
 from agentkit.training.data import SPLITS, Report
 from agentkit.training.failures import explain, how_to_resume
@@ -201,6 +202,7 @@ def _say(text: str) -> None:
 def _describe(folder: Path, job: JobSettings, report: Report, trained: Trained) -> Adapter:
     from agentkit.__about__ import __version__
 
+    traits = traits_of(folder / START) if job.start_sha256 else PLAIN  # what it began from, it still can
     return Adapter(
         name=job.name,
         path=job.adapters_dir / job.name,
@@ -222,6 +224,8 @@ def _describe(folder: Path, job: JobSettings, report: Report, trained: Trained) 
         scores={key: round(value, 4) for key, value in trained.scores.items()},
         scored_on=trained.scored_on if trained.scores else "",
         scored=trained.scored if trained.scores else 0,
+        reads=traits.reads,
+        evidence={} if traits == PLAIN else asdict(traits.strength),
     )
 
 

@@ -14,6 +14,8 @@ from adapter_files import write_adapter
 from agentkit.engine.peft_files import CONFIG, WEIGHTS, read_lora
 from agentkit.engine.weights import load_weights
 from agentkit.errors import AgentkitError, TrainingError, UsageError
+from agentkit.llm.adapters import Traits
+from agentkit.llm.guide import Strength
 from agentkit.training import adapters, jobs
 from agentkit.training.data import IGNORED, Row, Split
 from agentkit.training.loop import Stopped, evaluate, train
@@ -268,6 +270,9 @@ def test_a_job_begins_from_its_own_copy(
     data = chats([{"messages": [one, {"role": "assistant", "content": "Answer."}]} for one in said])
     dirs = {"jobs_dir": tmp_path / "jobs", "adapters_dir": tmp_path / "adapters"}
     begin = {"model_name": "tiny", "model_source": tiny, "epochs": 1, **dirs}
+    card = json.loads((shipped / "agentkit.json").read_text(encoding="utf-8"))
+    can = {"reads": True, "evidence": {"values": 0.5, "calls": 0.0}}
+    (shipped / "agentkit.json").write_text(json.dumps({**card, **can}), encoding="utf-8")
     with pytest.raises(UsageError, match="rank 2 is less"):
         jobs.start(data, options={"rank": 2}, **begin)
     assert jobs.list_jobs(dirs["jobs_dir"]) == []
@@ -284,3 +289,4 @@ def test_a_job_begins_from_its_own_copy(
     kept = json.loads((job.adapter / "settings.json").read_text(encoding="utf-8"))
     assert (kept["start"], kept["rank"], len(kept["start_sha256"])) == ("shipped", 4, 64)
     assert json.loads((job.adapter / CONFIG).read_text(encoding="utf-8"))["r"] == 4
+    assert adapters.traits_of(job.adapter) == Traits(True, Strength(0.5, 0.0))
