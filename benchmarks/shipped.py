@@ -1,0 +1,53 @@
+"""What the adapter that comes with agentkit brings: tool calls with it and without, on the same cases.
+
+python benchmarks/shipped.py [--limit N]       # prints the result, writes docs/benchmarks/shipped.json
+
+Needs bfcl-eval. The Berkeley cases are the first N of each category; of our own sets the halves that nothing was tuned
+by. Where no call is needed the model decides, once by itself and once by the router.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from machine import ROOT, write
+
+from agentkit import load_model
+from agentkit.evaluation import suite
+from agentkit.evaluation.bfcl import FOUR, UNNEEDED
+from agentkit.evaluation.toolset import read_tool_cases
+
+DATA = ROOT / "tests" / "data"
+UNNEEDED_ONE = UNNEEDED[0]
+
+
+def measured(adapter: str, limit: int) -> dict[str, Any]:
+    """Every figure with one adapter: share, interval and cases."""
+    alone = load_model("smollm2-135m", adapter=adapter, router=None)
+    told = suite.bfcl(alone, limit, categories=[*FOUR, UNNEEDED_ONE]).summary
+    found = {name: body["right"] for name, body in told["categories"].items()}
+    routed = suite.bfcl(load_model("smollm2-135m", adapter=adapter), limit, categories=[UNNEEDED_ONE]).summary
+    found[f"{UNNEEDED_ONE}, by the router"] = routed["categories"][UNNEEDED_ONE]["right"]
+    own = suite.tools(alone, read_tool_cases(DATA / "tools.jsonl", "report")).summary
+    several = suite.tools(alone, read_tool_cases(DATA / "several.jsonl", "report")).summary["several"]
+    found |= {"own calls": own["right"], "own messages with several calls": several["right"]}
+    return {"average": told["average"], "cases": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--limit", type=int, default=100, help="cases of each Berkeley category")
+    limit = parser.parse_args().limit
+    body: dict[str, Any] = {}
+    for adapter in ("none", "shipped"):
+        body[adapter] = measured(adapter, limit)
+        for name, found in body[adapter]["cases"].items():
+            print(f"{adapter:<8} {name:<34} {found['value']:.1%} of {found['count']}", flush=True)
+    write("shipped.json", {"limit": limit, "adapters": body})
+
+
+if __name__ == "__main__":
+    main()
