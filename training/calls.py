@@ -12,13 +12,13 @@ from pathlib import Path
 from random import Random
 
 import yaml
-from domains import Function, Json, load
+from domains import Function, Json, Together, load, load_together
 from listing import several
 from schemas import Manner, arguments_of, manner, name_of, tool_of
 
 PHRASES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text("utf-8"))
 
-KINDS = {"one": 29, "many": 21, "both": 15, "none": 15, "ask_back": 5, "reply": 7, "go_on": 8}
+KINDS = {"one": 27, "many": 17, "both": 24, "none": 18, "ask_back": 5, "reply": 4, "go_on": 5}
 """Shares of the kinds of dialogue, in percent; `Scenes` has a method for each."""
 REQUESTS = 8
 """Dialogues per set of tools."""
@@ -40,18 +40,27 @@ class Example:
 def examples(seed: int, scenes: int, functions: Sequence[Function] | None = None) -> Iterator[Example]:
     """`REQUESTS` dialogues for each of so many sets of tools."""
     functions = functions or load()
+    together = load_together(functions)
     for number in range(scenes):
-        yield from Scene(functions, Random(f"{seed}/{number}")).examples()
+        yield from Scene(functions, Random(f"{seed}/{number}"), together).examples()
 
 
 class Scene:
     """A set of tools, written in one manner, and requests for them."""
 
-    def __init__(self, functions: Sequence[Function], random: Random) -> None:
+    def __init__(
+        self, functions: Sequence[Function], random: Random, together: Sequence[Together] = ()
+    ) -> None:
         self.all, self.random = functions, random
         self.manner: Manner = manner(random)
         first = random.choice(functions)
-        self.functions = [first, *self._others(first)]
+        of_domain = [message for message in together if message.domain == first.domain]
+        wanted = [first]
+        if of_domain and random.random() < 0.55:
+            wanted = [function for function, _ in random.choice(of_domain).calls]
+        self.functions = list({f.name: f for f in [*wanted, *self._others(wanted[0])]}.values())
+        self.names = {function.name for function in self.functions}
+        self.together = [message for message in of_domain if message.names <= self.names]
         random.shuffle(self.functions)
         self.tools = [tool_of(function, self.manner) for function in self.functions]
         self.system = self._system()
@@ -103,13 +112,21 @@ class Scene:
         return self._strung([said for said, _ in parts]), [calls[0] for _, calls in parts]
 
     def _both(self) -> list[Json] | None:
-        """Several functions wanted in one message, some of them more than once."""
+        """Several functions wanted in one message: as its author put it, or one request after the other."""
+        if self.together and self.random.random() < 0.7:
+            said, calls = self.random.choice(self.together).fill(self.random)
+            return [_user(self._dressed(said)), self._called(calls)]
         if len(self.functions) < 2:
             return None
+        return self._strung_together()
+
+    def _strung_together(self) -> list[Json]:
+        """Independent requests, some of them for several calls."""
         chosen = self.random.sample(
             self.functions, 3 if len(self.functions) > 2 and self.random.random() < 0.35 else 2
         )
-        said, calls = [], []
+        said: list[str] = []
+        calls: list[tuple[Function, Json]] = []
         for function in chosen:
             if self.random.random() < 0.25:
                 words, given = self._several(function)
@@ -120,18 +137,18 @@ class Scene:
         return [_user(self._strung(said)), self._called(calls)]
 
     def _none(self) -> list[Json] | None:
-        """A request that none of the tools can serve."""
+        """A request that none of the tools can serve: near one of them, for another function, or small talk."""
         draw = self.random.random()
         near = [(function, ask) for function in self.functions for ask in function.near]
-        if near and draw < 0.5:
+        if near and draw < 0.35:
             function, ask = self.random.choice(near)
             said = function.fill(ask, self.random)[0]
-        elif draw < 0.85:
-            names = {function.name for function in self.functions}
+        elif draw < 0.92:
             domains = {function.domain for function in self.functions}
-            function = self.random.choice(self.all)
-            if function.name in names or function.domain in domains:
-                return None
+            absent = [function for function in self.all if function.name not in self.names]
+            same = [function for function in absent if function.domain in domains]
+            other = [function for function in absent if function.domain not in domains]
+            function = self.random.choice(same if same and draw < 0.72 else other)
             said = function.fill(self.random.choice(function.ask), self.random)[0]
         else:
             said = self.random.choice(PHRASES["small_talk"])
@@ -185,7 +202,7 @@ class Scene:
     def _called(self, calls: Sequence[tuple[Function, Json]]) -> Json:
         made = []
         for number, (function, given) in enumerate(calls, 1):
-            arguments = json.dumps(arguments_of(given, self.manner), ensure_ascii=False)
+            arguments = json.dumps(arguments_of(given, function.params, self.manner), ensure_ascii=False)
             body = {"name": name_of(function, self.manner), "arguments": arguments}
             made.append({"id": f"call_{number}", "type": "function", "function": body})
         return {"role": "assistant", "content": "", "tool_calls": made}

@@ -1,6 +1,6 @@
 """Plain conversation as the untuned model has it, so that learning tools does not change how it talks.
 
-The untuned model's own answers are what is learned (self-distillation): nothing is taught here, something is kept.
+The untuned model answers, and how likely each token was to it is what is learned: nothing is taught, something is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from agentkit import load_model
 
 PROMPTS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "prompts.yaml").read_text("utf-8"))
 _TOKENS = 120
+_TEMPERATURES = (0.3, 0.7, 1.0)
+"""What people write is less likely to the model than what it would write itself."""
+_WHOLE = 0.25
+"""Share of requests that are taken as they stand."""
 
 
 def replies(seed: int, count: int) -> Iterator[Json]:
@@ -23,17 +27,19 @@ def replies(seed: int, count: int) -> Iterator[Json]:
     if not count:
         return
     random = Random(f"chat {seed}")
-    asked = sorted({prompt(random) for _ in range(count * 2)})
-    random.shuffle(asked)
     model = load_model("smollm2-135m", adapter="none")
-    for text in asked[:count]:
-        messages: list[Json] = [{"role": "user", "content": text}]
-        answer = model.chat(messages, max_new_tokens=_TOKENS).text.strip()
+    for _ in range(count):
+        messages: list[Json] = [{"role": "user", "content": prompt(random)}]
+        seen = {"temperature": random.choice(_TEMPERATURES), "seed": random.randrange(2**31)}
+        answer = model.chat(messages, max_new_tokens=_TOKENS, **seen).text.strip()
         if answer:
-            yield {"messages": [*messages, {"role": "assistant", "content": answer}]}
+            yield {"messages": [*messages, {"role": "assistant", "content": answer}], "keep": True}
 
 
 def prompt(random: Random) -> str:
     """A question or request about nothing in particular."""
+    if random.random() < _WHOLE:
+        return random.choice(PROMPTS["whole"])
     form = random.choice(PROMPTS["forms"])
-    return form.format(topic=random.choice(PROMPTS["topics"]), thing=random.choice(PROMPTS["things"]))
+    thing, other = random.sample(PROMPTS["things"], 2)
+    return form.format(topic=random.choice(PROMPTS["topics"]), thing=thing, thing2=other)

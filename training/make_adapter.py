@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=1300, help="sets of tools, with eight dialogues each")
     parser.add_argument("--judgements", type=int, default=4000, help="questions whether a passage tells")
     parser.add_argument("--conversations", type=int, default=900, help="questions answered from passages")
-    parser.add_argument("--chats", type=int, default=200, help="plain answers of the untuned model")
+    parser.add_argument("--chats", type=int, default=1000, help="plain answers of the untuned model")
     parser.add_argument(
         "--build", type=Path, default=ROOT / "build" / "adapter", help="data, checkpoints, log"
     )
@@ -67,6 +67,8 @@ HELD_OUT_EVERY = 100
 """Of so many dialogues one is held out, to watch the training by."""
 JUDGEMENT_WEIGHT = 10.0
 """A judgement is one token, a call some forty."""
+KEEP_WEIGHT = 2.0
+"""Of plain conversation: divergences are small where losses are not."""
 
 
 SERVED = {"reads": True, "evidence": {"values": 0.5, "calls": 0.0}}
@@ -79,7 +81,7 @@ def write(path: Path, options: argparse.Namespace) -> int:
         (example.to_json() for example in examples(SEED, options.scenes)),
         judgements(SEED, options.judgements),
         conversations(SEED, options.conversations),
-        replies(SEED, options.chats),
+        map(json.loads, chats(options).read_text(encoding="utf-8").splitlines()),
     )
     count = 0
     with path.open("w", encoding="utf-8") as file:
@@ -90,12 +92,27 @@ def write(path: Path, options: argparse.Namespace) -> int:
     return count
 
 
+def chats(options: argparse.Namespace) -> Path:
+    """The untuned model's answers, which take some minutes and are written once for a build."""
+    path: Path = options.build / f"chats-{SEED}-{options.chats}.jsonl"
+    if not path.exists():
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("w", encoding="utf-8") as file:
+            for example in replies(SEED, options.chats):
+                file.write(json.dumps(example, ensure_ascii=False) + "\n")
+        unfinished.replace(path)
+    return path
+
+
 def weighted(rows: list[Row]) -> list[Row]:
-    """Judgements weigh more."""
-    return [
-        replace(row, weight=JUDGEMENT_WEIGHT) if sum(label != IGNORED for label in row.labels) <= 3 else row
-        for row in rows
-    ]
+    """Judgements weigh more, and so does what is kept."""
+
+    def weight(row: Row) -> float:
+        if row.keep:
+            return KEEP_WEIGHT
+        return JUDGEMENT_WEIGHT if sum(label != IGNORED for label in row.labels) <= 3 else 1.0
+
+    return [replace(row, weight=weight(row)) for row in rows]
 
 
 def train(options: argparse.Namespace, data: Path) -> None:

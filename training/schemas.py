@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from domains import Function, Json
+from domains import Function, Json, value_of
+
+ISO = "YYYY-MM-DD"
+DATES = {ISO: 6, "MM/DD/YYYY": 1, "MM-DD-YYYY": 1, "DD.MM.YYYY": 1, "DD/MM/YYYY": 1, "YYYY/MM/DD": 1}
+"""Ways of writing a day, and how often."""
+_DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+_WANTED = re.compile(ISO + "(?!.?HH)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,10 @@ class Manner:
     """Of parameters."""
     strict: bool
     """``additionalProperties: false``, and titles."""
+    dates: str = ISO
+    """How a day is written that a domain file wants as ``YYYY-MM-DD``."""
+    examples: float = 0.0
+    """Share of free words whose description gives an example."""
 
 
 def manner(random: Random) -> Manner:
@@ -35,6 +46,8 @@ def manner(random: Random) -> Manner:
         random.choices(("enum", "words", "both"), (6, 2, 2))[0],
         random.random() < 0.93,
         random.random() < 0.1,
+        random.choices(list(DATES), list(DATES.values()))[0],
+        random.choice((0.0, 0.0, 0.0, 0.3, 0.8)),
     )
 
 
@@ -64,12 +77,24 @@ def parameter_name(name: str, style: Manner) -> str:
     return re.sub(r"_([a-z0-9])", lambda letter: letter[1].upper(), name)
 
 
-def arguments_of(given: Json, style: Manner) -> Json:
-    """Arguments under the names that the schema gives them."""
-    return {
-        parameter_name(name, style): arguments_of(value, style) if isinstance(value, dict) else value
-        for name, value in given.items()
-    }
+def arguments_of(given: Json, params: Json, style: Manner) -> Json:
+    """Arguments under the names that the schema gives them, days as it wants them."""
+    found: Json = {}
+    for name, value in given.items():
+        param = params[name]
+        if isinstance(value, dict) and "properties" in param:
+            value = arguments_of(value, param["properties"], style)
+        elif _WANTED.search(param["description"]):
+            value = [_day(day, style) for day in value] if isinstance(value, list) else _day(value, style)
+        found[parameter_name(name, style)] = value
+    return found
+
+
+def _day(value: Any, style: Manner) -> Any:
+    day = _DAY.fullmatch(value) if isinstance(value, str) else None
+    if day is None:
+        return value
+    return style.dates.replace("YYYY", day[1]).replace("MM", day[2]).replace("DD", day[3])
 
 
 def _object(params: dict[str, Json], style: Manner) -> Json:
@@ -85,7 +110,8 @@ def _schema(param: Json, style: Manner) -> Json:
     if param["type"] == "object":
         body = _object(param["properties"], style)
         return {"type": "object", "description": param["description"], **body} if style.descriptions else body
-    words = param["description"]
+    random = Random(f"{style}/{param}")  # the same in all of a tool's dialogues
+    words = _WANTED.sub(style.dates, param["description"])
     body = {"type": param["type"]}
     if param["type"] == "array":
         body["items"] = {"type": _item_type(param)}
@@ -93,14 +119,36 @@ def _schema(param: Json, style: Manner) -> Json:
         if style.options != "words":
             body["enum"] = param["enum"]
         if style.options != "enum":
-            words = f"{words.rstrip('.')}. One of: {', '.join(map(str, param['enum']))}."
+            words = f"{words.rstrip('.')}{_options(param['enum'], random)}"
+    elif param["type"] == "string" and "," not in words and random.random() < style.examples:
+        words = f"{words.rstrip('.')}, e.g. {value_of(param, random).called}"
     if "default" in param and style.defaults == "schema":
         body["default"] = param["default"]
     elif "default" in param and style.defaults == "words":
-        words = f"{words.rstrip('.')}. Default is {_shown(param['default'])}."
+        default = _shown(param["default"])
+        words = f"{words.rstrip('.')}. {random.choice(DEFAULT).replace('…', default)}"
     if style.descriptions:
         body = {"type": body.pop("type"), "description": words, **body}
     return body
+
+
+DEFAULT = ["Default is ….", "Default …", "Defaults to ….", "Optional, default is …", "If not given, …."]
+
+
+def _options(values: Sequence[Any], random: Random) -> str:
+    """The values of an enum in words."""
+    plain, quoted = ", ".join(map(str, values)), ", ".join(f"'{value}'" for value in values)
+    *most, last = (f"'{value}'" for value in values)
+    listed = f"{', '.join(most)} or {last}" if most else last
+    return random.choice(
+        (
+            f". One of: {plain}.",
+            f" ({plain}).",
+            f". Options: {quoted}.",
+            f", can be {listed}.",
+            f": {listed}.",
+        )
+    )
 
 
 def _item_type(param: Json) -> str:

@@ -38,6 +38,9 @@ class Example:
     describes it, they are only there to check the calls against."""
     split: Split | None = None
     """What the chat is for; ``None`` leaves it to `prepare`."""
+    keep: bool = False
+    """Whether what is learned is how likely each token was to the untuned model, not the text itself: a model that
+    learns something new is kept from changing here (learning without forgetting, arXiv:1606.09282)."""
     key: str = ""
     """What `prepare` goes by instead of the content: of a session, which may grow, its id."""
 
@@ -52,6 +55,8 @@ class Row:
     split: Split = "train"
     weight: float = 1.0
     """Of each of its labels in the loss."""
+    keep: bool = False
+    """As of its example."""
     example: Example | None = field(default=None, repr=False, compare=False)
     """What it was made from."""
 
@@ -73,7 +78,7 @@ class Report:
 def load_chats(path: Path) -> list[Example]:
     """Read ``{"messages": […], "tools"?: […]}``, one a line; tool arguments as JSON text or as an object.
 
-    A line may also say ``"describe_tools": false`` and ``"split": "train" | "validation" | "test"``.
+    A line may also say ``"describe_tools": false``, ``"keep": true`` and ``"split": "train" | "validation" | "test"``.
 
     Raises:
         NotFoundError: There is no such file.
@@ -132,13 +137,15 @@ def _example(body: dict[str, Any], origin: str) -> Example:
     from agentkit.llm.options import read_tools
 
     messages, tools = body.get("messages"), body.get("tools") or []
-    described, split = body.get("describe_tools", True), body.get("split")
+    described, split, keep = body.get("describe_tools", True), body.get("split"), body.get("keep", False)
     if not isinstance(messages, list) or not messages:
         raise UsageError(f"{origin}: 'messages' is no list of messages", FORM)
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise UsageError(f"{origin}: 'tools' is no list of tool schemas", "use the OpenAI form")
     if not isinstance(described, bool):
         raise UsageError(f"{origin}: 'describe_tools' is neither true nor false", "leave it out for true")
+    if not isinstance(keep, bool):
+        raise UsageError(f"{origin}: 'keep' is neither true nor false", "leave it out for false")
     if split is not None and split not in SPLITS:
         raise UsageError(
             f"{origin}: unknown split {split!r}", f"use one of {', '.join(SPLITS)}, or leave it out"
@@ -154,7 +161,7 @@ def _example(body: dict[str, Any], origin: str) -> Example:
         raise UsageError(f"{origin}: {error.cause}", error.remedy) from error
     except (AttributeError, TypeError) as error:
         raise UsageError(f"{origin}: a message cannot be read ({error})", "use the OpenAI form") from error
-    return Example(read, specs, origin, described, split)
+    return Example(read, specs, origin, described, split, keep)
 
 
 def _examples(tool: dict[str, Any]) -> tuple[ToolExample, ...]:
@@ -180,4 +187,4 @@ def _row(example: Example, encoder: ChatEncoder, system: str) -> Row:
     except AgentkitError as error:
         raise UsageError(f"{example.origin}: {error.cause}", error.remedy) from error
     labels = [token if own else IGNORED for token, own in zip(encoded.ids, encoded.assistant, strict=True)]
-    return Row(encoded.ids, labels, example.split or "train", example=example)
+    return Row(encoded.ids, labels, example.split or "train", keep=example.keep, example=example)

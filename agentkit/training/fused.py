@@ -63,6 +63,8 @@ def _forward(module: Any, name: str) -> Any:
     base, a, b, scale = module.base_layer, module.lora_A[name], module.lora_B[name], module.scaling[name]
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Any:
+        if module.disable_adapters:
+            return base(x)
         return _LoraLinear.apply(  # type: ignore[no-untyped-call]
             x, base.weight, base.bias, a.weight, b.weight, scale
         )

@@ -116,7 +116,8 @@ class _ChatLearner(Learner):
             return Measured(evaluate(self.model, rows, shared=self._shared))
 
     def _loss(self, packed: Pack) -> torch.Tensor:
-        noise = noisy_embeddings(self.model, packed, self._noise, shared=self._shared)
+        alpha = 0.0 if packed.keep else self._noise  # what is kept is what the model says without noise
+        noise = noisy_embeddings(self.model, packed, alpha, shared=self._shared)
         with self._numbers.context(), noise:
             return loss_sum(self.model, packed, shared=self._shared)
 

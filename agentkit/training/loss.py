@@ -1,4 +1,4 @@
-"""The loss of a pack: cross entropy over the assistant's tokens."""
+"""The loss of a pack: cross entropy over the assistant's tokens, or how far they are from the untuned model's."""
 
 from __future__ import annotations
 
@@ -51,23 +51,36 @@ def shared_attention(model: Any) -> Iterator[None]:
 def loss_sum(model: Any, pack: Pack, *, shared: bool) -> torch.Tensor:
     """Cross entropy summed over the labels of all rows, in nats; a scalar.
 
+    Of rows to be kept it is the Kullback-Leibler divergence from what the model says without its adapter, the loss of
+    learning without forgetting (arXiv:1606.09282, equation 2) at temperature 1 less its constant part.
+
     Args:
-        model: In `shared_attention`, if ``shared``.
+        model: A PEFT model, in `shared_attention` if ``shared``.
         pack: Rows.
         shared: What rows have in common is read once; otherwise each row is read by itself, padded on the right,
             where causal attention never looks.
     """
     import torch
-    from torch.nn.functional import cross_entropy
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
     device = model.device
     targets = pack.targets if shared else _padded_targets(pack)
     where = torch.tensor([position for position, _, _ in targets], device=device)
     labels = torch.tensor([label for _, label, _ in targets], device=device)
     weights = torch.tensor([weight for _, _, weight in targets], device=device)
-    with _head_only_at(model, where):
-        logits = _shared_logits(model, pack) if shared else _padded_logits(model, pack)
-    losses = cross_entropy(logits.float().view(len(targets), -1), labels, reduction="none")
+
+    def logits() -> torch.Tensor:
+        with _head_only_at(model, where):
+            found = _shared_logits(model, pack) if shared else _padded_logits(model, pack)
+        return found.float().view(len(targets), -1)
+
+    if pack.keep:
+        with torch.no_grad(), model.disable_adapter():
+            before = log_softmax(logits(), dim=-1)
+        after = log_softmax(logits(), dim=-1)
+        losses = kl_div(after, before, reduction="none", log_target=True).sum(dim=-1)
+    else:
+        losses = cross_entropy(logits(), labels, reduction="none")
     return (losses * weights).sum()
 
 

@@ -73,6 +73,11 @@ class Pack:
         return found
 
     @property
+    def keep(self) -> bool:
+        """Whether its rows are to be kept rather than learned, which all are or none."""
+        return self.groups[0].rows[0].keep
+
+    @property
     def learned(self) -> float:
         """Weight of all assistant tokens, as if each row were read by itself."""
         return sum(weight for _, _, weight in self.targets)
@@ -80,6 +85,11 @@ class Pack:
 
 def pack(rows: Sequence[Row], tokens: int) -> list[Pack]:
     """Rows of one step in packs of at most so many tokens; a longer row is a pack of its own."""
+    kept = [row for row in rows if row.keep]
+    return _packs([row for row in rows if not row.keep], tokens) + _packs(kept, tokens)
+
+
+def _packs(rows: Sequence[Row], tokens: int) -> list[Pack]:
     packs: list[list[Group]] = []
     free = 0
     for group in sorted(share(rows, tokens), key=lambda group: group.tokens, reverse=True):

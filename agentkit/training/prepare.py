@@ -147,6 +147,8 @@ def _to_json(example: Example) -> dict[str, Any]:
         body["tools"] = [_tool_to_json(tool) for tool in example.tools]
     if not example.describe_tools:
         body["describe_tools"] = False
+    if example.keep:
+        body["keep"] = True
     return body | ({"split": example.split} if example.split else {})
 
 

@@ -21,7 +21,7 @@ runs of 8 (PaLM, arXiv:2204.02311, section 8) to 13 words (GPT-3, arXiv:2005.141
 question has to be found; here a single run counts. Shorter ones are everybody's English: of six words, recipe and
 leaderboard share "between two cities on a given" and sixty more, of eight words none."""
 _SLOT = re.compile(r"\{[^{}]*\}")
-_NUMBERS = re.compile(r"\b\d+\b(\W+\d+\b)*(\W*[ap]\.?m\b)?", re.IGNORECASE)
+_NUMBERS = re.compile(r"\b\d+\b(\W+(and\W+)?\d+\b)*(\W*[ap]\.?m\b)?", re.IGNORECASE)
 
 
 def words(text: str) -> list[str]:
@@ -84,6 +84,7 @@ def calling_texts() -> Iterator[str]:
             yield from (ask.say for ask in asks)
         yield from strings(function.missing)
         yield from (reply["say"] for reply in function.replies)
+    yield from (message.say for message in domains.load_together(domains.load()))
     yield from strings(calls.PHRASES)
     yield from strings(_yaml("pools.yaml"))
 
@@ -91,10 +92,12 @@ def calling_texts() -> Iterator[str]:
 def chat_texts() -> Iterator[str]:
     """Every prompt of plain conversation."""
     parts = _yaml("prompts.yaml")
+    yield from parts["whole"]
+    other = parts["things"][0]
     for form in parts["forms"]:
         for name in ("topic", "thing"):
             if f"{{{name}}}" in form:
-                yield from (form.format(**{name: word}) for word in parts[f"{name}s"])
+                yield from (form.format(**{name: word}, thing2=other) for word in parts[f"{name}s"])
 
 
 def _yaml(name: str) -> Any:

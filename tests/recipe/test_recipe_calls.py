@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -11,15 +13,20 @@ import calls
 import domains
 import pytest
 import values
+from jsonschema import Draft202012Validator
+from schemas import DATES, Manner, arguments_of, tool_of
 
 from agentkit.training.data import load_chats
 
 FUNCTIONS = domains.load()
+TOGETHER = domains.load_together(FUNCTIONS)
+PLAIN = Manner("snake", "schema", "both", descriptions=True, strict=True)
 
 
 def test_there_are_many_functions_of_many_domains() -> None:
-    assert len(FUNCTIONS) > 400
-    assert len({function.domain for function in FUNCTIONS}) == 48
+    assert len(FUNCTIONS) > 800
+    assert len({function.domain for function in FUNCTIONS}) > 90
+    assert len(TOGETHER) > 800
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: f"{function.domain}.{function.name}")
@@ -32,6 +39,46 @@ def test_what_is_asked_for_is_there(function: domains.Function) -> None:
         assert len(made) == ask.calls()
     assert all(len(function.fill(ask, Random(0))[1]) > 1 for ask in function.many)
     assert set(function.missing) <= set(function.leaves)
+
+
+@pytest.mark.parametrize("domain", sorted({message.domain for message in TOGETHER}))
+def test_messages_for_several_functions_ask_for_whole_calls(domain: str) -> None:
+    for message in TOGETHER:
+        if message.domain != domain:
+            continue
+        assert len(message.names) > 1, message.say
+        for seed in range(3):
+            said, made = message.fill(Random(seed))
+            assert "{" not in said.replace("{}", ""), said
+            assert len(made) == len(message.calls)
+            for function, arguments in made:
+                schema = tool_of(function, PLAIN)["function"]["parameters"]
+                Draft202012Validator(schema).validate(arguments)
+
+
+def test_two_lists_are_every_value_with_every_other() -> None:
+    (function,) = (f for f in FUNCTIONS if f.name == "search_flights")
+    ask = domains.Ask(
+        "From {origin} and {origin~2} to {destination} and {destination~2} on {date}",
+        {},
+        ("origin", "destination"),
+    )
+    _, made = function.fill(ask, Random(1))
+    assert len(made) == ask.calls() == 4
+    assert len({(call["origin"], call["destination"]) for call in made}) == 4
+    assert [call["origin"] for call in made[:2]] == [made[0]["origin"]] * 2
+    assert len({call["date"] for call in made}) == 1
+
+
+@pytest.mark.parametrize("dates", list(DATES))
+def test_a_day_is_written_as_the_schema_says(dates: str) -> None:
+    (function,) = (f for f in FUNCTIONS if f.name == "search_flights")
+    style = replace(PLAIN, dates=dates)
+    described = tool_of(function, style)["function"]["parameters"]["properties"]["date"]["description"]
+    assert dates in described
+    written = arguments_of({"origin": "2024-05-31", "date": "2024-05-31"}, function.params, style)
+    pieces = {"YYYY": "2024", "MM": "05", "DD": "31"}
+    assert written == {"origin": "2024-05-31", "date": re.sub("YYYY|MM|DD", lambda m: pieces[m[0]], dates)}
 
 
 def test_all_kinds_of_dialogue_are_lines_that_training_accepts(tmp_path: Path) -> None:

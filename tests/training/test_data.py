@@ -129,6 +129,7 @@ def odd(parameters: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         (says(USER, DONE, tools=[{**TOOL, "x-examples": ["x"]}]), "'x-examples' of a tool cannot be read"),
         (says(USER, DONE, describe_tools="no"), "'describe_tools'"),
+        (says(USER, DONE, keep=1), "'keep' is neither true nor false"),
         (says(USER, DONE, split="dev"), "unknown split 'dev'"),
         (b'{"messages": "\xff"}', "not UTF-8"),
         (b'{"messages": "\\ud800"}', "not UTF-8"),

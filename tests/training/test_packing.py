@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ def settings(**changes: Any) -> JobSettings:
     return make_settings({**fixed, "adapters_dir": "unused", **changes})
 
 
-def row(begin: list[int], seed: int, length: int, weight: float = 1.0) -> Row:
+def row(begin: list[int], seed: int, length: int, weight: float = 1.0, *, keep: bool = False) -> Row:
     rest = random.Random(seed)
     ids = begin + [rest.randrange(20, 400) for _ in range(length)]
     learned = len(begin) + length // 2
-    return Row(ids, [IGNORED] * learned + ids[learned:], weight=weight)
+    return Row(ids, [IGNORED] * learned + ids[learned:], weight=weight, keep=keep)
 
 
 TALK = list(range(30, 60))
@@ -179,6 +180,48 @@ def test_fused_layers_compute_what_peft_computes(model: Any) -> None:
     alone(tuned, FAMILY[0]).backward()
     for name, gradient in gradients(tuned).items():
         torch.testing.assert_close(gradient, right[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_rows_to_be_kept_are_packed_by_themselves() -> None:
+    kept = [row(TALK, 40 + n, 8, keep=True) for n in range(3)]
+    packs = pack([*FAMILY, *kept], 1000)
+    assert [packed.keep for packed in packs] == [False, True]
+    assert sum(len(group.rows) for group in packs[1].groups) == 3
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_is_kept_is_how_likely_the_untuned_model_finds_each_token(
+    model: Any, tiny: Path, shared: bool, fuse: bool
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    untuned = AutoModelForCausalLM.from_pretrained(tiny)
+    tuned = with_adapter(model, settings(), 10)
+    if fuse:
+        fused.fuse(tuned)
+    rows = [row(TALK, 40 + n, 8, weight=2.0, keep=True) for n in range(3)]
+    (packed,) = pack(rows, 1000)
+    with shared_attention(model) if shared else contextlib.nullcontext():
+        assert float(loss_sum(tuned, packed, shared=shared).detach()) == pytest.approx(0, abs=1e-5)
+        for name, weight in tuned.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+        found = loss_sum(tuned, packed, shared=shared)
+    expected = 0.0
+    for one in rows:
+        ids, places = (
+            torch.tensor([one.ids]),
+            [n - 1 for n, label in enumerate(one.labels) if label != IGNORED],
+        )
+        with torch.no_grad():
+            before, after = (m(input_ids=ids).logits[0, places].log_softmax(-1) for m in (untuned, tuned))
+        expected += one.weight * float((before.exp() * (before - after)).sum())
+    assert expected > 1
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
+    found.backward()
+    assert any(gradient.abs().max() > 0 for gradient in gradients(tuned).values())
 
 
 def test_models_with_another_attention_are_read_row_by_row(model: Any) -> None:

@@ -113,12 +113,13 @@ def test_lines_read_back_as_the_same_examples(tmp_path: Path) -> None:
         Example((Message("user", "Pay"), Message("assistant", "", (call,))), (PAY,), describe_tools=False),
         Example((Message("user", "Pay"), Message("assistant", "", (call,))), (shown,)),
         chat("ünïcode \u2028 stays", split="test"),
+        replace(chat("as before"), keep=True),
     ]
     path = tmp_path / "chats.jsonl"
     path.write_bytes(to_lines(examples))
     assert [
-        (e.messages, e.tools, e.describe_tools, e.split) for e in load_chats(path)
-    ] == [(e.messages, e.tools, e.describe_tools, e.split) for e in examples]  # fmt: skip
+        (e.messages, e.tools, e.describe_tools, e.split, e.keep) for e in load_chats(path)
+    ] == [(e.messages, e.tools, e.describe_tools, e.split, e.keep) for e in examples]  # fmt: skip
 
 
 @pytest.mark.parametrize("examples", [[chat("a")], [chat("a"), chat("A ")]])
