@@ -224,6 +224,9 @@ class Scene:
         style = self.random.choice(PHRASES["joints"])
         if style[-2] in " ," and not style.startswith("\n"):
             rest = [words[0].lower() + words[1:] if words[1:2].islower() else words for words in rest]
+        if style.startswith(","):
+            first = first.rstrip(".?!")
+            rest = [*(words.rstrip(".?!") for words in rest[:-1]), rest[-1]]
         return first + "".join(style.replace("…", words) for words in rest)
 
 

@@ -151,7 +151,8 @@ def _money(low: float, high: float, decimals: int | None, random: Random) -> Val
     if value < 1000 and random.random() < 0.3:
         value = round(value + random.choice((0.5, 0.99, 0.25, 0.95)), 2)
     said = f"{value:,.2f}" if isinstance(value, float) else number(value, random)
-    ways = [f"${said}"] * 4 + [f"{said} dollars", f"{said} USD"]
+    ways = [] if said.isalpha() else [f"${said}"] * 4 + [f"{said} USD"]
+    ways.append(f"{said} dollars")
     return Value(random.choice(ways), value)
 
 

@@ -21,7 +21,7 @@ runs of 8 (PaLM, arXiv:2204.02311, section 8) to 13 words (GPT-3, arXiv:2005.141
 question has to be found; here a single run counts. Shorter ones are everybody's English: of six words, recipe and
 leaderboard share "between two cities on a given" and sixty more, of eight words none."""
 _SLOT = re.compile(r"\{[^{}]*\}")
-_NUMBERS = re.compile(r"\b\d+\b(\W+(and\W+)?\d+\b)*(\W*[ap]\.?m\b)?", re.IGNORECASE)
+_NUMBERS = re.compile(r"\b\d+\b(\W+((and|with)\W+)?\d+\b)*(\W*[ap]\.?m\b)?", re.IGNORECASE)
 
 
 def words(text: str) -> list[str]:
