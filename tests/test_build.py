@@ -12,7 +12,7 @@ import pytest
 
 import agentkit
 from agentkit import Agent, KnowledgeBase, load_model, open_project, tool
-from agentkit.build import BaseKnowledge, Workspace
+from agentkit.build import Workspace
 from agentkit.errors import (
     AgentkitError,
     KnowledgeError,
@@ -24,6 +24,7 @@ from agentkit.errors import (
 from agentkit.events import ToolFinished
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import ToolCall
+from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
 
 TOOL_FILE = '''
 from agentkit import tool

@@ -120,7 +120,7 @@ def test_a_wrong_command_line_is_noticed(line: str, fits: bool) -> None:
         ("cd shop && agentkit chat", ["chat"]),
         ("AGENTKIT_SEED=3 agentkit ask 'a b'", ["ask 'a b'"]),
         ("echo hi | agentkit ask - --json | tail -n 1", ["ask - --json"]),
-        ("agentkit/build.py", []),
+        ("agentkit/build/agent.py", []),
         ("pip install agentkit", []),
     ],
 )
