@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentkit.engine.decode import (
-    Decoding,
-    FinishReason,
-    MaskProvider,
-    Sampler,
-    Step,
-    Tokens,
-    decoding,
-    is_looping,
-)
-from agentkit.engine.drafts import Drafts
+from agentkit.engine.decode import Decoding, MaskProvider, Sampler, Step
 from agentkit.engine.families import ROWS
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
-from agentkit.events import Notice, TextDelta, ToolCallProposed
+from agentkit.events import Notice
 from agentkit.llm.adapters import AdapterChoice, Adapters
-from agentkit.llm.calls import read_message
-from agentkit.llm.detokenize import TextStream
+from agentkit.llm.answer import Answer, Served
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
-from agentkit.llm.formats.base import Markup
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
 from agentkit.llm.missing import ask_for, going_on, words_for
 from agentkit.llm.options import (
@@ -46,40 +34,11 @@ from agentkit.llm.options import (
     routed,
 )
 from agentkit.llm.protocol import ModelEvent, Router, drained
-from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec, Usage
+from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec
 from agentkit.settings import SamplingSettings
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(slots=True)
-class _Run:
-    """One completion under way."""
-
-    ledger: Ledger
-    prompt_tokens: int
-    cached_tokens: int
-    started: float
-    passes_before: int
-    relieved_before: int
-    cancel: threading.Event | None
-    sampling: SamplingSettings
-    sampler: Sampler
-    completion_tokens: int = 0
-    first_token: float = 0.0
-    finish: FinishReason = "stop"
-
-    def usage(self) -> Usage:
-        now = time.perf_counter()
-        return Usage(
-            self.prompt_tokens,
-            self.cached_tokens,
-            self.completion_tokens,
-            self.ledger.forward_passes - self.passes_before,
-            (self.first_token or now) - self.started,
-            now - self.started,
-        )
 
 
 class LocalModel:
@@ -112,11 +71,11 @@ class LocalModel:
         self._adapters = adapters or Adapters(loaded)
         self._sampling = sampling or SamplingSettings()
         self._router = router
-        self._drafts = drafts
         self._encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids, tool_format)
         self._pool = LedgerPool(loaded)
         self._scheduler = Scheduler(loaded)
         self._compiler: GrammarCompiler | None = None
+        self._served = Served(loaded, self._encoder, self._scheduler, self._grammars, drafts)
         self._told = False
         """A template that rewrites history has been reported."""
 
@@ -215,15 +174,15 @@ class LocalModel:
             raise UsageError("answers to be scored must begin with different tokens", "choose other words")
         prompt = self._encoder.encode(read_messages(messages)).ids
         chosen, _ = self.choose_adapter()
-        run = self._start(prompt, chosen, self._sampling, None)
+        ledger = self._start(prompt, chosen, self._sampling, None).ledger
         rows: list[torch.Tensor] = []
 
         def score() -> Decoding:
-            step = yield Step(run.ledger, ())
+            step = yield Step(ledger, ())
             rows.extend(() if step is None else step)
             yield "stop"
 
-        with self._held(run.ledger):
+        with self._held(ledger):
             for _ in self._scheduler.run(score()):
                 pass
         return [float(rows[-1][token]) for (token,) in first]
@@ -337,16 +296,16 @@ class LocalModel:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
         yield from self._template_notice()
-        run = self._start(prompt, chosen, settings, cancel)
-        with self._held(run.ledger):
+        answer = self._start(prompt, chosen, settings, cancel)
+        with self._held(answer.ledger):
             if choice:
-                yield from self._call(run, grammar, choice, len(run.ledger.ids))
+                yield from answer.call(grammar, choice, len(answer.ledger.ids))
             elif grammar is not None:
-                yield from self._text(run, grammar)
+                yield from answer.text(grammar)
             elif specs and tool_choice == "auto" and self._router is None:
-                yield from self._text_or_call(run, specs, replace(calls, thought=0), conversation)
+                yield from answer.text_or_call(specs, replace(calls, thought=0), conversation)
             else:
-                yield from self._text(run, None)
+                yield from answer.text(None)
 
     @contextmanager
     def _held(self, ledger: Ledger) -> Iterator[None]:
@@ -405,164 +364,9 @@ class LocalModel:
         chosen: AdapterChoice,
         sampling: SamplingSettings,
         cancel: threading.Event | None,
-    ) -> _Run:
+    ) -> Answer:
         started = time.perf_counter()
         ledger, cached = self._scheduler.call(lambda: self._pool.acquire(prompt, chosen.adapter))
         sampler = Sampler(sampling, self._loaded.device)
         before = ledger.forward_passes, ledger.relieved
-        return _Run(ledger, len(prompt), cached, started, *before, cancel, sampling, sampler)
-
-    def _decode(self, run: _Run, grammar: MaskProvider | None) -> Iterator[tuple[int, ...]]:
-        """Tokens as they are decoded; sets ``run.finish``."""
-        room = self.context_length - len(run.ledger.ids)
-        loop = decoding(
-            run.ledger,
-            run.sampler,
-            stop_ids=self._loaded.eos_ids,
-            max_new_tokens=min(run.sampling.max_new_tokens - run.completion_tokens, room),
-            grammar=grammar,
-            cancel=run.cancel,
-            drafts=Drafts() if self._drafts else None,
-        )
-        with closing(self._scheduler.run(loop, run.cancel)) as steps:
-            for step in steps:
-                if not isinstance(step, Tokens):
-                    run.finish = step
-                    return
-                run.first_token = run.first_token or time.perf_counter()
-                run.completion_tokens += len(step.ids)
-                yield step.ids
-
-    def _text(self, run: _Run, grammar: MaskProvider | None) -> Iterator[ModelEvent]:
-        text = TextStream(self.tokenizer, run.sampling.stop)
-        start = len(run.ledger.ids)
-        yield from self._pump(run, text, grammar)
-        yield from self._said(run, text.text, start)
-
-    def _said(self, run: _Run, text: str, start: int) -> Iterator[ModelEvent]:
-        self._encoder.remember((text,), self._spoken(run, start))
-        yield from self._done(run, text)
-
-    def _pump(
-        self, run: _Run, text: TextStream, grammar: MaskProvider | None, triggers: Container[int] = ()
-    ) -> Iterator[TextDelta | Notice]:
-        written: list[int] = []
-        for ids in self._decode(run, grammar):
-            at = next((n for n, id in enumerate(ids) if id in triggers), None)
-            delta = text.push(ids[:at])
-            if at is not None and not text.stopped:
-                delta += text.trigger()
-            if delta:
-                yield TextDelta(delta)
-            written += ids
-            if text.stopped:
-                run.finish = "stop"
-                return
-            if grammar is None and is_looping(written):
-                yield Notice("repetition", "the model went round in circles and was stopped")
-                run.finish = "stop"
-                break
-        delta = text.finish()
-        if delta:
-            yield TextDelta(delta)
-
-    def _text_or_call(
-        self, run: _Run, specs: list[ToolSpec], options: CallOptions, conversation: Sequence[Message]
-    ) -> Iterator[ModelEvent]:
-        """Free text in which the model may begin a call; from there on the grammar rules."""
-        form = self._encoder.format
-        begins = [(trigger, self._encoder.segments((Markup(trigger),))) for trigger in form.triggers]
-        tokens = {segments[0] for _, segments in begins if isinstance(segments[0], int)}
-        text = TextStream(
-            self.tokenizer,
-            run.sampling.stop,
-            triggers=[trigger for trigger, segments in begins if isinstance(segments[0], str)],
-            openings=form.openings,
-            before_trigger=form.before_call,
-        )
-        start = len(run.ledger.ids)
-        yield from self._pump(run, text, None, tokens)
-        if not text.triggered:
-            yield from self._said(run, text.text, start)
-            return
-        # The trigger's tokens may have run on into the call: begin it again under the grammar.
-        said = self._as_written(run.ledger.ids[start:], text.text, form.before_call if text.text else "")
-        run.ledger.align([*run.ledger.ids[:start], *said])
-        grammar = self._grammars().tool_call(specs, options)
-        yield from self._call(run, grammar, specs, start, text.text, conversation)
-
-    def _as_written(self, ids: list[int], said: str, end: str) -> list[int]:
-        """Ids for ``said`` and ``end``: the model's own, as far as they say just that."""
-        for whole, rest in ((said + end, ""), (said, end)):
-            for count in range(len(ids), -1, -1):
-                text = self._encoder.decode(ids[:count])
-                if text == whole:
-                    return [*ids[:count], *self._encoder.plain(rest)]
-                if len(text) < len(whole):
-                    break
-        return list(self._encoder.plain(said + end))
-
-    def _call(
-        self,
-        run: _Run,
-        grammar: MaskProvider | None,
-        choice: list[ToolSpec],
-        start: int,
-        said: str = "",
-        rests_on: Sequence[Message] = (),
-    ) -> Iterator[ModelEvent]:
-        """Calls under the grammar, after what was ``said`` since ``start``.
-
-        Where they must rest on something, a call with arguments that nothing there supports becomes a question.
-        """
-        begin = len(run.ledger.ids)
-        for _ in self._decode(run, grammar):
-            pass
-        if run.finish == "cancelled":
-            yield from self._done(run, said)
-            return
-        form, thinks = self._encoder.format, not said and self._encoder.thinking is not None
-        written = self._encoder.decode(self._spoken(run, begin))
-        found = read_message(written, choice, form, thinks=thinks)
-        cut = run.finish == "length"
-        if cut:
-            kept = f"; the {len(found.calls)} before it stand" if found.calls else ""
-            cause = f"the call did not fit into {run.completion_tokens} tokens and was dropped{kept}"
-            yield Notice("call_cut", f"{cause}; raise max_new_tokens")
-        if not found.calls:
-            yield from self._done(run, said)
-            return
-        for call in found.calls if rests_on else ():
-            spec = next(spec for spec in choice if spec.name == call.name)
-            _, missing = words_for(spec, "", rests_on)
-            if missing:
-                yield from ask_for(spec, missing, said, run.usage())
-                return
-        for call in found.repeated:
-            yield Notice("repeated_call", f"{call.name} was called twice with the same arguments in one turn")
-        if found.said:
-            yield TextDelta(found.said)
-        said = said or found.said
-        if not cut:
-            parts = self._encoder.said_and_called(said, found.calls)
-            self._encoder.remember(parts, self._spoken(run, start))
-        yield from self._relieved(run)
-        yield from map(ToolCallProposed, found.calls)
-        yield Completion(said, found.calls, run.usage(), "length" if cut else "tool_calls")
-
-    def _spoken(self, run: _Run, start: int) -> list[int]:
-        ids = run.ledger.ids[start:]
-        return ids[:-1] if ids and ids[-1] in self._loaded.eos_ids else ids
-
-    def _done(self, run: _Run, text: str) -> Iterator[ModelEvent]:
-        yield from self._relieved(run)
-        if run.finish == "length":
-            yield Notice("truncated", f"the answer was cut after {run.completion_tokens} tokens")
-        reason = "stop" if run.finish == "grammar" else run.finish
-        yield Completion(text, (), run.usage(), reason)
-
-    @staticmethod
-    def _relieved(run: _Run) -> Iterator[Notice]:
-        if run.ledger.relieved > run.relieved_before:
-            cause = "memory ran out: the caches of other conversations were dropped and the step was repeated"
-            yield Notice("memory", cause)
+        return Answer(self._served, ledger, len(prompt), cached, started, *before, cancel, sampling, sampler)
