@@ -60,7 +60,7 @@ def restore_random(tensors: Tensors, device: torch.device) -> None:
     import torch
 
     torch.set_rng_state(tensors["random"])
-    if device.type == "cuda":
+    if device.type == "cuda" and "random.cuda" in tensors:  # not where the run began on a CPU
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
 

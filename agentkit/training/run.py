@@ -328,7 +328,7 @@ class Run:
             saved = {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
             own |= {name: value.to(self.device) for name, value in saved.items()}
         self.learner.restore(state["learner"])
-        if self.learner.scaler is not None:
+        if self.learner.scaler is not None and state["scaler"]:  # not where the run began on another device
             self.learner.scaler.load_state_dict(state["scaler"])
         for name, weight in self.weights.items():
             for key, value in tensors.items():

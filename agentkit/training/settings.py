@@ -145,6 +145,8 @@ class JobSettings(BaseModel):
             raise ValueError("chats are learned by an adapter: method lora, dora, adalora or qlora")
         if self.task != "chat" and self.method in ("adalora", "qlora"):
             raise ValueError(f"{self.method} is for chats; {self.task} takes the method full, lora or dora")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ValueError("precision fp16 is for CUDA: on a CPU use auto, bf16 or fp32")
         if self.task != "chat" and (self.augment or self.neftune_alpha):
             raise ValueError("augment and neftune_alpha are for chats")
         return self

@@ -117,6 +117,17 @@ def test_half_written_and_damaged_checkpoints_are_left_out(
     ]
 
 
+def test_a_checkpoint_of_another_device_can_be_gone_on_from() -> None:
+    import torch
+
+    from agentkit.training.checkpoint import random_states, restore_random
+
+    on_cpu = random_states(torch.device("cpu"))
+    drawn = torch.rand(3)
+    restore_random(on_cpu, torch.device("cuda"))  # which has no state of its own in it
+    assert torch.equal(torch.rand(3), drawn)
+
+
 def test_checkpoints_come_by_the_clock(fresh: Callable[[], Any], tmp_path: Path) -> None:
     train(settings(checkpoint_every_s=1e-6), fresh(), ROWS, lambda line: None, checkpoint_dir=tmp_path / "a")
     assert [path.name for path in (tmp_path / "a").iterdir()] == [f"checkpoint-{STEPS}"]
@@ -259,6 +270,12 @@ def test_the_learning_rate_rises_and_falls() -> None:
         assert 0 < rates[-1] < 0.1
     assert {rate(step, 20, settings(schedule="constant")) for step in range(2, 20)} == {1.0}
     assert [rate(0, 1, settings(warmup=warmup)) for warmup in (0.0, 0.1)] == [pytest.approx(0.5), 1.0]
+
+
+def test_float16_on_a_cpu_is_refused_before_a_job_begins() -> None:
+    with pytest.raises(UsageError, match="precision fp16 is for CUDA: on a CPU use auto, bf16 or fp32"):
+        settings(precision="fp16", device="cpu")
+    assert settings(precision="fp16").precision == "fp16"
 
 
 @pytest.mark.parametrize(
