@@ -43,9 +43,9 @@ SEED = 6
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=1400, help="sets of tools, with eight dialogues each")
-    parser.add_argument("--judgements", type=int, default=4000, help="questions whether a passage tells")
-    parser.add_argument("--conversations", type=int, default=800, help="questions answered from passages")
+    parser.add_argument("--scenes", type=int, default=1300, help="sets of tools, with eight dialogues each")
+    parser.add_argument("--judgements", type=int, default=6000, help="questions whether a passage tells")
+    parser.add_argument("--conversations", type=int, default=600, help="questions answered from passages")
     parser.add_argument("--chats", type=int, default=1000, help="plain answers of the untuned model")
     parser.add_argument(
         "--build", type=Path, default=ROOT / "build" / "adapter", help="data, checkpoints, log"

@@ -2,12 +2,15 @@
 
 `conversations` are rendered by the code that serves (`answers.passages_prompt`, `followup.understood`, the project's
 prompts); `judgements` by `agentkit.llm.reading`. Sources: the templates of ``training/data`` (see `documents`), and
-the passages of ``benchmarks/data/answerable.jsonl``, of which `held_out` keeps some for evaluation.
+the passages of ``benchmarks/data/answerable.jsonl``, and contrast pairs (``training/data/contrast``): two versions of a
+passage, and questions of which most are answered by one version alone (arXiv:2004.02709). `held_out` keeps some of the
+written passages for evaluation.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -27,6 +30,10 @@ from agentkit.retrieval.words import stems
 
 ROOT = Path(__file__).resolve().parents[1]
 ANSWERABLE = ROOT / "benchmarks" / "data" / "answerable.jsonl"
+CONTRAST = Path(__file__).parent / "data" / "contrast"
+"""JSONL in the form of ``answerable.jsonl``; lines 1 and 2, 3 and 4 … are the versions of a pair."""
+CONTRAST_SHARE = 0.5
+"""Of the judgements."""
 EVALUATED = "home goods shop"
 """The domain of the knowledge base on which the product is evaluated: its passages train nothing."""
 HELD_OUT_SHARE = 0.15
@@ -68,11 +75,15 @@ def judgements(seed: int, count: int) -> Iterator[dict[str, Any]]:
     """Questions to be answered with Yes or No in one token, `BRANCHES` in a row about one passage."""
     rng = random.Random(f"judgements {seed}")
     while count > 0:
-        text = _document(rng)
-        for asked in _questions(text, rng, min(BRANCHES, count)):
+        if rng.random() < CONTRAST_SHARE / 2:  # a pair is two passages
+            batch = _contrasted(rng)
+        else:
+            text = _document(rng)
+            batch = [(text, asked) for asked in _questions(text, rng, BRANCHES)]
+        for text, asked in batch[:count]:
             messages = reading(text.heading, text.text, asked.question)
             yield _example([*messages, Message("assistant", NO if asked.answer is None else YES)])
-            count -= 1
+        count -= len(batch)
 
 
 def conversations(seed: int, count: int) -> Iterator[dict[str, Any]]:
@@ -113,6 +124,19 @@ def _questions(text: Document, rng: random.Random, count: int) -> Iterator[Asked
         if asked.question not in seen:
             seen.add(asked.question)
             yield replace(asked, question=_spoken(asked.question, rng))
+
+
+def _contrasted(rng: random.Random) -> list[tuple[Document, Asked]]:
+    """The same questions about both versions of a passage."""
+    versions = [_written(row) for row in rng.choice(_training_pairs())]
+    told = [{questions[0]: answer for questions, answer in text.answered} for text in versions]
+    questions = rng.sample(sorted({*told[0], *versions[0].near}), BRANCHES)
+    spoken = {question: _spoken(question, rng) for question in questions}
+    return [
+        (text, Asked(spoken[question], own.get(question), "answered" if question in own else "near"))
+        for text, own in zip(versions, told, strict=True)
+        for question in questions
+    ]
 
 
 def _answered(text: Document, rng: random.Random) -> Asked:
@@ -210,14 +234,31 @@ def _written(row: dict[str, Any]) -> Document:
 
 
 def _is_held_out(row: dict[str, Any]) -> bool:
-    digest = hashlib.sha256(row["text"].encode()).digest()
+    digest = hashlib.sha256(row.get("pair", row["text"]).encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32 < HELD_OUT_SHARE
 
 
 @cache
 def _rows() -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in ANSWERABLE.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row["domain"] != EVALUATED]
+    return [*(row for row in rows if row["domain"] != EVALUATED), *itertools.chain(*pairs())]
+
+
+@cache
+def pairs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Both versions of every contrast pair; ``pair`` names it."""
+    found = []
+    for path in sorted(CONTRAST.glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for number, both in enumerate(zip(rows[::2], rows[1::2], strict=True), 1):
+            first, second = ({**row, "pair": f"{path.stem} {number}"} for row in both)
+            found.append((first, second))
+    return found
+
+
+@cache
+def _training_pairs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return [both for both in pairs() if not _is_held_out(both[0])]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -71,8 +72,13 @@ def reading_texts() -> Iterator[str]:
         body = json.loads(row)
         if body["domain"] == passages.EVALUATED:
             continue
-        yield from (body["text"], *body["unanswerable"])
-        yield from (item["question"] for item in body["answerable"])
+        yield from strings(
+            [body["text"], body["unanswerable"], [item["question"] for item in body["answerable"]]]
+        )
+    for row in itertools.chain(*passages.pairs()):
+        yield from strings(
+            [row["text"], row["unanswerable"], [item["question"] for item in row["answerable"]]]
+        )
 
 
 def calling_texts() -> Iterator[str]:

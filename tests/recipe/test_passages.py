@@ -85,6 +85,18 @@ def test_judgements_are_balanced_and_share_their_passage() -> None:
         assert len(set(row)) == passages.BRANCHES
 
 
+def test_the_versions_of_a_pair_differ_in_what_they_answer() -> None:
+    assert len(passages.pairs()) > 180
+    for first, second in passages.pairs():
+        told = [{item["question"] for item in row["answerable"]} for row in (first, second)]
+        assert told[0] | set(first["unanswerable"]) == told[1] | set(second["unanswerable"]), first["pair"]
+        assert len(told[0] ^ told[1]) >= 4, first["pair"]
+        for row, own in zip((first, second), told, strict=True):
+            assert not own & set(row["unanswerable"]), row["pair"]
+            assert all(item["quote"] in row["text"] for item in row["answerable"]), row["pair"]
+            assert len(row["text"].split()) <= documents.MOST_WORDS, row["pair"]
+
+
 def test_conversations_are_answered_or_declined() -> None:
     found = list(passages.conversations(1, 300))
     assert len(found) == 300
@@ -119,7 +131,7 @@ def test_the_seed_decides() -> None:
 
 def test_held_out_passages_train_nothing() -> None:
     held = passages.held_out()
-    assert 0.1 < len(held) / 300 < 0.2
+    assert 0.1 < len(held) / len(passages._rows()) < 0.2
     texts = {text.text for text in held}
     trained = [*passages.judgements(2, 3000), *passages.conversations(2, 500)]
     used = "\n".join(message for example in trained for message in content(example, "user"))
