@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from agentkit import build, gate
 from agentkit.build import open_project
+from agentkit.build import workspace as wiring
 from agentkit.errors import ModelError, UsageError
 from agentkit.evaluation.regression import read_cases
 from agentkit.evaluation.suite import Scores
@@ -170,8 +171,9 @@ def test_both_go_through_every_suite_and_leave_nothing_behind(
 ) -> None:
     """All the wiring, over a model that answers at once."""
     model, told = Talker(), list[str]()
-    monkeypatch.setattr(build, "load_model", lambda name, **options: model)
-    monkeypatch.setattr(build, "load_embedder", lambda *name: Words())
+    monkeypatch.setattr(wiring, "load_model", lambda name, **options: model)
+    for module in (build, wiring):
+        monkeypatch.setattr(module, "load_embedder", lambda *name: Words())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     path = folder / "shop"
     path.mkdir(parents=True)
@@ -206,7 +208,7 @@ def test_both_go_through_every_suite_and_leave_nothing_behind(
     loaded: list[str] = []
     monkeypatch.setattr(model, "use_adapter", refuse)
     monkeypatch.setattr(
-        build, "load_model", lambda name, **options: loaded.append(options["adapter"]) or model
+        wiring, "load_model", lambda name, **options: loaded.append(options["adapter"]) or model
     )
     with open_project() as workspace:
         report = gate.evaluate(workspace, "shop", limit=1)

@@ -5,6 +5,7 @@ In the precision in which the models are served: a token has the same bits howev
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Sequence
@@ -104,7 +105,9 @@ def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(LoadedModel, "forward", counted)
     model = request.getfixturevalue(request.param)
-    monkeypatch.setattr(model, "_drafts", False)  # a pass is a token here
+    monkeypatch.setattr(
+        model, "_served", dataclasses.replace(model._served, drafts=False)
+    )  # a pass is a token here
     monkeypatch.setattr(model, "_pool", None)  # whatever a test puts there, it is taken away again
     watched = Watched(model, passes)
     watched.keep()
