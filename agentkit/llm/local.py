@@ -18,7 +18,7 @@ from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
 from agentkit.events import Notice
 from agentkit.llm.adapters import AdapterChoice, Adapters
-from agentkit.llm.answer import Answer, Served
+from agentkit.llm.continuation import Continuation, Served
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
@@ -296,16 +296,16 @@ class LocalModel:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
         yield from self._template_notice()
-        answer = self._start(prompt, chosen, settings, cancel)
-        with self._held(answer.ledger):
+        going = self._start(prompt, chosen, settings, cancel)
+        with self._held(going.ledger):
             if choice:
-                yield from answer.call(grammar, choice, len(answer.ledger.ids))
+                yield from going.call(grammar, choice, len(going.ledger.ids))
             elif grammar is not None:
-                yield from answer.text(grammar)
+                yield from going.text(grammar)
             elif specs and tool_choice == "auto" and self._router is None:
-                yield from answer.text_or_call(specs, replace(calls, thought=0), conversation)
+                yield from going.text_or_call(specs, replace(calls, thought=0), conversation)
             else:
-                yield from answer.text(None)
+                yield from going.text(None)
 
     @contextmanager
     def _held(self, ledger: Ledger) -> Iterator[None]:
@@ -364,9 +364,11 @@ class LocalModel:
         chosen: AdapterChoice,
         sampling: SamplingSettings,
         cancel: threading.Event | None,
-    ) -> Answer:
+    ) -> Continuation:
         started = time.perf_counter()
         ledger, cached = self._scheduler.call(lambda: self._pool.acquire(prompt, chosen.adapter))
         sampler = Sampler(sampling, self._loaded.device)
         before = ledger.forward_passes, ledger.relieved
-        return Answer(self._served, ledger, len(prompt), cached, started, *before, cancel, sampling, sampler)
+        return Continuation(
+            self._served, ledger, len(prompt), cached, started, *before, cancel, sampling, sampler
+        )

@@ -1,4 +1,4 @@
-"""One answer under way: tokens are decoded and become text, calls, notices and a completion."""
+"""A conversation being continued: tokens are decoded and become text, calls, notices and a completion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agentkit.settings import SamplingSettings
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What all answers of a model share."""
+    """What all continuations of a model share."""
 
     loaded: LoadedModel
     encoder: ChatEncoder
@@ -37,8 +37,8 @@ class Served:
 
 
 @dataclass(slots=True)
-class Answer:
-    """One answer under way.
+class Continuation:
+    """One continuation under way.
 
     `text`, `call` and `text_or_call` decode it, each yielding what `LocalModel.stream` does.
     """
