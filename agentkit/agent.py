@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from agentkit.answers import Knowledge, checked, passages_prompt, plainly, quoted
 from agentkit.compaction import compact
@@ -31,80 +31,22 @@ from agentkit.llm.missing import ask_for, is_withdrawn, words_for
 from agentkit.llm.protocol import Adaptable, ChatModel, Route, Router
 from agentkit.llm.reading import reader_of
 from agentkit.messages import (
-    Citation,
     Completion,
     Message,
-    Passage,
     Reply,
     ToolCall,
     ToolChoice,
     ToolResult,
     ToolSpec,
-    Usage,
 )
-from agentkit.policy import Breaker, Decision, Mode, Policy
-from agentkit.prompts import PromptTemplate, render_text
-from agentkit.retrieval.followup import Question, alone, points_back, understood
+from agentkit.policy import Decision, Mode, Policy
+from agentkit.prompts import render_text
+from agentkit.retrieval.followup import alone, points_back, understood
 from agentkit.store import Session
-
-Approve = Callable[[ApprovalRequired], bool]
-"""Asked for every call that needs approval; blocks until a person has decided."""
+from agentkit.turn import Approve, Prompts, Tools, Turn, conversation, since_tools
 
 RESERVED_TOKENS = 512
 """Room kept for the answer when a conversation is fitted into the context."""
-
-
-class Tools(Protocol):
-    """The registry, as the agent sees it."""
-
-    def specs(self) -> list[ToolSpec]: ...
-
-    def get(self, name: str) -> Any: ...
-
-    def run(self, call: ToolCall, cancel: threading.Event | None = None) -> ToolResult: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """The texts an agent speaks with, rendered or to be rendered."""
-
-    system: str
-    passages: PromptTemplate
-    tool_call: PromptTemplate
-    tool_result: PromptTemplate
-    decline: str
-
-
-@dataclass(slots=True)
-class _Turn:
-    """What has happened so far in one turn."""
-
-    question: str
-    cancel: threading.Event | None
-    approve: Approve | None
-    words: str
-    """What arguments are taken from: the question, and what it goes on from."""
-    asked: Question
-    """The question within the conversation."""
-    said: Sequence[Message]
-    """What users and agent have said before this turn."""
-    route: Route | None = None
-    lacks: tuple[ToolSpec, Sequence[str]] | None = None
-    """A tool, and its required arguments that have to be asked for."""
-    passages: tuple[Passage, ...] = ()
-    text: str = ""
-    usage: Usage = field(default_factory=Usage)
-    calls: list[ToolCall] = field(default_factory=list)
-    results: list[ToolResult] = field(default_factory=list)
-    fresh: int = 0
-    """Results of the last step."""
-    citations: tuple[Citation, ...] = ()
-    notices: list[str] = field(default_factory=list)
-    breaker: Breaker = field(default_factory=Breaker)
-    compacted: bool = False
-    """The user knows already that something was left out."""
-    own: dict[str, Any] = field(default_factory=dict)
-    """Options that only this model knows: its adapter."""
 
 
 class AgentLoop:
@@ -219,12 +161,12 @@ class AgentLoop:
 
     def _turn(
         self, question: str, cancel: threading.Event | None = None, approve: Approve | None = None
-    ) -> _Turn:
+    ) -> Turn:
         """A turn that begins now."""
         said = [message for message in self.session.messages() if message.meta.get("kind") != "context"]
-        return _Turn(question, cancel, approve, question, alone(question), said)
+        return Turn(question, cancel, approve, question, alone(question), said)
 
-    def _guarded(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
+    def _guarded(self, turn: Turn, tool_choice: ToolChoice) -> Iterator[Event]:
         try:
             yield from self._run(turn, tool_choice)
             meta = _plain({"citations": turn.citations, "usage": turn.usage, "notices": turn.notices})
@@ -246,7 +188,7 @@ class AgentLoop:
             )
         )
 
-    def _run(self, turn: _Turn, tool_choice: ToolChoice) -> Iterator[Event]:
+    def _run(self, turn: Turn, tool_choice: ToolChoice) -> Iterator[Event]:
         """The turn on one screen: search, route, then decode and act until there is an answer."""
         self.session.append(Message("user", turn.question))
         yield from self._adapt(turn)
@@ -285,13 +227,13 @@ class AgentLoop:
             self.session.append(opening[0])
         return question
 
-    def _adapt(self, turn: _Turn) -> Iterator[Event]:
+    def _adapt(self, turn: Turn) -> Iterator[Event]:
         """Fix the turn's adapter: another takes its place between turns, not between a call and its result."""
         if isinstance(self.model, Adaptable):
             turn.own["adapter"], changes = self.model.choose_adapter(self._adapter)
             yield from changes
 
-    def _search(self, turn: _Turn) -> Iterator[Event]:
+    def _search(self, turn: Turn) -> Iterator[Event]:
         said = since_tools(turn.said)
         if self.knowledge is None:
             turn.asked = understood(turn.question, said)
@@ -303,13 +245,13 @@ class AgentLoop:
         turn.passages = tuple(p for p in found if self._min_score is None or p.score >= self._min_score)
         yield Retrieved(turn.asked.standalone, turn.passages)
 
-    def _is_small_talk(self, turn: _Turn) -> bool:
+    def _is_small_talk(self, turn: Turn) -> bool:
         """Whether a scrap of a few words is no question at all, so that nothing must be put before it."""
         if self._router is None or turn.asked.standalone == turn.asked.text or points_back(turn.question):
             return False
         return self._router.route(turn.question, self.tools.specs(), None).kind == "chat"
 
-    def _route(self, turn: _Turn, tool_choice: ToolChoice) -> ToolChoice:
+    def _route(self, turn: Turn, tool_choice: ToolChoice) -> ToolChoice:
         """Decide what the turn needs; the caller's own ``tool_choice`` goes first."""
         if self._router is None or tool_choice in ("none", "required") or not isinstance(tool_choice, str):
             return tool_choice
@@ -318,7 +260,7 @@ class AgentLoop:
         self._complete(turn, turn.route)
         return {"name": turn.route.tool} if turn.route.tool else "none"
 
-    def _complete(self, turn: _Turn, route: Route) -> None:
+    def _complete(self, turn: Turn, route: Route) -> None:
         """Gather what the routed tool's arguments can be taken from; the answer to a question goes on from there."""
         stored = turn.said
         asked = stored[-1].meta.get("asked_for") if stored else None
@@ -334,7 +276,7 @@ class AgentLoop:
             turn.words, missing = words_for(spec, turn.words, stored)
             turn.lacks = (spec, missing) if missing else None
 
-    def _ask_for(self, turn: _Turn, tool: ToolSpec, missing: Sequence[str]) -> Iterator[Event]:
+    def _ask_for(self, turn: Turn, tool: ToolSpec, missing: Sequence[str]) -> Iterator[Event]:
         """Ask for the arguments that nothing in the conversation supports."""
         for event in ask_for(tool, missing):
             if isinstance(event, Completion):
@@ -342,14 +284,14 @@ class AgentLoop:
             else:
                 yield event
 
-    def _decline(self, turn: _Turn) -> Iterator[Event]:
+    def _decline(self, turn: Turn) -> Iterator[Event]:
         turn.text, turn.passages = self._prompts.decline, ()
         yield TextDelta(turn.text)
         yield Notice(
             "declined", "no evidence in the knowledge base and no tool for this: a person was offered"
         )
 
-    def _give_context(self, turn: _Turn) -> None:
+    def _give_context(self, turn: Turn) -> None:
         """Append to the conversation what the turn needs: the passages, or the routed tool's description."""
         if turn.route is not None and turn.route.tool:
             turn.passages = ()
@@ -361,7 +303,7 @@ class AgentLoop:
                 passages_prompt(self._prompts.passages, turn.passages, turn.asked, turn.question)
             )
 
-    def _describe_tool(self, turn: _Turn, route: Route, spec: ToolSpec) -> None:
+    def _describe_tool(self, turn: Turn, route: Route, spec: ToolSpec) -> None:
         """The tool's schema and nearest examples, in the turn that needs them: a prefix with every tool confuses a
         small model and would cost every session."""
         examples = [
@@ -384,16 +326,16 @@ class AgentLoop:
             return str(self.model.call_text(call))
         return "".join(GENERIC.calls((call,)))
 
-    def _has_evidence(self, turn: _Turn) -> bool:
+    def _has_evidence(self, turn: Turn) -> bool:
         if self.knowledge is None or not turn.passages:
             return False
         return self._answerable(turn, self.knowledge) >= self.knowledge.answer_threshold
 
-    def _answerable(self, turn: _Turn, knowledge: Knowledge) -> float:
+    def _answerable(self, turn: Turn, knowledge: Knowledge) -> float:
         """How likely the passages answer the question; the model reads them for it if it has learned to."""
         return knowledge.answerable(turn.asked.standalone, turn.passages, reader=reader_of(self.model))
 
-    def _query(self, turn: _Turn, choice: ToolChoice) -> Generator[Event, None, Completion]:
+    def _query(self, turn: Turn, choice: ToolChoice) -> Generator[Event, None, Completion]:
         """One model call; returns its `Completion`."""
         specs = self.tools.specs()
         describe = turn.route is None
@@ -419,7 +361,7 @@ class AgentLoop:
             yield event
         raise ModelError("the model ended without a completion", "report this conversation")
 
-    def _choices(self, turn: _Turn) -> tuple[str, ...]:
+    def _choices(self, turn: Turn) -> tuple[str, ...]:
         """The only things the model may say, where it may not use words of its own."""
         if not self._quote:
             return ()
@@ -439,7 +381,7 @@ class AgentLoop:
             return plainly(result.value)
         return render_text(template, result=result.value, arguments=call.arguments)
 
-    def _fit(self, turn: _Turn, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
+    def _fit(self, turn: Turn, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
         """The conversation as the model reads it, compacted if it has become too long."""
         stored = conversation(self.session.messages())
         fitted = compact(stored, lambda messages: self.model.room(messages, specs), RESERVED_TOKENS)
@@ -449,14 +391,14 @@ class AgentLoop:
             yield Notice("compacted", f"{cause} of what it reads; the session keeps everything")
         return fitted.messages
 
-    def _act(self, turn: _Turn, completion: Completion) -> Iterator[Event]:
+    def _act(self, turn: Turn, completion: Completion) -> Iterator[Event]:
         """Store the calls as the model made them, in one message; then run one after the other."""
         self.session.append(Message("assistant", completion.text, completion.tool_calls))
         turn.fresh = len(completion.tool_calls)
         for call in completion.tool_calls:
             yield from self._run_call(turn, call)
 
-    def _run_call(self, turn: _Turn, call: ToolCall) -> Iterator[Event]:
+    def _run_call(self, turn: Turn, call: ToolCall) -> Iterator[Event]:
         """Decide, run, store the result."""
         turn.calls.append(call)
         denied = yield from self._denied(turn, call)
@@ -472,7 +414,7 @@ class AgentLoop:
             yield Notice("truncated", f"the result of {call.name} was cut to its output limit")
         yield ToolFinished(result)
 
-    def _denied(self, turn: _Turn, call: ToolCall) -> Generator[Event, None, Decision | None]:
+    def _denied(self, turn: Turn, call: ToolCall) -> Generator[Event, None, Decision | None]:
         """Returns the decision that forbids the call, or None."""
         repeated = turn.breaker.decide(call)
         if repeated.action == "deny":
@@ -490,7 +432,7 @@ class AgentLoop:
             return Decision("deny", f"{decision.reason}, and nobody was there to approve it")
         return None if turn.approve(request) else Decision("deny", "the user did not approve it")
 
-    def _after_tools(self, turn: _Turn, choice: ToolChoice) -> ToolChoice:
+    def _after_tools(self, turn: Turn, choice: ToolChoice) -> ToolChoice:
         """After a routed or forced call the model puts the result into words; else it goes on deciding."""
         if turn.route is None and choice == "auto":
             return "auto"
@@ -509,7 +451,7 @@ class AgentLoop:
     def _append_context(self, content: str) -> None:
         self.session.append(Message("user", content, meta={"kind": "context"}))
 
-    def _check(self, turn: _Turn, completion: Completion) -> Iterator[Event]:
+    def _check(self, turn: Turn, completion: Completion) -> Iterator[Event]:
         """Tie the answer to its passages; with nothing that supports it, decline."""
         turn.text = completion.text.strip()
         if not turn.passages or self.knowledge is None or completion.finish_reason == "cancelled":
@@ -522,23 +464,6 @@ class AgentLoop:
             yield from self._decline(turn)
             return
         turn.text, turn.citations = grounded.text, grounded.citations
-
-
-def since_tools(said: Sequence[Message]) -> list[Message]:
-    """What was said after the last turn that called a tool: no question to the documents goes on from before."""
-    acted = [n for n, message in enumerate(said) if message.role == "tool" or message.tool_calls]
-    users = [n for n, message in enumerate(said) if message.role == "user" and n > max(acted, default=-1)]
-    return list(said[users[0] :]) if users else []
-
-
-def conversation(stored: Sequence[Message]) -> list[Message]:
-    """Stored messages as the model reads them: a context message takes the place of the question it repeats."""
-    read: list[Message] = []
-    for message in stored:
-        if message.meta.get("kind") == "context" and read and read[-1].role == "user":
-            read.pop()
-        read.append(message)
-    return read
 
 
 def _plain(meta: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pytest
 from adapter_files import write_adapter
 from numpy.typing import NDArray
 
-from agentkit.agent import AgentLoop, Prompts, conversation, since_tools
+from agentkit.agent import AgentLoop
 from agentkit.build import adapter_folder
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, NotFoundError, UsageError
@@ -44,6 +44,7 @@ from agentkit.retrieval.protocol import Reader
 from agentkit.settings import SamplingSettings
 from agentkit.store import INTERRUPTED, Session, SessionStore
 from agentkit.training import adapters
+from agentkit.turn import Prompts, conversation, since_tools
 
 PROMPTS_DIR = Path(__file__).parents[1] / "prompts"
 DECLINE = "I do not know that."

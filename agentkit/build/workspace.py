@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from agentkit.agent import Prompts
 from agentkit.answers import Knowledge
 from agentkit.build.agent import Agent
 from agentkit.build.knowledge import index_place, reranker_of
@@ -21,6 +20,7 @@ from agentkit.project import Project, find_project
 from agentkit.prompts import load_prompt
 from agentkit.retrieval.knowledge import KnowledgeBase
 from agentkit.settings import Settings, data_dir, private_dir
+from agentkit.turn import Prompts
 
 if TYPE_CHECKING:
     from agentkit.llm.local import LocalModel

@@ -296,16 +296,16 @@ class LocalModel:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
         yield from self._template_notice()
-        going = self._start(prompt, chosen, settings, cancel)
-        with self._held(going.ledger):
+        continuation = self._start(prompt, chosen, settings, cancel)
+        with self._held(continuation.ledger):
             if choice:
-                yield from going.call(grammar, choice, len(going.ledger.ids))
+                yield from continuation.call(grammar, choice, len(continuation.ledger.ids))
             elif grammar is not None:
-                yield from going.text(grammar)
+                yield from continuation.text(grammar)
             elif specs and tool_choice == "auto" and self._router is None:
-                yield from going.text_or_call(specs, replace(calls, thought=0), conversation)
+                yield from continuation.text_or_call(specs, replace(calls, thought=0), conversation)
             else:
-                yield from going.text(None)
+                yield from continuation.text(None)
 
     @contextmanager
     def _held(self, ledger: Ledger) -> Iterator[None]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from agentkit.agent import conversation
 from agentkit.errors import NotFoundError, UsageError
 from agentkit.messages import Message, ToolSpec
 from agentkit.store import RATINGS, Rating, SessionInfo, SessionStore
@@ -14,6 +13,7 @@ from agentkit.training.checks import check_chat
 from agentkit.training.data import Example
 from agentkit.training.personal import Value, values_in
 from agentkit.training.prepare import Chosen
+from agentkit.turn import conversation
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentkit.agent import AgentLoop, Prompts
+from agentkit.agent import AgentLoop
 from agentkit.errors import NotFoundError, UsageError
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.local import LocalModel
@@ -24,6 +24,7 @@ from agentkit.tooling.tool import tool
 from agentkit.training.data import IGNORED, Row, encode, load_chats
 from agentkit.training.prepare import Chosen, place_of, prepare, to_lines
 from agentkit.training.sessions import Selection, choose, make_selection
+from agentkit.turn import Prompts
 
 ADD = ToolSpec("add", "Add.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 TODAY = datetime.now(UTC).date()
