@@ -14,7 +14,7 @@ from typing import Any
 
 from agentkit.answers import Knowledge, checked, passages_prompt, plainly, quoted
 from agentkit.compaction import compact
-from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
+from agentkit.errors import AgentkitError, ModelError, NotFoundError, ProjectError, UsageError
 from agentkit.events import (
     ApprovalRequired,
     Event,
@@ -207,10 +207,19 @@ class AgentLoop:
                 choice = "none"
             completion = yield from self._query(turn, choice)
             if not completion.tool_calls:
+                self._refuse_cut_call(turn, completion)
                 break
             yield from self._act(turn, completion)
             choice = self._after_tools(turn, choice)
         yield from self._check(turn, completion)
+
+    @staticmethod
+    def _refuse_cut_call(turn: Turn, completion: Completion) -> None:
+        """A call that did not fit leaves nothing to say."""
+        cut = completion.finish_reason == "length" and not completion.text.strip()
+        if cut and turn.route is not None and turn.route.tool:
+            cause = f"the call of {turn.route.tool} did not fit into the tokens that an answer may have"
+            raise ModelError(cause, "shorten the message, or raise [sampling] max_new_tokens")
 
     def _accept(self, text: str, image: str | None) -> str:
         """The user's message, or an error before anything is stored."""
@@ -340,7 +349,7 @@ class AgentLoop:
         specs = self.tools.specs()
         describe = turn.route is None
         messages = yield from self._fit(turn, specs if describe else [])
-        choices = self._choices(turn)
+        choices = yield from self._choices(turn)
         for event in self.model.stream(
             messages,
             tools=specs,
@@ -361,25 +370,33 @@ class AgentLoop:
             yield event
         raise ModelError("the model ended without a completion", "report this conversation")
 
-    def _choices(self, turn: Turn) -> tuple[str, ...]:
+    def _choices(self, turn: Turn) -> Generator[Event, None, tuple[str, ...]]:
         """The only things the model may say, where it may not use words of its own."""
         if not self._quote:
             return ()
         if turn.results:
-            last = zip(turn.calls[-turn.fresh :], turn.results[-turn.fresh :], strict=True)
-            return (" ".join(self._worded(call, result) for call, result in last),)
+            worded = []
+            for call, result in zip(turn.calls[-turn.fresh :], turn.results[-turn.fresh :], strict=True):
+                worded.append((yield from self._worded(call, result)))
+            return (" ".join(worded),)
         if turn.passages and self.knowledge is not None:
             return (quoted(turn.asked, turn.passages, self.knowledge.embedder),)
         return tuple(dict.fromkeys(turn.route.small_talk)) if turn.route else ()
 
-    def _worded(self, call: ToolCall, result: ToolResult) -> str:
-        """A tool's result in the words of its own reply template, or plainly."""
+    def _worded(self, call: ToolCall, result: ToolResult) -> Generator[Event, None, str]:
+        """A tool's result in the words of its own reply template, or plainly; of a cut one only its text is left."""
         if not result.ok:
             return f"That did not work: {result.error}."
         template = self.tools.get(call.name).reply
-        if template is None:
+        if template is None or result.truncated:
             return plainly(result.value)
-        return render_text(template, result=result.value, arguments=call.arguments)
+        try:
+            return render_text(template, result=result.value, arguments=call.arguments)
+        except ProjectError as error:  # the tool has run: its result must not be lost over its words
+            yield Notice(
+                "reply_template", f"the reply of {call.name} cannot be put into words: {error.cause}"
+            )
+            return plainly(result.value)
 
     def _fit(self, turn: Turn, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
         """The conversation as the model reads it, compacted if it has become too long."""

@@ -74,6 +74,21 @@ def render_text(source: str, **variables: object) -> str:
         ) from error
 
 
+def check_template(source: str) -> None:
+    """Parse a template given as text.
+
+    Raises:
+        ProjectError: It is no valid template.
+    """
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        _environment().parse(source)
+    except TemplateSyntaxError as error:
+        cause = f"template {source[:60]!r}, line {error.lineno}: {error.message}"
+        raise ProjectError(cause, "fix the template") from error
+
+
 def _environment() -> SandboxedEnvironment:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment

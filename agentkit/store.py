@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import secrets
+import sqlite3
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,6 +179,8 @@ class Session:
     def append(self, message: Message) -> int:
         """Store a message; when this returns it is on disk.
 
+        A result takes the place of the "interrupted" one that another process gave its call meanwhile.
+
         Returns:
             Its position, from 0.
 
@@ -192,10 +195,27 @@ class Session:
             touch = "UPDATE sessions SET updated=?, title=CASE title WHEN '' THEN ? ELSE title END WHERE id=?"
             if not db.execute(touch, (now, title, self.id)).rowcount:
                 raise NotFoundError(f"session {self.id} has been deleted", _START)
+            if message.role == "tool" and (healed := self._healed(db, message.tool_call_id)) is not None:
+                change = "UPDATE messages SET created = ?, body = ? WHERE session = ? AND position = ?"
+                db.execute(change, (now, body, self.id, healed))
+                return healed
             next_position = "SELECT coalesce(max(position) + 1, 0) FROM messages WHERE session = ?"
             position = int(db.execute(next_position, (self.id,)).fetchone()[0])
             db.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (self.id, position, now, body))
         return position
+
+    def _healed(self, db: sqlite3.Connection, call: str | None) -> int | None:
+        """Where the result of a call stands already, if `heal` has put it there; ids may come again in later turns."""
+        rows = db.execute(
+            "SELECT position, body FROM messages WHERE session = ? ORDER BY position DESC", (self.id,)
+        )
+        for position, text in rows:
+            message = _load(self._store._db, text)
+            if any(made.id == call for made in message.tool_calls):
+                return None
+            if message.tool_call_id == call:
+                return int(position) if message.meta.get("interrupted") else None
+        return None
 
     def messages(self) -> list[Message]:
         """All messages in order; lists stand in ``meta`` where tuples were stored."""

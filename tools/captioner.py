@@ -77,6 +77,8 @@ def _open(path: Path) -> Image.Image:
                 cause = f"the image {str(path)!r} has {file.width} x {file.height} pixels"
                 raise UsageError(cause, f"give at most {MAX_PIXELS // 1_000_000} megapixels")
             upright = ImageOps.exif_transpose(file)
+            if upright.mode.startswith("I;16"):  # Pillow would cut it off at 255 instead of scaling it
+                upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
             layers = upright.convert("RGBA")
     except UsageError:
         raise

@@ -32,7 +32,7 @@ REPLY = (
 
 
 @tool(side_effect=True, examples=EXAMPLES, reply=REPLY)
-def finetune(data: str, name: str | None = None, epochs: int = 3) -> dict[str, Any]:
+def finetune(data: str, name: str | None = None, epochs: int = 0) -> dict[str, Any]:
     """Start fine-tuning the chat model (training a LoRA adapter) on a JSONL file of conversations.
 
     The job runs in its own process; this returns at once.
@@ -40,9 +40,9 @@ def finetune(data: str, name: str | None = None, epochs: int = 3) -> dict[str, A
     Args:
         data: Path of the JSONL file with the training conversations.
         name: What to call the new adapter.
-        epochs: How many times to go through the data.
+        epochs: How many times to go through the data; 0 goes by its size.
     """
     from agentkit import start_finetune
 
-    job = start_finetune(data=data, name=name, epochs=epochs)
+    job = start_finetune(data=data, name=name, epochs=epochs or None)
     return {"job": job.id, "name": job.name, "status": str(job.status), "follow": "agentkit finetune status"}

@@ -237,9 +237,7 @@ class Workspace:
     def _environment(self) -> dict[str, str]:
         """Variables that make a tool's process see this very project and these very options."""
         variables = {f"AGENTKIT_{key.upper().replace('.', '__')}": str(v) for key, v in self.options.items()}
-        if not self.project.is_starter:
-            variables["AGENTKIT_PROJECT"] = str(self.project.root)
-        return variables
+        return {**variables, "AGENTKIT_PROJECT": str(self.project.root)}
 
 
 def open_project(project: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Workspace:

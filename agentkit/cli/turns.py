@@ -51,13 +51,22 @@ def forget_if_empty(workspace: Workspace, session: str) -> bool:
     return empty
 
 
-def approver(no_input: bool | None) -> Callable[[ApprovalRequired], bool] | None:
-    """Asks the person at the terminal; ``None`` where there is none, which denies."""
+def approver(no_input: bool | None, asking: threading.Event) -> Callable[[ApprovalRequired], bool] | None:
+    """Asks the person at the terminal, while ``asking`` is set; ``None`` where there is none, which denies."""
     if not can_ask(no_input):
         return None
-    return lambda request: confirm(
-        f"{one_line(request.reason)}. Allow {call_text(request.call.name, request.call.arguments, 500)}?"
-    )
+
+    def approve(request: ApprovalRequired) -> bool:
+        call = call_text(request.call.name, request.call.arguments, 500)
+        asking.set()
+        try:
+            return confirm(f"{one_line(request.reason)}. Allow {call}?")
+        except KeyboardInterrupt:  # the turn is cancelled: nothing is allowed any more
+            return False
+        finally:
+            asking.clear()
+
+    return approve
 
 
 def play_turn(agent: Agent, text: str, *, as_json: bool | None, no_input: bool | None, **options: Any) -> int:
@@ -73,11 +82,11 @@ def play_turn(agent: Agent, text: str, *, as_json: bool | None, no_input: bool |
     Returns:
         0, 1 where the turn failed, 130 where it was stopped by Ctrl+C; what was said until then is kept.
     """
-    cancel = threading.Event()
+    cancel, asking = threading.Event(), threading.Event()
     show = _as_json if as_json else TurnPrinter().show
     failed = False
-    with _stopping(cancel):
-        for event in agent.stream(text, approve=approver(no_input), cancel=cancel, **options):
+    with _stopping(cancel, asking):
+        for event in agent.stream(text, approve=approver(no_input, asking), cancel=cancel, **options):
             show(event)
             if isinstance(event, TurnFailed):
                 failed = True
@@ -174,8 +183,8 @@ def _as_json(event: Event) -> None:
 
 
 @contextmanager
-def _stopping(cancel: threading.Event) -> Iterator[None]:
-    """Ctrl+C stops the turn so that its text is kept; a second one stops everything."""
+def _stopping(cancel: threading.Event, asking: threading.Event) -> Iterator[None]:
+    """Ctrl+C stops the turn so that its text is kept, and a question that waits; a second one stops everything."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -184,6 +193,8 @@ def _stopping(cancel: threading.Event) -> Iterator[None]:
         if cancel.is_set():
             raise KeyboardInterrupt
         cancel.set()
+        if asking.is_set():  # reading a line goes on after a signal, unless its handler raises
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, stop)
     try:

@@ -53,15 +53,17 @@ class Continuation:
     cancel: threading.Event | None
     sampling: SamplingSettings
     sampler: Sampler
+    spare: int = 0
+    """Tokens that calls may have beyond `sampling`'s: what they copy from the turn."""
     completion_tokens: int = 0
     first_token: float = 0.0
     finish: FinishReason = "stop"
 
-    def text(self, grammar: MaskProvider | None) -> Iterator[ModelEvent]:
-        """Text, free or of a grammar's form, and no calls."""
+    def text(self, grammar: MaskProvider | None, spare: int = 0) -> Iterator[ModelEvent]:
+        """Text, free or of a grammar's form, and no calls; ``spare`` tokens beyond the budget where it is given."""
         text = TextStream(self.model.loaded.tokenizer, self.sampling.stop)
         start = len(self.ledger.ids)
-        yield from self._pump(text, grammar)
+        yield from self._pump(text, grammar, spare=spare)
         yield from self._said(text.text, start)
 
     def text_or_call(
@@ -108,7 +110,7 @@ class Continuation:
         Where they must rest on something, a call with arguments that nothing there supports becomes a question.
         """
         begin = len(self.ledger.ids)
-        for _ in self._decode(grammar):
+        for _ in self._decode(grammar, self.spare):
             pass
         if self.finish == "cancelled":
             yield from self._done(said)
@@ -166,10 +168,14 @@ class Continuation:
         return list(self.model.encoder.plain(said + end))
 
     def _pump(
-        self, text: TextStream, grammar: MaskProvider | None, triggers: Container[int] = ()
+        self,
+        text: TextStream,
+        grammar: MaskProvider | None,
+        triggers: Container[int] = (),
+        spare: int = 0,
     ) -> Iterator[TextDelta | Notice]:
         written: list[int] = []
-        for ids in self._decode(grammar):
+        for ids in self._decode(grammar, spare):
             at = next((n for n, id in enumerate(ids) if id in triggers), None)
             delta = text.push(ids[:at])
             if at is not None and not text.stopped:
@@ -188,14 +194,14 @@ class Continuation:
         if delta:
             yield TextDelta(delta)
 
-    def _decode(self, grammar: MaskProvider | None) -> Iterator[tuple[int, ...]]:
+    def _decode(self, grammar: MaskProvider | None, spare: int = 0) -> Iterator[tuple[int, ...]]:
         """Tokens as they are decoded; sets `finish`."""
         room = self.model.loaded.context_length - len(self.ledger.ids)
         loop = decoding(
             self.ledger,
             self.sampler,
             stop_ids=self.model.loaded.eos_ids,
-            max_new_tokens=min(self.sampling.max_new_tokens - self.completion_tokens, room),
+            max_new_tokens=min(self.sampling.max_new_tokens + spare - self.completion_tokens, room),
             grammar=grammar,
             cancel=self.cancel,
             drafts=Drafts() if self.model.drafts else None,

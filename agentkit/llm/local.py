@@ -297,15 +297,22 @@ class LocalModel:
             raise ModelError(cause, "shorten the message or start a new session")
         yield from self._template_notice()
         continuation = self._start(prompt, chosen, settings, cancel)
+        # What is copied is no answer that could grow without end; a caller's own limit is a limit.
+        given = "max_new_tokens" in sampling
+        continuation.spare, spare = (0, 0) if given else (self._tokens((words,)), self._tokens(choices))
         with self._held(continuation.ledger):
             if choice:
                 yield from continuation.call(grammar, choice, len(continuation.ledger.ids))
             elif grammar is not None:
-                yield from continuation.text(grammar)
+                yield from continuation.text(grammar, spare)
             elif specs and tool_choice == "auto" and self._router is None:
                 yield from continuation.text_or_call(specs, replace(calls, thought=0), conversation)
             else:
                 yield from continuation.text(None)
+
+    def _tokens(self, texts: Sequence[str]) -> int:
+        """Of the longest text."""
+        return max((len(self._encoder.plain(text)) for text in texts), default=0)
 
     @contextmanager
     def _held(self, ledger: Ledger) -> Iterator[None]:

@@ -79,6 +79,10 @@ class Worker:
         reply = wait_for(self._replies, timeout_s, cancel)
         return reply if reply is not None and reply.get("id") == self._calls else None
 
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
     def kill(self) -> str:
         """End the process and everything it started; returns how it ended."""
         if hasattr(os, "killpg"):

@@ -57,6 +57,8 @@ class Sandbox:
         """
         isolated = tool.source is not None or tool.entry_point is not None
         try:
+            if cancel is not None and cancel.is_set():
+                raise Cancelled
             if isolated:
                 with self._turn(cancel):
                     return self._in_worker(tool, arguments, timeout_s, output_limit, cancel)
@@ -92,6 +94,8 @@ class Sandbox:
         cancel: threading.Event | None,
     ) -> Outcome:
         try:
+            if self._workers and not self._workers[0].is_alive():  # killed while it waited for work
+                self.close()
             if not self._workers:
                 self._workers.append(Worker(self._environment))
                 self._workers[0].hello(self._options, cancel)

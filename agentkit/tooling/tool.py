@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from agentkit.errors import SchemaError, UsageError
+from agentkit.errors import ProjectError, SchemaError, UsageError
 from agentkit.messages import ToolExample, ToolSpec
+from agentkit.prompts import check_template
 from agentkit.tooling.schema import Arguments, arguments_of, describe
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
@@ -134,6 +135,7 @@ def tool(
             remedy = "use letters, digits and underscores, at most 64, not starting with a digit"
             raise SchemaError(f"{chosen!r} is no name for a tool", remedy)
         _check_limits(chosen, timeout_s, output_limit)
+        _check_reply(chosen, reply)
         description, texts = describe(function)
         arguments = arguments_of(function, texts, local_names)
         checked = tuple(_example(chosen, arguments, pair) for pair in examples)
@@ -146,9 +148,16 @@ def tool(
 def _check_limits(name: str, timeout_s: float | None, output_limit: int | None) -> None:
     for limit, value in (("timeout_s", timeout_s), ("output_limit", output_limit)):
         if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or value <= 0
+            isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
         ):
             raise SchemaError(f"tool {name!r}: {limit}={value!r} is no limit", "use a number above 0")
+
+
+def _check_reply(name: str, reply: str | None) -> None:
+    try:
+        check_template(reply or "")
+    except ProjectError as error:
+        raise SchemaError(f"tool {name!r}: its reply is no template: {error.cause}", error.remedy) from error
 
 
 def _example(name: str, arguments: Arguments, pair: Example) -> ToolExample:

@@ -41,7 +41,8 @@ def main() -> None:
     while True:
         request = json.loads(requests.get())
         # a thread in C ends the process even where a tool keeps the GIL and the parent is gone
-        faulthandler.dump_traceback_later(request["timeout_s"] + GRACE_S, exit=True, file=hang_log)
+        longest_s = min(request["timeout_s"] + GRACE_S, threading.TIMEOUT_MAX)
+        faulthandler.dump_traceback_later(longest_s, exit=True, file=hang_log)
         outcome = _serve(request, tools)
         faulthandler.cancel_dump_traceback_later()
         _send(writer, {"id": request["id"], **asdict(outcome)})

@@ -130,6 +130,20 @@ async def test_esc_stops_and_keeps_the_text(tmp_path: Path) -> None:
         assert answers(app)[1] == "Again."
 
 
+async def test_esc_drops_what_waits_and_says_so(tmp_path: Path) -> None:
+    app = ChatApp(ScriptedWorkspace(tmp_path, say_until_stopped, say("Again.")))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Talk", wait=False)
+        await wait_until(lambda: answers(app) and "more more" in answers(app)[0], "some text")
+        await send(pilot, "And this", wait=False)
+        await pilot.press("escape")
+        await wait_until(lambda: "Not sent, as you stopped: And this" in screen_text(app), "the note")
+        await wait_until(lambda: not chat(app).busy, "the stop")
+        await send(pilot, "Go on")
+        assert answers(app)[1:] == ["Again."]
+
+
 @pytest.mark.parametrize(("key", "last"), [("y", "Done."), ("n", "I did not do it.")])
 async def test_approval_blocks_until_y_or_n(tmp_path: Path, key: str, last: str) -> None:
     app = ChatApp(ScriptedWorkspace(tmp_path, call_tool(CALL, RESULT, ask=True)))

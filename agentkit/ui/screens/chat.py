@@ -100,6 +100,10 @@ class ChatScreen(Screen[None]):
         if self._busy and self.session:
             self.query_one(StatusBar).doing("stopping", busy=True)
             self._runner.stop()
+            if self._waiting:
+                unsent = "; ".join(one_line(text) for text in self._waiting)
+                self._waiting.clear()
+                self.call_later(self.query_one(Conversation).explain, f"Not sent, as you stopped: {unsent}")
         self.query_one(Composer).focus()
 
     def interrupt(self, hint: str, seconds: float) -> None:
