@@ -38,7 +38,7 @@ from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import Route
 from agentkit.llm.reading import ModelReader
 from agentkit.llm.scripted import ScriptedModel
-from agentkit.messages import Message, Passage, ToolCall, ToolResult, ToolSpec
+from agentkit.messages import Completion, Message, Passage, ToolCall, ToolResult, ToolSpec, Usage
 from agentkit.prompts import load_prompt
 from agentkit.retrieval.protocol import Reader
 from agentkit.settings import SamplingSettings
@@ -295,6 +295,47 @@ def test_a_failing_tool_is_a_value(session: Session) -> None:
 def test_a_cut_result_is_told(session: Session) -> None:
     tools = FakeTools(lambda call: ToolResult(call.id, call.name, True, "x", truncated=True))
     assert notices(list(loop(session, look(), "Ok.", tools=tools).stream("Look"))) == ["truncated"]
+
+
+class Telling(ScriptedModel):
+    """Says what it is offered."""
+
+    def stream(self, messages: Any, **options: Any) -> Any:
+        if options.get("choices"):
+            self._steps = [options["choices"][0]]
+        return super().stream(messages, **options)
+
+
+@pytest.mark.parametrize(
+    ("truncated", "reply", "text", "codes"),
+    [
+        (False, "It is {{ result.n }}.", "It is 1.", []),
+        (True, "It is {{ result.n }}.", '{"n": 1, "te', ["truncated"]),
+        (False, "It is {{ result.m }}.", "n: 1", ["reply_template"]),
+    ],
+)
+def test_what_a_tool_found_is_told_even_where_its_reply_cannot_be(
+    session: Session, truncated: bool, reply: str, text: str, codes: list[str]
+) -> None:
+    value = '{"n": 1, "te' if truncated else {"n": 1}
+    tools = FakeTools(
+        lambda call: ToolResult(call.id, call.name, True, value, truncated=truncated), reply=reply
+    )
+    router = FakeRouter(Route("tool", "look", {}))
+    agent = loop(session, model=Telling([look()]), tools=tools, router=router, quote=True)
+    events = list(agent.stream("Look"))
+    assert (reply_of(events).text, notices(events)) == (text, codes)
+
+
+def test_a_call_that_did_not_fit_is_no_empty_answer(session: Session) -> None:
+    class Cut(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            yield Notice("call_cut", "the call did not fit")
+            yield Completion("", (), Usage(), "length")
+
+    agent = loop(session, model=Cut([]), router=FakeRouter(Route("tool", "look", {})))
+    with pytest.raises(ModelError, match="the call of look did not fit .*; shorten the message, or raise"):
+        agent.ask("Look at this long text")
 
 
 def test_a_call_of_an_unknown_tool_is_a_value_too(session: Session) -> None:

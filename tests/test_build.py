@@ -24,6 +24,7 @@ from agentkit.errors import (
 from agentkit.events import ToolFinished
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import ToolCall
+from agentkit.project import find_project, starter_root
 from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
 
 TOOL_FILE = '''
@@ -235,6 +236,16 @@ def test_settings_reach_the_worker_process(project: Path) -> None:
     assert variables["AGENTKIT_SAMPLING__SEED"] == "3"
     assert variables["AGENTKIT_DEVICE"] == "cpu"
     assert variables["AGENTKIT_PROJECT"] == str(project)
+
+
+def test_a_worker_of_the_starter_does_not_find_another_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    with open_project(starter_root()) as workspace:
+        variables = workspace._environment()
+    assert find_project(None, project, variables).is_starter
+    assert find_project(None, project, {}).root == project
 
 
 def test_every_public_name_resolves() -> None:

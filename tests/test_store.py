@@ -236,6 +236,23 @@ def test_dangling_calls_get_an_interrupted_result_in_their_place(
     assert session.append(Message("user", "go on")) == len(after)
 
 
+def test_a_result_takes_the_place_of_the_one_that_healing_gave_its_call(store: SessionStore) -> None:
+    """Another process went on with the session while the call waited for approval here."""
+    session = store.create()
+    session.append(Message("assistant", "", (CALL,)))
+    session.heal()
+    session.append(Message("user", "hello"))
+    assert session.append(result(CALL)) == 1
+    assert [m.role for m in session.messages()] == ["assistant", "tool", "user"]
+    assert session.messages()[1] == result(CALL)
+    session.append(Message("assistant", "", (CALL,)))  # the same id again: another call
+    session.heal()
+    session.append(Message("assistant", "", (CALL,)))
+    assert session.append(result(CALL)) == 6
+    letters = "".join("!" if m.meta.get("interrupted") else m.role[0] for m in session.messages())
+    assert letters == "atua!at"
+
+
 WRITER = """
 import sys
 from pathlib import Path

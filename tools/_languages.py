@@ -5,46 +5,97 @@ from __future__ import annotations
 import re
 
 CODES = {
-    # ISO 639-1: (ISO 639-3, names)
+    # ISO 639-1, where there is one: (ISO 639-3, names)
     "af": ("afr", "afrikaans"),
+    "am": ("amh", "amharic"),
     "an": ("arg", "aragonese aragonés"),
+    "ar": ("ara", "arabic العربية"),
     "ast": ("ast", "asturian asturianu"),
+    "az": ("aze", "azerbaijani"),
     "be": ("bel", "belarusian"),
     "bg": ("bul", "bulgarian"),
+    "bn": ("ben", "bengali bangla"),
     "br": ("bre", "breton brezhoneg"),
+    "bs": ("bos", "bosnian"),
     "ca": ("cat", "catalan català catalán"),
+    "cs": ("ces", "czech čeština"),
+    "cy": ("cym", "welsh cymraeg"),
     "da": ("dan", "danish dansk"),
     "de": ("deu", "german deutsch alemán"),
+    "el": ("ell", "greek ελληνικά"),
     "en": ("eng", "english inglés anglais englisch"),
     "eo": ("epo", "esperanto"),
     "es": ("spa", "spanish español espanol castilian castellano spanisch espagnol"),
+    "et": ("est", "estonian eesti"),
     "eu": ("eus", "basque euskara"),
+    "fa": ("fas", "persian farsi"),
+    "fi": ("fin", "finnish suomi"),
+    "fil": ("fil", "filipino tagalog"),
     "fr": ("fra", "french français francais francés französisch"),
+    "ga": ("gle", "irish gaeilge"),
     "gl": ("glg", "galician galego gallego"),
+    "gu": ("guj", "gujarati"),
+    "ha": ("hau", "hausa"),
+    "he": ("heb", "hebrew עברית"),
     "hi": ("hin", "hindi"),
+    "hr": ("hrv", "croatian hrvatski"),
+    "hu": ("hun", "hungarian magyar"),
+    "hy": ("hye", "armenian"),
     "id": ("ind", "indonesian"),
+    "ig": ("ibo", "igbo"),
     "is": ("isl", "icelandic"),
     "it": ("ita", "italian italiano italienisch"),
     "ja": ("jpn", "japanese"),
+    "ka": ("kat", "georgian"),
+    "kk": ("kaz", "kazakh"),
+    "km": ("khm", "khmer"),
+    "kn": ("kan", "kannada"),
+    "ko": ("kor", "korean 한국어"),
+    "lo": ("lao", "lao"),
+    "lt": ("lit", "lithuanian lietuvių"),
+    "lv": ("lav", "latvian latviešu"),
     "mk": ("mkd", "macedonian"),
+    "ml": ("mal", "malayalam"),
+    "mn": ("mon", "mongolian"),
+    "mr": ("mar", "marathi"),
     "ms": ("zlm", "malay"),
+    "my": ("mya", "burmese"),
     "nb": ("nob", "norwegian norsk bokmål"),
+    "ne": ("nep", "nepali"),
     "nl": ("nld", "dutch nederlands"),
     "nn": ("nno", "nynorsk"),
     "oc": ("oci", "occitan"),
+    "pa": ("pan", "punjabi"),
     "pl": ("pol", "polish polski"),
+    "ps": ("pus", "pashto"),
     "pt": ("por", "portuguese português portugues portugués"),
     "ro": ("ron", "romanian română"),
     "ru": ("rus", "russian русский"),
     "sc": ("srd", "sardinian"),
     "sh": ("hbs", "serbo-croatian"),
+    "si": ("sin", "sinhala"),
+    "sk": ("slk", "slovak slovenčina"),
     "sl": ("slv", "slovenian"),
+    "so": ("som", "somali"),
+    "sq": ("sqi", "albanian shqip"),
+    "sr": ("srp", "serbian srpski"),
     "sv": ("swe", "swedish svenska"),
+    "sw": ("swa", "swahili kiswahili"),
+    "ta": ("tam", "tamil"),
+    "te": ("tel", "telugu"),
+    "th": ("tha", "thai"),
     "tr": ("tur", "turkish türkçe"),
     "uk": ("ukr", "ukrainian"),
     "ur": ("urd", "urdu"),
+    "uz": ("uzb", "uzbek"),
+    "vi": ("vie", "vietnamese"),
+    "yo": ("yor", "yoruba"),
     "zh": ("zho", "chinese"),
+    "zu": ("zul", "zulu"),
 }
+
+_ALSO = {"no": "nb", "iw": "he", "tl": "fil"}
+"""Further codes; no names, as a turn's "no" is no language."""
 
 PACKAGES = """
     afr-nld arg-cat bel-rus br-fr cat-ita cat-srd dan-nor en-gl eng-cat eng-spa eo-ca eo-en eo-es eo-fr
@@ -94,6 +145,7 @@ def normalise(language: str) -> str | None:
     """``es`` for ``ES``, ``spa``, ``es-MX``, ``Spanish`` or ``español``; ``None`` for what is unknown."""
     name = language.strip().lower()
     for candidate in (name, re.split(r"[-_\s]", name)[0]):
+        candidate = _ALSO.get(candidate, candidate)
         for code, (long, names) in CODES.items():
             if candidate in (code, long) or candidate in names.split():
                 return code

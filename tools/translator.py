@@ -110,6 +110,17 @@ def _run(command: list[str], text: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
+_M2M = {"nb": "no", "nn": "no", "fil": "tl"}
+"""What M2M100 calls languages that have another code here."""
+
+
+def _lang_id(tokenizer: Any, language: str, name: str) -> int:
+    try:
+        return int(tokenizer.get_lang_id(_M2M.get(language, language)))
+    except KeyError as error:
+        raise UsageError(f"{name} does not translate into {language!r}", "name another model") from error
+
+
 def _with_model(text: str, source: str, target: str, name: str) -> str:
     """Sentence by sentence, so that no length limit of the model cuts anything; line breaks stay."""
     import torch
@@ -117,8 +128,8 @@ def _with_model(text: str, source: str, target: str, name: str) -> str:
     model, tokenizer = load_model("AutoModelForSeq2SeqLM", name, device_of("translator"))
     options: dict[str, Any] = {"max_new_tokens": 512, "do_sample": False}
     if hasattr(tokenizer, "get_lang_id"):  # M2M100: one model for many languages
-        tokenizer.src_lang = source
-        options["forced_bos_token_id"] = tokenizer.get_lang_id(target)
+        tokenizer.src_lang = _M2M.get(source, source)
+        options["forced_bos_token_id"] = _lang_id(tokenizer, target, name)
     lines = []
     for line in text.splitlines():
         sentences = [part for part in re.split(r"(?<=[.!?…])\s+", line.strip()) if part]

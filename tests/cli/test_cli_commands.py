@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 from cli_helpers import Cli
 
+from agentkit.cli import turns
+from agentkit.events import ApprovalRequired
 from agentkit.messages import ToolCall
 
 TURN_DONE = {"type", "text", "tool_calls", "citations", "notices", "usage", "session"}
@@ -196,6 +200,21 @@ def test_chat_line_by_line(cli: Cli) -> None:
     cli("sessions", "list", "--json")
     [info] = cli.lines()
     assert (info["title"], info["rating"]) == ("first", "good")
+
+
+def test_ctrl_c_ends_a_question_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(question: str) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return True
+
+    monkeypatch.setattr(turns, "can_ask", lambda no_input: True)
+    monkeypatch.setattr(turns, "confirm", interrupted)
+    cancel, asking = threading.Event(), threading.Event()
+    approve = turns.approver(False, asking)
+    assert approve is not None
+    with turns._stopping(cancel, asking):
+        assert not approve(ApprovalRequired(ToolCall("c", "send", {}), "it sends"))
+    assert (cancel.is_set(), asking.is_set()) == (True, False)
 
 
 def test_a_session_without_messages_is_not_kept(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -242,6 +243,33 @@ def test_cancelling_stops_the_tool(make_registry: MakeRegistry) -> None:
     threading.Timer(0.3, cancel.set).start()
     check(registry.run(call("hangs"), cancel), "hangs was cancelled")
     assert registry.run(call("process")).value != before
+
+
+def test_a_call_that_was_cancelled_before_it_began_does_nothing(make_registry: MakeRegistry) -> None:
+    seen: list[str] = []
+
+    @tool
+    def note(text: str) -> None:
+        """Note it."""
+        seen.append(text)
+
+    cancel = threading.Event()
+    cancel.set()
+    check(ToolRegistry([note]).run(call("note", text="a"), cancel), "note was cancelled")
+    check(make_registry(BAD).run(call("ping"), cancel), "ping was cancelled")
+    assert seen == []
+
+
+def test_a_worker_that_died_while_it_waited_fails_no_call(make_registry: MakeRegistry) -> None:
+    registry = make_registry(BAD)
+    process = registry.run(call("process")).value
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    assert registry.run(call("ping")).value == "pong"
+
+
+def test_no_time_limit_is_a_limit_too(make_registry: MakeRegistry) -> None:
+    assert make_registry(BAD, timeout_s=float("inf")).run(call("ping")).value == "pong"
 
 
 def test_two_threads_share_the_worker(make_registry: MakeRegistry) -> None:

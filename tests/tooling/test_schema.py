@@ -277,7 +277,14 @@ def test_bad_names(name: str) -> None:
         tool(name=name)(Path.home)
 
 
-@pytest.mark.parametrize("options", [{"timeout_s": 0}, {"output_limit": -1}, {"timeout_s": True}])
+def test_a_reply_that_is_no_template_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"tool 'home': its reply is no template: .*unexpected '}'"):
+        tool(name="home", reply="It is {{ result }.")(Path.home)
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout_s": 0}, {"output_limit": -1}, {"timeout_s": True}, {"timeout_s": float("nan")}]
+)
 def test_bad_limits(options: dict[str, Any]) -> None:
     with pytest.raises(SchemaError, match="is no limit"):
         tool(**options)(variadic)

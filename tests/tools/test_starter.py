@@ -202,6 +202,17 @@ def test_language_detection(text: str, code: str | None) -> None:
     assert helper.__globals__["detect"](text) == code  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "name", "ar ko cs el fi hu he vi th fa no hr sr Arabic Korean czech norwegian".split()
+)
+def test_languages_that_models_know_have_a_code(name: str) -> None:
+    helper = next(found.fn for found in load_tools(STARTER) if found.name == "translator")
+    code = helper.__globals__["normalise"](name)  # type: ignore[union-attr]
+    names = helper.__globals__["synonyms"]()  # type: ignore[union-attr]
+    assert code == "nb" if name == "no" else name.lower() in (code, *names[code])
+    assert not any("no" in known for known in names.values())  # it is another word in every turn
+
+
 # --- captioner ----------------------------------------------------------------------------------------
 
 
@@ -236,6 +247,15 @@ def test_photographs(run: Any, photos: Path, name: str, label: str) -> None:
 
 def test_colours_and_small_grey_images(run: Any, photos: Path) -> None:
     assert run("captioner", image=str(photos / "grey.png")).value["colours"] == ["white"]
+
+
+def test_sixteen_bits_of_grey_are_scaled(photos: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    read = next(found.fn for found in load_tools(STARTER) if found.name == "captioner").__globals__["_open"]
+    Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)).save(tmp_path / "x-ray.png")
+    tones = np.asarray(read(tmp_path / "x-ray.png"))[..., 0]
+    assert (tones.min(), tones.max(), len(np.unique(tones)) > 200) == (0, 255, True)
 
 
 def test_images_that_cannot_be_read(run: Any, photos: Path, tmp_path: Path) -> None:
