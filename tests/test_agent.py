@@ -334,7 +334,7 @@ def test_a_call_that_did_not_fit_is_no_empty_answer(session: Session) -> None:
             yield Completion("", (), Usage(), "length")
 
     agent = loop(session, model=Cut([]), router=FakeRouter(Route("tool", "look", {})))
-    with pytest.raises(ModelError, match="the call of look did not fit .*; shorten the message, or raise"):
+    with pytest.raises(ModelError, match=r"the call of look did not fit .*; shorten the message, or raise"):
         agent.ask("Look at this long text")
 
 

@@ -203,7 +203,26 @@ def test_language_detection(text: str, code: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", "ar ko cs el fi hu he vi th fa no hr sr Arabic Korean czech norwegian".split()
+    "name",
+    [
+        "ar",
+        "ko",
+        "cs",
+        "el",
+        "fi",
+        "hu",
+        "he",
+        "vi",
+        "th",
+        "fa",
+        "no",
+        "hr",
+        "sr",
+        "Arabic",
+        "Korean",
+        "czech",
+        "norwegian",
+    ],
 )
 def test_languages_that_models_know_have_a_code(name: str) -> None:
     helper = next(found.fn for found in load_tools(STARTER) if found.name == "translator")
