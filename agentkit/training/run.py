@@ -40,6 +40,8 @@ class Measured:
     """Mean, in nats per label."""
     scores: dict[str, float] = field(default_factory=dict)
     """What the task is judged by, e.g. ``accuracy``."""
+    scored: int = 0
+    """Examples that the scores are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Trained:
     scored_on: str = ""
     """Split that the scores are of."""
     scored: int = 0
-    """Examples in it."""
+    """Examples of it that they are of."""
 
 
 class Learner(ABC):
@@ -194,7 +196,7 @@ class Run:
             self._seconds(),
             self.after.scores if self.after else {},
             "validation" if self.held_out else "",
-            len(self.held_out),
+            self.after.scored if self.after else 0,
         )
 
     def _epoch(self, epoch: int, of_epoch: list[Any], end: int) -> None:
