@@ -320,9 +320,12 @@ class Run:
 
     def _resume(self) -> bool:
         found = checkpoint.newest(self.folder) if self.folder is not None else None
-        if found is None or found[1]["run"] != self._identity():
+        if found is None:
             return False
         tensors, state = found
+        if state["run"] != self._identity():
+            print(f"checkpoint-{state['step']} is of another run: this one begins anew", flush=True)
+            return False
         self._put({name: tensors[f"weight.{name}"] for name in self.weights})
         self.kept = {k.removeprefix("kept."): v for k, v in tensors.items() if k.startswith("kept.")}
         checkpoint.restore_random(tensors, self.device)
