@@ -68,7 +68,7 @@ class Adapter:
     scored_on: str = ""
     """Split that the scores are of: ``test``, or ``validation`` where nothing is in that."""
     scored: int = 0
-    """Examples in it."""
+    """Examples of it that they are of."""
     reads: bool = False
     """It judges whether a passage states an answer (`llm.reading`); so does what was trained on from it."""
     evidence: dict[str, float] = field(default_factory=dict)

@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     import torch
 
 _STATE, _WEIGHTS = "state.json", "state.safetensors"
-_KEPT = 1
 
 Tensors = dict[str, "torch.Tensor"]
 
 
 def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:
-    """Write ``checkpoint-<step>`` and remove the one before.
+    """Write ``checkpoint-<step>`` and remove all others, later ones of another run too.
 
     Raises:
         OSError: It cannot be written; earlier checkpoints stay as they are.
@@ -42,8 +41,9 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Pa
         os.rename(stage, final)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    for _, path in _found(folder)[:-_KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+    for _, path in _found(folder):
+        if path != final:
+            shutil.rmtree(path, ignore_errors=True)
     return final
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,6 +153,8 @@ def _example(body: dict[str, Any], origin: str) -> Example:
         )
     try:
         read = tuple(Message.from_openai(message) for message in messages)
+        for number, (message, raw) in enumerate(zip(read, messages, strict=True), 1):
+            _check_message(message, raw, f"message {number}")
         specs = tuple(
             replace(spec, examples=_examples(tool))
             for spec, tool in zip(read_tools(tools), tools, strict=True)
@@ -162,6 +165,32 @@ def _example(body: dict[str, Any], origin: str) -> Example:
     except (AttributeError, TypeError) as error:
         raise UsageError(f"{origin}: a message cannot be read ({error})", "use the OpenAI form") from error
     return Example(read, specs, origin, described, split, keep)
+
+
+def _check_message(message: Message, body: dict[str, Any], where: str) -> None:
+    """Refuse what would be learned otherwise than it is meant, or could not be stored.
+
+    Args:
+        message: As it was read.
+        body: As it stands in the file.
+        where: For the message to the user.
+    """
+    if message.role == "assistant" and body.get("weight", 1) not in (None, 1):
+        cause = f"{where} has the weight {body['weight']!r}, but all that an assistant says is learned alike"
+        raise UsageError(cause, "leave the chat out, or take the weight away")
+    content = body.get("content")
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict) or "text" not in part:
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise UsageError(
+                f"{where} has a part that is no text ({kind!r})", "leave the chat out, or that part"
+            )
+    for call in message.tool_calls:
+        try:
+            json.dumps(call.arguments, ensure_ascii=False).encode()  # JSON can spell half a character: \ud800
+        except UnicodeError as error:
+            cause = f"{where}: the arguments of {call.name} are not UTF-8: they hold half a character"
+            raise UsageError(cause, "write it as a whole one") from error
 
 
 def _examples(tool: dict[str, Any]) -> tuple[ToolExample, ...]:

@@ -32,7 +32,7 @@ TASKS: dict[str, ModuleType] = {"classification": classification, "tagging": tag
 READ = 64
 """Rows that are measured at once."""
 GENERATED = 64
-"""Held-out pairs that are written out to be scored, which takes long; the loss is of all."""
+"""Held-out pairs, at most, that are written out to be scored, which takes long; the loss is of all."""
 
 
 class HeadJob:
@@ -97,7 +97,7 @@ class HeadJob:
         trained = Run(self.job, learner, held_out, on_progress, checkpoint_dir, should_stop).train()
         if test:
             judged = learner.measure(test)
-            trained = replace(trained, scores=judged.scores, scored_on="test", scored=len(test))
+            trained = replace(trained, scores=judged.scores, scored_on="test", scored=judged.scored)
         return trained
 
     def save(self, trained: Trained, folder: Path) -> None:
@@ -142,11 +142,12 @@ class HeadLearner(Learner):
                 if not self._is_seq2seq:  # else as many as the vocabulary, for each token
                     outputs += list(logits.cpu())
         if self._is_seq2seq:
-            ordered = list(rows[:GENERATED])
+            ordered = _spread(rows, GENERATED)
             parts = batches(ordered, READ, self._work.job.batch_tokens)
             outputs = [ids for batch in parts for ids in self._write(batch)]
         work = self._work
-        return Measured(total / labels, work.task.scores(ordered, outputs, work.labels, work.tokenizer))
+        scores = work.task.scores(ordered, outputs, work.labels, work.tokenizer)
+        return Measured(total / labels, scores, len(ordered))
 
     def fingerprint(self) -> str:
         return str([[(row.ids, row.labels) for row in batch] for epoch in self.plan for batch in epoch])
@@ -183,6 +184,12 @@ class HeadLearner(Learner):
         ids = _padded([row.ids for row in batch], self._work.tokenizer.pad_token_id or 0)
         mask = _padded([[1] * len(row.ids) for row in batch], 0)
         return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def _spread(rows: Sequence[HeadRow], most: int) -> list[HeadRow]:
+    """Some of the rows, evenly over all: a file may be sorted."""
+    count = min(most, len(rows))
+    return [rows[n * len(rows) // count] for n in range(count)]
 
 
 def _padded(rows: Sequence[list[int]], filler: int) -> torch.Tensor:

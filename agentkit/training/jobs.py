@@ -18,7 +18,7 @@ from typing import Any
 from agentkit.errors import NotFoundError, TrainingError, UsageError
 from agentkit.settings import private_dir
 from agentkit.training import settings as job_settings
-from agentkit.training.adapters import check_name
+from agentkit.training.adapters import SPECS, check_name
 from agentkit.training.bases import check_folder
 from agentkit.training.data import Split, load_chats
 from agentkit.training.failures import how_to_resume
@@ -44,7 +44,7 @@ from agentkit.training.process import Process, launch, stop
 from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import DataReport
 from agentkit.training.settings import JobSettings, Task, epochs_for, make_settings
-from agentkit.training.table import ACTIVE, FILE, JobTable, job_table
+from agentkit.training.table import ACTIVE, FILE, JobTable, Record, job_table
 from agentkit.training.warm_start import Start, find_start, settings_for
 
 __all__ = ["Job", "cancel", "get_job", "list_jobs", "resume", "start", "wait"]
@@ -107,6 +107,10 @@ def start(
     settings = settings_for(settings, begin)
     check_folder(settings.model_source, model_name, task)
     ready, report = _prepared(loaded, settings, keep_personal_data)
+    if settings.patience is not None and not report.splits["validation"]:
+        cause = f"patience needs {report.unit} to validate by, and none is held out"
+        remedy = f"leave patience out, or hold some out: validation above 0, of ten {report.unit} or more"
+        raise UsageError(cause, remedy)
     return _begin(settings, ready, report, begin, jobs_dir)
 
 
@@ -139,18 +143,7 @@ def resume(job: Job) -> Job:
 
 def list_jobs(jobs_dir: Path) -> list[Job]:
     """All jobs, the newest first; those whose process has died are found and marked as failed."""
-    if not (jobs_dir / FILE).is_file():
-        return []
-    with job_table(jobs_dir) as table:
-        _bury(table, jobs_dir)
-        records = table.all()
-        before = sum(record.status == "running" for record in records)
-        jobs = []
-        for record in records:
-            waits = record.status == "queued"
-            jobs.append(view(record, jobs_dir.absolute() / record.id, before if waits else 0))
-            before += waits
-        return jobs[::-1]
+    return [view(record, jobs_dir.absolute() / record.id, ahead) for record, ahead in _records(jobs_dir)]
 
 
 def get_job(jobs_dir: Path, id: str) -> Job:
@@ -159,13 +152,12 @@ def get_job(jobs_dir: Path, id: str) -> Job:
     Raises:
         NotFoundError: There is none, or the beginning fits several.
     """
-    jobs = list_jobs(jobs_dir)
-    for job in jobs:
-        if id in (job.id, job.name):
-            return job
-    begin = [job for job in jobs if id and job.id.startswith(id)]
-    if len(begin) == 1:
-        return begin[0]
+    found = _records(jobs_dir)
+    begin = [(record, ahead) for record, ahead in found if id and record.id.startswith(id)]
+    named = [(record, ahead) for record, ahead in found if id in (record.id, record.name)]
+    if named or len(begin) == 1:
+        record, ahead = (named or begin)[0]
+        return view(record, jobs_dir.absolute() / record.id, ahead)
     cause = f"{len(begin)} jobs begin with {id!r}" if begin else f"there is no job {id!r}"
     raise NotFoundError(cause, "see `agentkit finetune status`")
 
@@ -180,14 +172,17 @@ def cancel(job: Job) -> Job:
     if not get_job(jobs_dir, job.id).active:
         raise UsageError(f"job {job.id} has ended already", "see `agentkit finetune status`")
     with job_table(jobs_dir) as table:
-        record = next(record for record in table.all() if record.id == job.id)
         with contextlib.suppress(
             OSError
         ):  # without the mark the worker takes it for a shutdown, and ends too
             (job.folder / CANCEL).touch()
-        if record.status == "queued":  # its process may not listen yet, and would end without a word
+        # The process of a queued job may not listen yet, and would end without a word.
+        if _record(table, job.id).status == "queued":
             table.end(job.id, "cancelled")
-        stop(record.process)
+        # Read again: until then it could change hands. Who is still starting it is spared; its worker will not run.
+        process = _record(table, job.id).process
+        if process.works_at(job.folder):
+            stop(process)
         table.end(job.id, "cancelled")
         _clear(job.folder)
         (job.folder / CANCEL).unlink(missing_ok=True)
@@ -286,12 +281,32 @@ def _cannot_start(folder: Path, error: OSError) -> TrainingError:
 
 def _free_name(stem: str, jobs_dir: Path, adapters_dir: Path) -> str:
     stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")[:56] or "adapter"
-    taken = {job.name for job in list_jobs(jobs_dir) if job.active}
+    taken = {*SPECS, *(record.name for record, _ in _records(jobs_dir) if record.status in ACTIVE)}
     number, name = 1, stem
     while name in taken or (adapters_dir / name).exists():
         number += 1
         name = f"{stem}-{number}"
     return name
+
+
+def _record(table: JobTable, id: str) -> Record:
+    return next(record for record in table.all() if record.id == id)
+
+
+def _records(jobs_dir: Path) -> list[tuple[Record, int]]:
+    """The row of each job, the newest first, and how many come before it; those that have died are marked as failed."""
+    if not (jobs_dir / FILE).is_file():
+        return []
+    with job_table(jobs_dir) as table:
+        _bury(table, jobs_dir)
+        records = table.all()
+    before = sum(record.status == "running" for record in records)
+    found = []
+    for record in records:
+        waits = record.status == "queued"
+        found.append((record, before if waits else 0))
+        before += waits
+    return found[::-1]
 
 
 def _bury(table: JobTable, jobs_dir: Path) -> None:

@@ -34,9 +34,10 @@ def with_adapter(model: Any, job: JobSettings, steps: int) -> Any:
         "task_type": "CAUSAL_LM",
     }
     if job.method == "adalora":
-        # Ranks fall from one and a half times the target between a tenth and seven tenths of the run.
+        # Ranks fall from one and a half times the target (PEFT needs one to give up) between a tenth and seven tenths
+        # of the run.
         config: Any = AdaLoraConfig(
-            init_r=job.rank + job.rank // 2, target_r=job.rank, tinit=steps // 10,
+            init_r=job.rank + max(1, job.rank // 2), target_r=job.rank, tinit=steps // 10,
             tfinal=steps * 3 // 10, deltaT=max(1, steps // 50), total_step=max(steps, 2), **common,
         )  # fmt: skip
     else:

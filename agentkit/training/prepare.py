@@ -93,8 +93,9 @@ def split(
 ) -> dict[str, Split]:
     """The split of each chat, by its place between 0 and 1 alone: more chats move none from one split to another.
 
-    The one exception: of ten chats or more, a split that would be empty gets the chat nearest to it, which may
-    return to the training data when others come.
+    The one exception: of ten chats or more, a split that would be empty, or take all, gets what is nearest to it, which
+    may return to the training data when others come. Chats of one place, a session and its forks, are never parted:
+    where more than half of what is left are of one, it goes on to be learned, and a split may stay empty.
 
     Args:
         places: Of each chat, by `place_of`.
@@ -113,7 +114,11 @@ def split(
             if found[key] == "train"
         }
         within = [key for key, far in distance.items() if far < share]
-        found |= dict.fromkeys(within or ([min(distance, key=distance.__getitem__)] if share else []), name)
+        if share and len(within) in (0, len(distance)):
+            sizes = Counter(distance.values())
+            nearest = min((far for far, size in sizes.items() if 2 * size <= len(distance)), default=None)
+            within = [key for key, far in distance.items() if far == nearest]
+        found |= dict.fromkeys(within, name)
     return found
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import agentkit
 
+WORKER = "agentkit.training.worker"
+"""Module that a worker's process runs."""
 GRACE_S = 10.0
 """A process that has not ended by then is killed."""
 _CLOCK_S = 10.0
@@ -50,11 +52,20 @@ class Process:
         except psutil.Error:  # not ours to look at, but there
             return True
 
+    def works_at(self, folder: Path) -> bool:
+        """Whether it is the worker of a job's folder."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            *_, module, given = ["", "", *psutil.Process(self.pid).cmdline()]
+            return self.alive() and module == WORKER and Path(given).name == folder.name
+        return False
+
 
 def launch(folder: Path, log_file: Path) -> Process:
     """Start the worker of a job; what it prints goes into the log, which must exist."""
     # -P: a json.py in the working folder must not stand in for the real one
-    command = [sys.executable, "-P", "-m", "agentkit.training.worker", str(folder)]
+    command = [sys.executable, "-P", "-m", WORKER, str(folder)]
     home = str(Path(next(iter(agentkit.__path__))).resolve().parent)
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     # Passive: waiting threads sleep. Where they spin, training and a chat beside it both crawl.

@@ -40,6 +40,8 @@ class Measured:
     """Mean, in nats per label."""
     scores: dict[str, float] = field(default_factory=dict)
     """What the task is judged by, e.g. ``accuracy``."""
+    scored: int = 0
+    """Examples that the scores are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Trained:
     scored_on: str = ""
     """Split that the scores are of."""
     scored: int = 0
-    """Examples in it."""
+    """Examples of it that they are of."""
 
 
 class Learner(ABC):
@@ -194,7 +196,7 @@ class Run:
             self._seconds(),
             self.after.scores if self.after else {},
             "validation" if self.held_out else "",
-            len(self.held_out),
+            self.after.scored if self.after else 0,
         )
 
     def _epoch(self, epoch: int, of_epoch: list[Any], end: int) -> None:
@@ -318,9 +320,12 @@ class Run:
 
     def _resume(self) -> bool:
         found = checkpoint.newest(self.folder) if self.folder is not None else None
-        if found is None or found[1]["run"] != self._identity():
+        if found is None:
             return False
         tensors, state = found
+        if state["run"] != self._identity():
+            print(f"checkpoint-{state['step']} is of another run: this one begins anew", flush=True)
+            return False
         self._put({name: tensors[f"weight.{name}"] for name in self.weights})
         self.kept = {k.removeprefix("kept."): v for k, v in tensors.items() if k.startswith("kept.")}
         checkpoint.restore_random(tensors, self.device)

@@ -30,7 +30,7 @@ OWN = (
 class JobSettings(BaseModel):
     """Settings of one fine-tuning run. The defaults suit some dozen to some thousand short chats."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str
     """Of the result: an adapter for chats, else a model."""

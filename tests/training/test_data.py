@@ -39,6 +39,8 @@ def assistant(**call: Any) -> dict[str, Any]:
 
 USER = {"role": "user", "content": "Hi"}
 DONE = {"role": "assistant", "content": "Done."}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://shop.example/lamp.png"}}
+PICTURE = "message 1 has a part that is no text ('image_url')"
 STRICT = {
     "type": "function",
     "function": {
@@ -131,6 +133,13 @@ def odd(parameters: dict[str, Any]) -> list[dict[str, Any]]:
         (says(USER, DONE, describe_tools="no"), "'describe_tools'"),
         (says(USER, DONE, keep=1), "'keep' is neither true nor false"),
         (says(USER, DONE, split="dev"), "unknown split 'dev'"),
+        (says(USER, DONE, {**DONE, "weight": 0}), "message 3 has the weight 0, but"),
+        (says({**USER, "content": [{"type": "text", "text": "What is this?"}, IMAGE]}, DONE), PICTURE),
+        (says({**USER, "content": ["Hi"]}, DONE), "message 1 has a part that is no text ('Hi')"),
+        (
+            says(USER, assistant(arguments='{"a": "\\ud800"}'), tools=[TOOL]),
+            "message 2: the arguments of add",
+        ),
         (b'{"messages": "\xff"}', "not UTF-8"),
         (b'{"messages": "\\ud800"}', "not UTF-8"),
     ],
@@ -168,6 +177,14 @@ def test_both_forms_of_arguments_a_byte_order_mark_and_windows_lines(tmp_path: P
     assert first.messages[0].tool_calls == (ToolCall("call_0", "add", {"a": 1}),)
     assert first.messages == second.messages
     assert [tool.name for tool in first.tools] == ["add"]
+
+
+def test_weights_that_change_nothing_and_parts_that_are_text_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.jsonl"
+    parts = [{"type": "text", "text": "Hi "}, {"text": "there"}]
+    path.write_bytes(says({"role": "user", "content": parts, "weight": 0}, {**DONE, "weight": 1}))
+    (example,) = load_chats(path)
+    assert [message.content for message in example.messages] == ["Hi there", "Done."]
 
 
 def test_results_without_ids_answer_the_calls_in_their_order(tmp_path: Path) -> None:

@@ -253,6 +253,24 @@ def test_a_resumed_run_ends_exactly_as_one_that_was_never_interrupted(
     )
 
 
+def test_pairs_are_scored_evenly_over_the_split_and_counted(
+    translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "GENERATED", 3)
+    written: list[str] = []
+
+    def scores(rows: Sequence[HeadRow], *_: Any) -> dict[str, float]:
+        written[:] = [row.wanted for row in rows]
+        return {"chrf": 1.0}
+
+    monkeypatch.setattr(heads.seq2seq, "scores", scores)
+    found = [Labelled(pair["source"], pair["target"], split="test") for pair in PAIRS[:6]]
+    learned = [Labelled(pair["source"], pair["target"], split="train") for pair in PAIRS[6:]]
+    trained = HeadJob(job_settings(translator, "seq2seq", epochs=1), learned + found).train(lambda line: None)
+    assert written == [PAIRS[n]["target"] for n in (0, 2, 4)]
+    assert (trained.scored_on, trained.scored) == ("test", 3)
+
+
 def test_a_scaled_run_in_float16_is_resumed_to_the_same_end(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

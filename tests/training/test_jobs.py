@@ -22,9 +22,11 @@ from agentkit.errors import NotFoundError, UsageError
 from agentkit.training import jobs, loop, worker
 from agentkit.training.adapters import get_adapter, list_adapters
 from agentkit.training.data import load_chats
+from agentkit.training.job import view
 from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
-from agentkit.training.process import Process
+from agentkit.training.process import WORKER, Process
 from agentkit.training.report import read_report
+from agentkit.training.table import Record, job_table
 
 Write = Callable[[Sequence[dict[str, Any]]], Path]
 Begin = Callable[..., Job]
@@ -228,6 +230,21 @@ def test_one_job_trains_at_a_time_and_the_oldest_is_next(begin: Begin) -> None:
 
 
 @pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are entered, but no process works at them."""
+    monkeypatch.setattr(jobs, "launch", lambda folder, log: Process.of(os.getpid()))
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """Enough of a chat model for a job to be entered."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
 def inside(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
     """Starts a job and runs its worker in this very process."""
     monkeypatch.setattr(jobs, "launch", lambda folder, log: Process.of(os.getpid()))
@@ -375,6 +392,84 @@ def test_jobs_are_found_by_id_beginning_and_name(dirs: dict[str, Path], begin: B
     for id in ("", "nothing"):
         with pytest.raises(NotFoundError):
             get_job(folder, id)
+
+
+def test_only_the_job_that_is_asked_for_is_read(
+    dirs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def noted(record: Record, folder: Path, ahead: int = 0) -> Job:
+        read.append(record.id)
+        return view(record, folder, ahead)
+
+    monkeypatch.setattr(jobs, "view", noted)
+    folder = dirs["jobs_dir"]
+    with pytest.raises(NotFoundError):
+        get_job(folder, "a")
+    assert not folder.exists()
+    with job_table(folder) as table:
+        for id, name in (("1-a", "a"), ("2-b", "b"), ("3-a", "a")):
+            table.reserve(id, name, "2026", Process.of(os.getpid()))
+            if name == "a":
+                table.end(id, "failed")
+    for asked, found in (("a", "3-a"), ("1", "1-a"), ("2-b", "2-b")):
+        read.clear()
+        assert get_job(folder, asked).id == found
+        assert read == [found]
+    assert [job.id for job in list_jobs(folder)] == ["3-a", "2-b", "1-a"]
+
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def test_cancelling_a_job_spares_the_process_that_still_starts_it(dirs: dict[str, Path]) -> None:
+    folder = dirs["jobs_dir"]
+    starter = subprocess.Popen(SLEEP)
+    try:
+        with job_table(folder) as table:
+            table.reserve("1-a", "a", "2026", Process.of(starter.pid))
+            assert cancel(get_job(folder, "1-a")).status == "cancelled"
+            assert Process.of(starter.pid).alive()
+            worker = Process.of(os.getpid())
+            table.hand_over("1-a", worker)
+            assert table.run("1-a", worker) == "never"
+    finally:
+        starter.kill()
+        starter.wait()
+
+
+def test_a_worker_is_known_by_its_job(tmp_path: Path) -> None:
+    worker = subprocess.Popen([*SLEEP, WORKER, str(tmp_path / "job")])
+    try:
+        process = Process.of(worker.pid)
+        assert process.works_at(tmp_path / "job")
+        assert not process.works_at(tmp_path / "other")
+        assert not Process(worker.pid, 0.0).works_at(tmp_path / "job")
+    finally:
+        worker.kill()
+        worker.wait()
+    assert not process.works_at(tmp_path / "job")
+
+
+@pytest.mark.parametrize("stem", ["auto", "none", "Shipped"])
+def test_a_file_called_like_a_setting_gets_another_name(
+    dirs: dict[str, Path], model_folder: Path, chats: Write, held: None, stem: str
+) -> None:
+    path = chats(CHATS)
+    data = path.rename(path.with_name(f"{stem}.jsonl"))
+    job = start(data, model_name="tiny", model_source=model_folder, **dirs)
+    assert job.name == f"{stem.lower()}-2"
+
+
+def test_patience_needs_something_to_validate_by(
+    dirs: dict[str, Path], model_folder: Path, chats: Write, held: None
+) -> None:
+    wanted = {"model_name": "tiny", "model_source": model_folder, **dirs, "options": {"patience": 2}}
+    with pytest.raises(UsageError, match="patience needs chats to validate by, and none is held out; leave"):
+        start(chats(CHATS[:9]), **wanted)
+    assert list_jobs(dirs["jobs_dir"]) == []
+    assert start(chats(CHATS), **wanted).status == "queued"
 
 
 def test_importing_loads_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -117,6 +118,19 @@ def test_half_written_and_damaged_checkpoints_are_left_out(
     ]
 
 
+def test_a_checkpoint_takes_the_place_of_later_ones_of_another_run(tmp_path: Path) -> None:
+    import torch
+
+    from agentkit.training import checkpoint
+
+    for step in (9, 3):
+        checkpoint.save(tmp_path, step, {"weight": torch.full((2,), float(step))}, {"run": str(step)})
+        assert [path.name for path in tmp_path.iterdir()] == [f"checkpoint-{step}"]
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found[0]["weight"].tolist() == [3.0, 3.0]
+
+
 def test_a_checkpoint_of_another_device_can_be_gone_on_from() -> None:
     import torch
 
@@ -155,7 +169,9 @@ def test_a_loss_that_is_no_number_ends_the_run(fresh: Callable[[], Any]) -> None
         train(settings(), model, ROWS, lambda line: None)
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fresh: Callable[[], Any], tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(
+    fresh: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen: list[dict[str, Any]] = []
     stop = partial(has_seen, seen, 3)
     with pytest.raises(Stopped):
@@ -163,6 +179,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fresh: Callable[[], 
     again: list[dict[str, Any]] = []
     train(settings(learning_rate=0.02), fresh(), ROWS, again.append, checkpoint_dir=tmp_path)
     assert again[0]["step"] == 1
+    assert "checkpoint-3 is of another run: this one begins anew" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "adalora"])
@@ -182,6 +199,13 @@ def test_every_method_and_optimizer_learns_and_leaves_the_base_alone(
     assert trained.loss_after is not None
     assert trained.loss_after < trained.loss_before - 0.2
     assert trained.model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.equal(before)
+
+
+def test_adalora_learns_with_a_single_rank(fresh: Callable[[], Any]) -> None:
+    trained = train(settings(method="adalora", rank=1, epochs=8), fresh(), ROWS, lambda line: None)
+    config, weights = exported(trained.model, "tiny")
+    assert 0 < sum(config.rank_pattern.values()) <= 28
+    assert weights
 
 
 def test_qlora_still_learns_after_the_held_out_chats_were_looked_at(tiny: Path) -> None:
@@ -279,8 +303,12 @@ def test_float16_on_a_cpu_is_refused_before_a_job_begins() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"learning_rate": -1}, {"optimizer": "adam-x"}, {"steps": 3}]
-)
+    "change",
+    [
+        {"epochs": 0}, {"learning_rate": -1}, {"optimizer": "adam-x"}, {"steps": 3}, {"clip": math.inf},
+        {"checkpoint_every_s": math.inf}, {"weight_decay": math.inf}, {"weight_decay": math.nan},
+    ],
+)  # fmt: skip
 def test_wrong_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"training setting '{next(iter(change))}'"):
         settings(**change)

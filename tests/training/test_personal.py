@@ -74,6 +74,26 @@ def test_one_value_has_one_placeholder_in_a_chat() -> None:
     assert dict(redactor.counts) == {"EMAIL": 5, "CARD": 3}
 
 
+def test_a_known_phone_number_is_replaced_without_its_separators() -> None:
+    redactor = Redactor()
+    messages = [
+        Message("user", "Call 020 7946 0958 or +44 20 7946 0959"),
+        Message("assistant", "", (ToolCall("1", "dial", {"phone": "02079460958", "n": "442079460959"}),)),
+        Message("tool", '{"dialled": "02079460958", "order": "102079460958", "ticket": "0207946095"}'),
+    ]
+    user, call, result = (redactor.message(message) for message in messages)
+    assert user.content == "Call [PHONE_1] or [PHONE_2]"
+    assert call.tool_calls[0].arguments == {"phone": "[PHONE_1]", "n": "[PHONE_2]"}
+    assert result.content == '{"dialled": "[PHONE_1]", "order": "102079460958", "ticket": "0207946095"}'
+    assert dict(redactor.counts) == {"PHONE": 5}
+    assert Redactor().text("order 02079460958") == "order 02079460958"
+
+
+def test_a_result_that_spells_half_a_character_can_still_be_written() -> None:
+    message = Message("tool", '{"to": "ada@mail.example", "said": "\\ud800"}', (), "1", "pay")
+    assert Redactor().message(message).content == '{"to": "[EMAIL_1]", "said": "\\ud800"}'
+
+
 def test_the_contacts_of_the_house_stay() -> None:
     chat = [Message("user", "Where do I write?"), Message("assistant", "To help@shop.example")]
     own = [Message("user", "I am ada@mail.example"), Message("assistant", "Thanks, ada@mail.example")]

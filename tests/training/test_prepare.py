@@ -9,7 +9,7 @@ import pytest
 from agentkit.errors import UsageError
 from agentkit.messages import Message, ToolCall, ToolExample, ToolSpec
 from agentkit.training.data import Example, Split, load_chats
-from agentkit.training.prepare import fingerprint, place_of, prepare, to_lines
+from agentkit.training.prepare import fingerprint, place_of, prepare, split, to_lines
 
 SHARES: dict[Split, float] = {"validation": 0.1, "test": 0.1}
 PAY = ToolSpec(
@@ -63,6 +63,31 @@ def test_every_split_holds_something_from_ten_chats_on(count: int) -> None:
     assert [report.splits[name] > 0 for name in ("validation", "test")] == [count >= 10] * 2
     _, report = prepare(chats(count), shares={"validation": 0.1, "test": 0.0})
     assert report.splits["test"] == 0
+
+
+def test_forks_of_one_session_are_never_parted() -> None:
+    for sessions in (range(2, 5), range(40)):
+        forks = [chat(f"{n} of {s}", key=f"s{s}") for s in sessions for n in range(5)]
+        ready, report = prepare(forks, shares=SHARES)
+        assert len({(example.key, example.split) for example in ready}) == len(sessions)
+        assert all(report.splits.values())
+
+
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.95])
+def test_chats_of_one_place_are_all_learned(place: float) -> None:
+    alike = {str(n): place for n in range(12)}
+    assert set(split(alike, SHARES, {}).values()) == {"train"}
+
+
+def test_a_session_with_most_of_the_chats_is_learned() -> None:
+    others = split(dict.fromkeys("0123456789", 0.15) | {"a": 0.2, "b": 0.8}, SHARES, {})
+    assert {key: name for key, name in others.items() if name != "train"} == {"a": "test", "b": "validation"}
+
+
+def test_no_split_takes_all() -> None:
+    near = {str(n): n / 1000 for n in range(12)}
+    found = split(near, SHARES, {})
+    assert [key for key, name in found.items() if name != "train"] == ["0", "11"]
 
 
 def test_splits_of_the_user_count(tmp_path: Path) -> None:
