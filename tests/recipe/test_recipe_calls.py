@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import calls
 import domains
@@ -97,6 +100,31 @@ def test_all_kinds_of_dialogue_are_lines_that_training_accepts(tmp_path: Path) -
 def test_a_seed_gives_the_same_dialogues() -> None:
     assert list(calls.examples(3, 4)) == list(calls.examples(3, 4))
     assert list(calls.examples(3, 4)) != list(calls.examples(4, 4))
+
+
+@pytest.fixture
+def finetuning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark of fine-tuning, which learns from the recipe's dialogues."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("finetuning")
+
+
+def test_the_benchmark_learns_from_the_same_dialogues(finetuning: ModuleType) -> None:
+    made = [example.to_json() for example in calls.examples(finetuning.SEED, 6)]
+    assert list(islice(finetuning.traces("shared"), len(made))) == made
+
+
+def test_the_benchmark_keeps_other_traces_of_the_same_machine_only(
+    finetuning: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "finetuning.json"
+    shared = {"machine": {"threads": 2}, "rows": 9, "traces": {"shared": 1}}
+    own = {**shared, "traces": {"own": 2}}
+    assert finetuning.beside_others(own, path) == own
+    path.write_text(json.dumps(shared), encoding="utf-8")
+    assert finetuning.beside_others(own, path)["traces"] == {"shared": 1, "own": 2}
+    for changes in ({"machine": {"threads": 4}}, {"rows": 8}):
+        assert finetuning.beside_others({**own, **changes}, path) == {**own, **changes}
 
 
 @pytest.mark.parametrize(
