@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,6 +16,8 @@ from types import ModuleType
 
 import calls
 import domains
+import make_adapter
+import passages
 import pytest
 import values
 from jsonschema import Draft202012Validator
@@ -125,6 +129,57 @@ def test_the_benchmark_keeps_other_traces_of_the_same_machine_only(
     assert finetuning.beside_others(own, path)["traces"] == {"shared": 1, "own": 2}
     for changes in ({"machine": {"threads": 4}}, {"rows": 8}):
         assert finetuning.beside_others({**own, **changes}, path) == {**own, **changes}
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """Of a small recipe, whose chats no model has to answer."""
+
+    def replies(seed: int, count: int) -> Iterator[domains.Json]:
+        for n in range(count):
+            said = {"role": "user", "content": f"Number {n % 40}?"}, {"role": "assistant", "content": str(n)}
+            yield {"messages": list(said), "keep": True}
+
+    monkeypatch.setattr(make_adapter, "replies", replies)
+    return argparse.Namespace(scenes=150, judgements=1200, conversations=300, chats=80, build=tmp_path)
+
+
+def shown(example: domains.Json, known: dict[str, str]) -> Iterator[str]:
+    """What a dialogue is over: its tools, or else its prompt, the passage judged, and all passages that are known."""
+    said = [message["content"] for message in example["messages"] if message["role"] == "user"]
+    if example.get("tools"):
+        yield json.dumps(example["tools"])
+    else:
+        yield said[0].rpartition("\n\nQuestion: ")[0] or said[0]
+    yield from (name for text, name in known.items() if any(text in words for words in said))
+
+
+def test_what_is_held_out_shares_no_tools_and_no_passage_with_what_is_trained(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_adapter, "HELD_OUT_EVERY", 10)
+    path = options.build / "data.jsonl"
+    count = make_adapter.write(path, options)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == count > 2_400
+    known = {row["text"]: row.get("pair", row["text"]) for row in passages._rows()}
+    sides: dict[str, set[str]] = {"train": set(), "validation": set()}
+    for row in rows:
+        sides[row["split"]].update(shown(row, known))
+    assert min(map(len, sides.values())) > 30
+    assert not sides["train"] & sides["validation"]
+
+
+def test_chats_are_asked_for_anew_where_the_prompts_have_changed(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = options.build / "prompts.yaml"
+    monkeypatch.setattr(make_adapter, "SOURCES", (source,))
+    source.write_text("whole: []", encoding="utf-8")
+    before = make_adapter.chats(options)
+    assert make_adapter.chats(options) == before
+    source.write_text("whole: [Hello?]", encoding="utf-8")
+    assert make_adapter.chats(options) != before
 
 
 @pytest.mark.parametrize(
