@@ -186,7 +186,7 @@ def routing() -> str:
     body = load("routing.json")
     adapter = body.pop("adapter", "none")  # not named as long as there was none
     rows: list[tuple[object, ...]] = list(body.items())
-    model = "without adapter" if adapter == "none" else f"with the adapter `{adapter}`"
+    model = "without an adapter" if adapter == "none" else f"with the {adapter} adapter"
     return (
         "## Routing and abstention\n\n"
         f"The embedded model {model}; reporting halves of `tests/data/routing.jsonl` and "

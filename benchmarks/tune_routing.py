@@ -25,6 +25,7 @@ from agentkit.build import open_project
 from agentkit.llm import routing
 from agentkit.llm.reading import reader_of
 from agentkit.llm.routing import EmbeddingRouter, Features
+from agentkit.training.adapters import label, resolve_adapter
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "agentkit/llm/routing.json"
@@ -52,8 +53,8 @@ def kind_of(option: str) -> str:
 def collect(adapter: str, *files: list[dict[str, Any]]) -> str:
     """Add the features of every option to every turn, as the agent has them with this adapter; returns its name."""
     with open_project(ROOT, {"adapter": adapter}) as workspace:
-        name: str = "none" if adapter == "none" else workspace.model.info()["adapter"]
-        reader = None if name == "none" else reader_of(workspace.model)
+        folder = resolve_adapter(workspace.adapters_dir, adapter, workspace.settings.model)
+        reader = reader_of(workspace.model) if folder else None
         knowledge = workspace.ready_knowledge()
         router: EmbeddingRouter = workspace.router
         specs = workspace.registry.specs()
@@ -61,7 +62,7 @@ def collect(adapter: str, *files: list[dict[str, Any]]) -> str:
             passages = knowledge.search(turn["text"])
             answerable = knowledge.answerable(turn["text"], passages, reader)
             turn["features"] = router.features(turn["text"], specs, answerable)
-    return name
+    return label(folder) if folder else "none"
 
 
 def importance(turns: list[dict[str, Any]]) -> list[float]:
