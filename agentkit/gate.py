@@ -149,9 +149,11 @@ def basis_of(workspace: Workspace, adapter: Adapter) -> Basis:
     Raises:
         TrainingError: A file cannot be read.
     """
+    from agentkit.__about__ import __version__
+
     own = adapters.shipped(adapter.base)
     held_out = adapter.path / HELD_OUT
-    options = workspace.settings.agent
+    applied = _settings(workspace.settings, adapter.base)
     try:
         chats = hashlib.sha256(held_out.read_bytes()).hexdigest() if held_out.is_file() else ""
     except OSError as error:
@@ -163,7 +165,8 @@ def basis_of(workspace: Workspace, adapter: Adapter) -> Basis:
         file_digest(own) if own else "",
         chats,
         suites_digest(),
-        f"routing = {options.routing}, answers = {options.answers}",
+        f"agentkit {__version__}, quantize = {applied.quantize}, tool_format = {applied.tool_format}, "
+        f"routing = {applied.agent.routing}, answers = {applied.agent.answers}",
     )
 
 

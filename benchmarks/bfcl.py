@@ -5,9 +5,9 @@
     python benchmarks/bfcl.py --report           # only report the rows there are
 
 The first 200 cases of each category, and the second 200 of simple_python. Nothing is trained on them. The rows file
-is appended to case by case, so a run that was stopped goes on where it was; a run of everything removes the file in
-the end. Correctness is decided by the leaderboard's own AST checker, validity by jsonschema. xgrammar's masks are timed
-on the first cases, which run one by one as agentkit's do.
+is appended to case by case, so a run that was stopped goes on where it was, if code and weights are the same; a run of
+everything removes the file in the end. Correctness is decided by the leaderboard's own AST checker, validity by
+jsonschema. xgrammar's masks are timed on the first cases, which run one by one as agentkit's do.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from machine import ROOT, write
 
 from agentkit.evaluation.bfcl import Case, load, load_checker
 from agentkit.evaluation.calls import are_valid
+from agentkit.evaluation.journal import digest
 
 REST = " 201-400"
 """Marks the cases after the first 200. Failures among the first 200 of simple_python were read while the evidence was
@@ -41,14 +42,29 @@ def load_cases(category: str, limit: int) -> list[Case]:
     return load(category.removesuffix(REST), limit, 200 if category.endswith(REST) else 0)
 
 
+def code() -> str:
+    """A digest of agentkit and of the engines beside it: uncommitted changes count too."""
+    files = [path for suffix in ("*.py", "*.json") for path in (ROOT / "agentkit").rglob(suffix)]
+    return digest([*files, *Path(__file__).parent.glob("bfcl*.py")])
+
+
 def read(file: Path) -> list[Row]:
     """The objects of a JSON Lines file."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def run(category: str, mode: str, limit: int, out: Path, quantize: str) -> None:
-    """Append a row for each case that has none yet."""
+    """Append a row for each case that has none yet.
+
+    Raises:
+        SystemExit: The file holds rows of other code or weights.
+    """
     rows = read(out) if out.exists() else []
+    made_by = {"code": code(), "quantize": quantize}
+    if any(row.get(key) != value for row in rows for key, value in made_by.items()):
+        raise SystemExit(
+            f"{out} holds rows of other code or weights: delete it, or name another file with --out"
+        )
     done = {row["id"] for row in rows if row["category"] == category and row["mode"] == mode}
     cases = {case.id: case for case in load_cases(category, limit)}
     prompts = [
@@ -73,7 +89,7 @@ def run(category: str, mode: str, limit: int, out: Path, quantize: str) -> None:
             for outcome in answers(chosen, batch):
                 case = cases[outcome.id]
                 row = {
-                    **{"category": category, "mode": mode, "weights": weights},
+                    **{"category": category, "mode": mode, "weights": weights, **made_by},
                     **{"parsed": bool(outcome.calls), "correct": not check(case, outcome.calls)},
                     **{"valid": bool(outcome.calls) and are_valid(outcome.calls, case.tools)},
                     **asdict(outcome),

@@ -51,11 +51,12 @@ def traces(kind: str, first: int = 0) -> Iterator[dict[str, Any]]:
     """Dialogues with tools from the scene ``first`` on, without end."""
     sys.path.insert(0, str(ROOT / "training"))
     from calls import Scene
-    from domains import load
+    from domains import load, load_together
 
     functions = load()
+    together = load_together(functions)
     for number in count(first):
-        made = Scene(functions, Random(f"{SEED}/{number}")).examples()
+        made = Scene(functions, Random(f"{SEED}/{number}"), together).examples()
         for example in made if kind == "shared" else islice(made, 1):
             yield example.to_json()
 
@@ -216,6 +217,7 @@ def main() -> None:
         minutes = expected(compared, sides, options.rounds)
         print(f"about {minutes:.0f} minutes on two cores without other work", file=sys.stderr, flush=True)
         body: dict[str, Any] = {
+            "machine": machine(),
             "model": MODEL,
             "rounds": options.rounds,
             "held_out": options.held_out,
@@ -232,13 +234,13 @@ def main() -> None:
         for side, times in found["times"].items():
             print(f"\n{TRACES[kind]}: {times} times the useful tokens a second of {SIDES[side]}")
     if options.out:
-        options.out.write_text(json.dumps({"machine": machine(), **body}, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     else:
         write("finetuning.json", beside_others(body, RESULTS / "finetuning.json"))
 
 
 def beside_others(body: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The result, with what the file holds of the other set of traces under the same settings."""
+    """The result, with what the file holds of the other set of traces by the same machine under the same settings."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if any(before.get(key) != value for key, value in body.items() if key != "traces"):
         return body

@@ -219,7 +219,8 @@ def search_million(path: Path) -> dict[str, Any]:
         found = index.nearest(vector, 10)
         seconds.append(time.perf_counter() - started)
         hits += len({*found} & {*(nearest + 1).tolist()})
-    return {**body, **percentiles(seconds), "recall": round(hits / truth.size, 4)}
+    recall = round(hits / truth.size, 4)
+    return {**body, **percentiles(seconds), "queries": len(seconds), "recall": recall}
 
 
 def search_flat(path: Path) -> dict[str, Any]:
@@ -232,10 +233,10 @@ def search_flat(path: Path) -> dict[str, Any]:
     for part in np.array_split(np.load(path.with_suffix(".npy"), mmap_mode="r"), 50):
         index.add(np.ascontiguousarray(part, np.float32))
     resident = 4 * DIMENSION * index.ntotal
-    seconds = [timed(lambda query=query: index.search(query[None], 10)) for query in queries[:50]]
+    seconds = [timed(lambda query=query: index.search(query[None], 10)) for query in queries]
     np.save(path.with_suffix(".truth.npy"), index.search(queries, 10)[1])
     assert psutil.Process().memory_info().rss - before > resident
-    return {**percentiles(seconds), "resident_bytes": resident}
+    return {**percentiles(seconds), "queries": len(seconds), "resident_bytes": resident}
 
 
 def kills(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +18,9 @@ PEERS = ("transformers", "llama-cpp-python", "smolagents", "bitsandbytes", "xgra
 
 
 def machine() -> dict[str, Any]:
-    """Processor, threads and versions."""
+    """Processor, threads, versions and commit."""
     return {
+        "commit": commit(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "bf16_native": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
         "threads": torch.get_num_threads(),
@@ -26,6 +28,15 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         **{name: version(name) for name in PEERS},
     }
+
+
+def commit() -> str:
+    """The checkout's commit; empty where there is no git, or this is no checkout."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def version(project: str) -> str:

@@ -6,7 +6,13 @@ The texts are docstrings, the questions their first sentences, which are not amo
 every passage of the docstring a question belongs to. Both engines get the vectors of chunks and questions from a
 table, so that neither's time has the encoder in it: MiniLM's for the first chunks, among which all that is asked for
 is, constructed ones (`constructed.py`) for the others, whose texts are real. Each engine runs in a process of its own,
-one question after the other. The first run embeds the texts, which takes minutes; they are kept in ``build/``.
+one question after the other.
+
+Two things are not the same. agentkit's index also holds a vector for each docstring's title (beyond MiniLM's, its first
+chunk's once more). And ten results are not ten docstrings in both: agentkit joins chunks that lie side by side in one
+passage, txtai's rows are chunks, of which several may be of one docstring, so that it has fewer to be right with.
+
+The first run embeds the texts, which takes minutes; they are kept in ``build/``.
 """
 
 from __future__ import annotations

@@ -183,14 +183,14 @@ def main() -> None:
         calls[name], theirs = context.Pipe()
         context.Process(target=serve, args=(name, theirs), daemon=True).start()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    shared = 0.0
+    shared: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(options.rounds + 1):
         for name, call in calls.items():
             call.send(True)
             taken, sharing = call.recv()
             if turn:  # the first round pays for allocation, threads and compiled code
                 seconds[name].append(taken)
-            shared = max(shared, sharing)
+                shared[name].append(sharing)
     for call in calls.values():
         call.send(False)
     tokens = SESSIONS * TURNS * TOKENS
@@ -198,6 +198,7 @@ def main() -> None:
         name: {
             "seconds": round(statistics.median(taken), 2),
             "tokens_per_second": round(tokens / statistics.median(taken), 1),
+            "rounds": [round(each, 2) for each in taken],
         }
         for name, taken in seconds.items()
     }
@@ -211,7 +212,8 @@ def main() -> None:
         "sessions": SESSIONS,
         "turns": TURNS,
         "tokens": TOKENS,
-        "sessions_per_pass": round(shared, 2),
+        "sessions_per_pass": round(statistics.median(shared[TOGETHER]), 2),
+        "sessions_per_pass_rounds": [round(each, 2) for each in shared[TOGETHER]],
         "engines": rows,
         "ratios": ratios,
     }

@@ -2,6 +2,7 @@
 
     python benchmarks/tune_routing.py            # report only
     python benchmarks/tune_routing.py --fit      # fit on the tuning halves, write agentkit/llm/routing.json
+    python benchmarks/tune_routing.py --adapter auto --summary docs/benchmarks/routing.json
 
 The reporting halves take no part in fitting, and neither does a turn that asks what one of their questions asks
 (``same_as``). The stress set of near misses is fitted on. Abstention is the router's too: a question counts as right
@@ -11,6 +12,7 @@ if it is sent to the knowledge base exactly where the knowledge base answers it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -23,6 +25,7 @@ from agentkit.build import open_project
 from agentkit.llm import routing
 from agentkit.llm.reading import reader_of
 from agentkit.llm.routing import EmbeddingRouter, Features
+from agentkit.training.adapters import label, resolve_adapter
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "agentkit/llm/routing.json"
@@ -47,18 +50,19 @@ def kind_of(option: str) -> str:
     return option if option in ("knowledge", "chat", "decline") else "tool"
 
 
-def collect(turns: list[dict[str, Any]], adapter: str = "none") -> list[dict[str, Any]]:
-    """Add the features of every option to every turn, as the agent has them with this adapter."""
+def collect(adapter: str, *files: list[dict[str, Any]]) -> str:
+    """Add the features of every option to every turn, as the agent has them with this adapter; returns its name."""
     with open_project(ROOT, {"adapter": adapter}) as workspace:
-        reader = None if adapter == "none" else reader_of(workspace.model)
+        folder = resolve_adapter(workspace.adapters_dir, adapter, workspace.settings.model)
+        reader = reader_of(workspace.model) if folder else None
         knowledge = workspace.ready_knowledge()
         router: EmbeddingRouter = workspace.router
         specs = workspace.registry.specs()
-        for turn in turns:
+        for turn in itertools.chain(*files):
             passages = knowledge.search(turn["text"])
             answerable = knowledge.answerable(turn["text"], passages, reader)
             turn["features"] = router.features(turn["text"], specs, answerable)
-    return turns
+    return label(folder) if folder else "none"
 
 
 def importance(turns: list[dict[str, Any]]) -> list[float]:
@@ -183,12 +187,17 @@ def main() -> None:
     parser.add_argument("--model", action="store_true", help="report the chat model's own choice instead")
     parser.add_argument("--tuning", action="store_true", help="leave the reporting half alone")
     parser.add_argument("--summary", type=Path, help="write the reporting half's figures as JSON too")
-    parser.add_argument("--adapter", default="none", help="as the agent runs with it, if it reads")
+    parser.add_argument(
+        "--adapter",
+        default="none",
+        help="as the agent runs with it, if it reads; auto is what it runs with by default",
+    )
     options = parser.parse_args()
     if options.model:
         ask_model([turn for turn in read(TURNS) if turn["split"] == "report"])
         return
-    turns, asked = (collect(rows, options.adapter) for rows in (read(TURNS), questions()))
+    turns, asked = read(TURNS), questions()
+    adapter = collect(options.adapter, turns, asked)
     tune, tune_asked = [turn for turn in turns if trains(turn)], [turn for turn in asked if trains(turn)]
     if options.fit:
         together = [*tune, *tune_asked]
@@ -212,7 +221,8 @@ def main() -> None:
         )
     rows.update({f"cross-validated, {name}": text for name, text in validated.items()})
     if options.summary is not None:
-        options.summary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        body = {"adapter": adapter, **rows}
+        options.summary.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from adapter_files import write_adapter
 from numpy.typing import NDArray
 
-from agentkit import build, gate
+from agentkit import __about__, build, gate
 from agentkit.build import open_project
 from agentkit.build import workspace as wiring
 from agentkit.errors import ModelError, UsageError
@@ -60,6 +60,18 @@ def put(folder: Path, name: str, model: LocalModel, size: float) -> Path:
     return path
 
 
+def put_bare(folder: Path, name: str) -> Path:
+    """An adapter without weights, for models that only say they have one."""
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (path / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (path / "agentkit.json").write_text(json.dumps(CARD), encoding="utf-8")
+    lines = (json.dumps({"messages": chat}) for chat in CHATS)
+    (path / HELD_OUT).write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
 def test_few_cases_are_of_all_kinds_and_always_the_same() -> None:
     few, every = read_cases(STARTER, 8, lacking=False), read_cases(STARTER, 10_000, lacking=False)
     assert few == read_cases(STARTER, 8, lacking=False)
@@ -94,6 +106,22 @@ def test_judging_what_came_of_both() -> None:
     assert parts[ROUTING].figures == {"a": [0.5, 1.0], "b": [1.0, 1.0]}
     none = judge(base, own, "none: too few chats")[0]
     assert (none.verdict, none.remark) == ("not run", "none: too few chats")
+
+
+def test_a_report_counts_only_where_it_was_made_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_bare(folder, "shop")
+    side = Side({name: scores(name, True) for name in (ROUTING, ANSWERS, CALLS)}, [(5.0, 2)])
+    monkeypatch.setattr(gate, "_measure", lambda *given: (side, side, {}))
+    with open_project() as workspace:
+        gate.evaluate(workspace, "shop")
+        before = workspace.settings
+        for change in ({}, {"quantize": "int8"}, {"tool_format": "llama3"}):
+            workspace.settings = before.model_copy(update={"model": BASE, **change})
+            report, why = gate.standing(workspace, "shop")
+            assert (report is None, "under another quantize, tool_format" in why) == (bool(change),) * 2
+        workspace.settings = before
+        monkeypatch.setattr(__about__, "__version__", "0.0.0")
+        assert gate.standing(workspace, "shop")[0] is None
 
 
 def test_the_suites_are_where_a_wheel_has_them() -> None:
@@ -175,14 +203,7 @@ def test_both_go_through_every_suite_and_leave_nothing_behind(
     for module in (build, wiring):
         monkeypatch.setattr(module, "load_embedder", lambda *name: Words())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    path = folder / "shop"
-    path.mkdir(parents=True)
-    (path / "adapter_config.json").write_text("{}", encoding="utf-8")
-    (path / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    (path / "agentkit.json").write_text(json.dumps(CARD), encoding="utf-8")
-    (path / HELD_OUT).write_text(
-        "\n".join(json.dumps({"messages": chat}) for chat in CHATS), encoding="utf-8"
-    )
+    path = put_bare(folder, "shop")
     with open_project() as workspace:
         report = gate.evaluate(workspace, "shop", limit=6, progress=told.append)
     held, routing, answers, calls = report.parts

@@ -14,7 +14,10 @@ from domains import Json
 
 from agentkit import load_model
 
-PROMPTS: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "prompts.yaml").read_text("utf-8"))
+_PROMPTS_FILE = Path(__file__).parent / "prompts.yaml"
+SOURCES = (_PROMPTS_FILE, Path(__file__))
+"""The files that decide what is asked, and how."""
+PROMPTS: dict[str, list[str]] = yaml.safe_load(_PROMPTS_FILE.read_text("utf-8"))
 _TOKENS = 120
 _TEMPERATURES = (0.3, 0.7, 1.0)
 """What people write is less likely to the model than what it would write itself."""

@@ -15,6 +15,8 @@ import itertools
 import json
 import sys
 import time
+import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +24,8 @@ from random import Random
 from typing import Any
 
 from calls import examples
-from chat import replies
-from passages import conversations, judgements
+from chat import SOURCES, replies
+from passages import Grouped, grouped_conversations, grouped_judgements
 
 from agentkit.__about__ import __version__
 from agentkit.assets import asset_path
@@ -31,7 +33,7 @@ from agentkit.engine.weights import load_weights
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.training import loop
 from agentkit.training.adapters import CARD, Adapter
-from agentkit.training.data import IGNORED, Report, Row, encode, load_chats
+from agentkit.training.data import IGNORED, Report, Row, Split, encode, load_chats
 from agentkit.training.methods import exported
 from agentkit.training.plan import steps
 from agentkit.training.settings import JobSettings, make_settings
@@ -64,7 +66,8 @@ def main() -> int:
 
 
 HELD_OUT_EVERY = 100
-"""Of so many dialogues one is held out, to watch the training by."""
+"""Of so many groups one is held out, to watch the training by: with all dialogues over the same tools, all questions
+about a passage or the versions of a contrast pair, all answers to a prompt."""
 JUDGEMENT_WEIGHT = 10.0
 """A judgement is one token, a call some forty."""
 KEEP_WEIGHT = 2.0
@@ -77,24 +80,40 @@ SERVED = {"reads": True, "evidence": {"values": 0.5, "calls": 0.0}}
 
 def write(path: Path, options: argparse.Namespace) -> int:
     """The training data; returns the number of dialogues."""
-    parts = (
-        (example.to_json() for example in examples(SEED, options.scenes)),
-        judgements(SEED, options.judgements),
-        conversations(SEED, options.conversations),
-        map(json.loads, chats(options).read_text(encoding="utf-8").splitlines()),
-    )
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for example in itertools.chain(*parts):
-            split = "train" if count % HELD_OUT_EVERY else "validation"
-            file.write(json.dumps({**example, "split": split}, ensure_ascii=False) + "\n")
-            count += 1
+        for groups, example in grouped(options):
+            split = split_of(groups)
+            if split is not None:
+                file.write(json.dumps({**example, "split": split}, ensure_ascii=False) + "\n")
+                count += 1
     return count
 
 
+def grouped(options: argparse.Namespace) -> Iterator[Grouped]:
+    """Every dialogue with the groups that it belongs to."""
+    tools = (example.to_json() for example in examples(SEED, options.scenes))
+    kept = map(json.loads, chats(options).read_text(encoding="utf-8").splitlines())
+    return itertools.chain(
+        ((frozenset((json.dumps(example["tools"]),)), example) for example in tools),
+        grouped_judgements(SEED, options.judgements),
+        grouped_conversations(SEED, options.conversations),
+        ((frozenset((example["messages"][0]["content"],)), example) for example in kept),
+    )
+
+
+def split_of(groups: frozenset[str]) -> Split | None:
+    """Where a dialogue belongs; nowhere if only some of its passages are held out."""
+    held_out = {zlib.crc32(group.encode()) % HELD_OUT_EVERY == 0 for group in groups}
+    if len(held_out) > 1:
+        return None
+    return "validation" if held_out == {True} else "train"
+
+
 def chats(options: argparse.Namespace) -> Path:
-    """The untuned model's answers, which take some minutes and are written once for a build."""
-    path: Path = options.build / f"chats-{SEED}-{options.chats}.jsonl"
+    """The untuned model's answers, which take some minutes and are written once for a build, until `SOURCES` change."""
+    asked = hashlib.sha256(b"".join(file.read_bytes() for file in SOURCES)).hexdigest()
+    path: Path = options.build / f"chats-{SEED}-{options.chats}-{asked[:8]}.jsonl"
     if not path.exists():
         unfinished = path.with_suffix(".part")
         with unfinished.open("w", encoding="utf-8") as file:

@@ -51,6 +51,8 @@ NEW_WORDS = 2
 FOLLOW_UP_SHARE = 0.2
 PASSAGES = {1: 0.5, 2: 0.35, 3: 0.15}
 """Passages of a conversation's turn, by share."""
+Grouped = tuple[frozenset[str], dict[str, Any]]
+"""An example, and the groups (`group`) of the passages that stand in it."""
 _COMPANIES = ("Oak & Anchor", "Brightwater", "Northwind Services", "Fernhill", "Blue Harbour", "Cobalt Works")
 _ASSISTANTS = ("Ada", "Max", "Nia", "Otto", "Robin", "Sky")
 _BEFORE = (
@@ -73,6 +75,16 @@ class Asked:
 
 def judgements(seed: int, count: int) -> Iterator[dict[str, Any]]:
     """Questions to be answered with Yes or No in one token, `BRANCHES` in a row about one passage."""
+    return (example for _, example in grouped_judgements(seed, count))
+
+
+def conversations(seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Questions with passages, answered in words or declined; some go on with a second question."""
+    return (example for _, example in grouped_conversations(seed, count))
+
+
+def grouped_judgements(seed: int, count: int) -> Iterator[Grouped]:
+    """`judgements` with their groups."""
     rng = random.Random(f"judgements {seed}")
     while count > 0:
         if rng.random() < CONTRAST_SHARE / 2:  # a pair is two passages
@@ -82,26 +94,33 @@ def judgements(seed: int, count: int) -> Iterator[dict[str, Any]]:
             batch = [(text, asked) for asked in _questions(text, rng, BRANCHES)]
         for text, asked in batch[:count]:
             messages = reading(text.heading, text.text, asked.question)
-            yield _example([*messages, Message("assistant", NO if asked.answer is None else YES)])
+            example = _example([*messages, Message("assistant", NO if asked.answer is None else YES)])
+            yield frozenset((group(text.text),)), example
         count -= len(batch)
 
 
-def conversations(seed: int, count: int) -> Iterator[dict[str, Any]]:
-    """Questions with passages, answered in words or declined; some go on with a second question."""
+def grouped_conversations(seed: int, count: int) -> Iterator[Grouped]:
+    """`conversations` with their groups."""
     rng = random.Random(f"conversations {seed}")
     for _ in range(count):
         text = _document(rng)
         rounds = 2 if rng.random() < FOLLOW_UP_SHARE else 1
         said: list[Message] = []
-        messages = [_system(rng)]
+        messages, groups = [_system(rng)], set[str]()
         for asked in _questions(text, rng, rounds):
             answer = decline() if asked.answer is None else asked.answer
             found = understood(asked.question, said)
             passages = _among_others(text, rng)
+            groups |= {group(passage.text) for passage in passages}
             prompt = passages_prompt(_prompt("passages"), passages, found, asked.question)
             messages += [Message("user", prompt), Message("assistant", answer)]
             said += [Message("user", asked.question), Message("assistant", answer)]
-        yield _example(messages)
+        yield frozenset(groups), _example(messages)
+
+
+def group(text: str) -> str:
+    """What a passage is to be held out together with: both versions of a contrast pair are one group."""
+    return _pair_names().get(text, text)
 
 
 def held_out() -> list[Document]:
@@ -254,6 +273,11 @@ def pairs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
             first, second = ({**row, "pair": f"{path.stem} {number}"} for row in both)
             found.append((first, second))
     return found
+
+
+@cache
+def _pair_names() -> dict[str, str]:
+    return {row["text"]: row["pair"] for both in pairs() for row in both}
 
 
 @cache

@@ -57,6 +57,13 @@ def check_names(names: Iterable[str], tool: ToolSpec) -> None:
         raise ValueError(f"{tool.name} has no parameter {unknown[0]!r}")
 
 
+def fits_parameter(name: str, value: Any, tool: ToolSpec) -> bool:
+    """Whether a value is one that a parameter of the tool allows; what the schema refers to is looked up in it."""
+    schema = tool.schema
+    alone = {**schema, "properties": {name: schema["properties"][name]}, "required": []}
+    return fits({name: value}, alone)
+
+
 def wrong_arguments(accepted: Mapping[str, list[Any]], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are not accepted; None for one that is missing."""
     return {
@@ -80,9 +87,8 @@ def _check_schema(parameters: dict[str, Any]) -> None:
 
 
 def _check_values(name: str, accepted: list[Any], tool: ToolSpec, is_required: bool) -> None:
-    alone = {**tool.schema, "properties": {name: tool.schema["properties"][name]}, "required": []}
     for value in accepted:
-        if (value is None and not is_required) or fits({name: value}, alone):
+        if (value is None and not is_required) or fits_parameter(name, value, tool):
             continue
         if value is None:
             raise ValueError(f"{name} cannot be left out, {tool.name} requires it")

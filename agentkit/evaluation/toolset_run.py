@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agentkit.evaluation import several_run
-from agentkit.evaluation.calls import Call, Choice, answer, are_valid, fits
+from agentkit.evaluation.accepted import fits_parameter
+from agentkit.evaluation.calls import Call, Choice, answer, are_valid
 from agentkit.evaluation.metrics import Share, share
 from agentkit.evaluation.several import SeveralCase
 from agentkit.evaluation.several_run import SeveralRow
@@ -132,10 +133,12 @@ def ask(model: ChatModel, case: ToolCase, *, tool_choice: Choice, unconstrained:
     )
 
 
-def type_of(name: str, schema: Mapping[str, Any]) -> str:
+def type_of(name: str, schema: Mapping[str, Any] | bool) -> str:
     """``number``, ``integer``, ``boolean``, ``list``, ``object``, ``choice``; of texts ``date``, ``time``, ``code``,
-    ``email`` or ``path`` where name or description ask for it, else ``text``.
+    ``email`` or ``path`` where name or description ask for it, else ``text``; ``any`` where the schema says none.
     """
+    if not isinstance(schema, Mapping) or "$ref" in schema:
+        return "any"
     if "enum" in schema:
         return "choice"
     kind = str(schema.get("type", "any"))
@@ -156,7 +159,7 @@ def _arguments(case: ToolCase, calls: Sequence[Call]) -> tuple[Argument, ...]:
         may_be_absent = None in case.accepted.get(name, [])
         valid = may_be_absent if is_absent else given is not None and name in properties
         if valid and not is_absent and given is not None:
-            valid = fits(given[name], schema)
+            valid = fits_parameter(name, given[name], case.tool)
         found.append(Argument(name, type_of(name, schema), valid, name not in wrong))
     return tuple(found)
 

@@ -101,7 +101,7 @@ class Basis:
     suites: str
     """SHA-256 over the cases and the project that they are about."""
     settings: str
-    """Settings that decide what the suites measure."""
+    """agentkit's version, and the settings that decide what the suites measure."""
 
 
 BASIS = {
@@ -110,7 +110,7 @@ BASIS = {
     "base_adapter": "the adapter that comes with agentkit has changed",
     "held_out": "the held-out chats have changed",
     "suites": "the suites have changed",
-    "settings": "it was made under other settings of [agent]",
+    "settings": "it was made by another agentkit, or under another quantize, tool_format, routing or answers",
 }
 
 

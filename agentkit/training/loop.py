@@ -122,7 +122,8 @@ class _ChatLearner(Learner):
             return loss_sum(self.model, packed, shared=self._shared)
 
     def fingerprint(self) -> str:
-        return str([[packed.ids for packed in step] for epoch in self.plan for step in epoch])
+        every = [step for epoch in self.plan for step in epoch]
+        return str([[(packed.ids, packed.targets, packed.keep) for packed in step] for step in every])
 
     def after_step(self, step: int) -> None:
         if self._is_adalora:

@@ -172,10 +172,36 @@ def test_a_failure_counts_as_wrong(cases: list[ToolCase]) -> None:
         ("order_id", {"type": "string"}, "code"),
         ("title", {"type": "string"}, "text"),
         ("x", {}, "any"),
+        ("x", True, "any"),
+        ("x", {"$ref": "#/$defs/x"}, "any"),
     ],
 )
-def test_types_of_arguments(name: str, schema: dict[str, Any], type: str) -> None:
+def test_types_of_arguments(name: str, schema: dict[str, Any] | bool, type: str) -> None:
     assert type_of(name, schema) == type
+
+
+def test_parameters_that_refer_to_a_definition_or_allow_anything(tmp_path: Path) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"to": {"$ref": "#/$defs/place"}, "note": True},
+        "required": ["to"],
+        "$defs": {"place": {"type": "string", "minLength": 3}},
+    }
+    body = changed(
+        tool={"name": "travel", "description": "Plan a trip.", "parameters": parameters},
+        calls=[{"text": "To Oslo, by train.", "arguments": {"to": ["Oslo"], "note": ["by train", None]}}],
+        lacking=[],
+    )
+    (case,) = read_tool_cases(write(tmp_path, body))
+    rows = [
+        asked(case, ToolCall("c", "travel", {"to": place, "note": "by train"})) for place in ("Oslo", "NY")
+    ]
+    assert [(row.valid, row.right) for row in rows] == [(True, True), (False, False)]
+    assert [[(a.name, a.type, a.valid, a.right) for a in row.arguments] for row in rows] == [
+        [("note", "any", True, True), ("to", "any", True, True)],
+        [("note", "any", True, True), ("to", "any", False, False)],
+    ]
+    assert summarize(rows)["arguments"]["any"]["arguments"] == 4
 
 
 def test_figures(cases: list[ToolCase]) -> None:

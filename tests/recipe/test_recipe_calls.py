@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import calls
 import domains
+import make_adapter
+import passages
 import pytest
 import values
 from jsonschema import Draft202012Validator
@@ -97,6 +104,82 @@ def test_all_kinds_of_dialogue_are_lines_that_training_accepts(tmp_path: Path) -
 def test_a_seed_gives_the_same_dialogues() -> None:
     assert list(calls.examples(3, 4)) == list(calls.examples(3, 4))
     assert list(calls.examples(3, 4)) != list(calls.examples(4, 4))
+
+
+@pytest.fixture
+def finetuning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark of fine-tuning, which learns from the recipe's dialogues."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("finetuning")
+
+
+def test_the_benchmark_learns_from_the_same_dialogues(finetuning: ModuleType) -> None:
+    made = [example.to_json() for example in calls.examples(finetuning.SEED, 6)]
+    assert list(islice(finetuning.traces("shared"), len(made))) == made
+
+
+def test_the_benchmark_keeps_other_traces_of_the_same_machine_only(
+    finetuning: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "finetuning.json"
+    shared = {"machine": {"threads": 2}, "rows": 9, "traces": {"shared": 1}}
+    own = {**shared, "traces": {"own": 2}}
+    assert finetuning.beside_others(own, path) == own
+    path.write_text(json.dumps(shared), encoding="utf-8")
+    assert finetuning.beside_others(own, path)["traces"] == {"shared": 1, "own": 2}
+    for changes in ({"machine": {"threads": 4}}, {"rows": 8}):
+        assert finetuning.beside_others({**own, **changes}, path) == {**own, **changes}
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """Of a small recipe, whose chats no model has to answer."""
+
+    def replies(seed: int, count: int) -> Iterator[domains.Json]:
+        for n in range(count):
+            said = {"role": "user", "content": f"Number {n % 40}?"}, {"role": "assistant", "content": str(n)}
+            yield {"messages": list(said), "keep": True}
+
+    monkeypatch.setattr(make_adapter, "replies", replies)
+    return argparse.Namespace(scenes=150, judgements=1200, conversations=300, chats=80, build=tmp_path)
+
+
+def shown(example: domains.Json, known: dict[str, str]) -> Iterator[str]:
+    """What a dialogue is over: its tools, or else its prompt, the passage judged, and all passages that are known."""
+    said = [message["content"] for message in example["messages"] if message["role"] == "user"]
+    if example.get("tools"):
+        yield json.dumps(example["tools"])
+    else:
+        yield said[0].rpartition("\n\nQuestion: ")[0] or said[0]
+    yield from (name for text, name in known.items() if any(text in words for words in said))
+
+
+def test_what_is_held_out_shares_no_tools_and_no_passage_with_what_is_trained(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_adapter, "HELD_OUT_EVERY", 10)
+    path = options.build / "data.jsonl"
+    count = make_adapter.write(path, options)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == count > 2_400
+    known = {row["text"]: row.get("pair", row["text"]) for row in passages._rows()}
+    sides: dict[str, set[str]] = {"train": set(), "validation": set()}
+    for row in rows:
+        sides[row["split"]].update(shown(row, known))
+    assert min(map(len, sides.values())) > 30
+    assert not sides["train"] & sides["validation"]
+
+
+def test_chats_are_asked_for_anew_where_the_prompts_have_changed(
+    options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = options.build / "prompts.yaml"
+    monkeypatch.setattr(make_adapter, "SOURCES", (source,))
+    source.write_text("whole: []", encoding="utf-8")
+    before = make_adapter.chats(options)
+    assert make_adapter.chats(options) == before
+    source.write_text("whole: [Hello?]", encoding="utf-8")
+    assert make_adapter.chats(options) != before
 
 
 @pytest.mark.parametrize(

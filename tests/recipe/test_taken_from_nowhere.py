@@ -6,8 +6,10 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import calls
+import domains
 import pytest
 from recipe_texts import ROOT, calling_texts, chat_texts, reading_texts, runs, strings
 
@@ -39,6 +41,16 @@ def made_texts() -> Iterator[str]:
         yield from strings(example.to_json())
 
 
+def filled_texts() -> Iterator[str]:
+    """Every way of asking, with values in its slots: one that is a number goes on a run where the slot ends it."""
+    functions = domains.load()
+    for function in functions:
+        for ask in (*function.ask, *function.many, *function.partial, *function.near):
+            yield function.fill(ask, Random(SEED))[0]
+    for message in domains.load_together(functions):
+        yield message.fill(Random(SEED))[0]
+
+
 @pytest.mark.skipif(LEADERBOARD is None, reason="pip install --no-deps bfcl-eval")
 def test_nothing_is_taken_from_the_leaderboard() -> None:
     trained = runs([*reading_texts(), *calling_texts(), *chat_texts(), *made_texts()])
@@ -57,3 +69,13 @@ def test_nothing_of_plain_chat_is_trained() -> None:
     prompts = {text.lower() for text in chat_texts()}
     assert len(prompts) > 500
     assert not prompts & {row["text"].lower() for row in rows}  # most are shorter than a run
+
+
+def test_nothing_of_our_own_calls_is_trained() -> None:
+    files = [ROOT / "tests" / "data" / f"{name}.jsonl" for name in ("tools", "several")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    tested = runs(strings([json.loads(line) for line in lines]))
+    trained = runs([*calling_texts(), *filled_texts(), *made_texts()])
+    assert len(tested) > 1_500
+    assert len(trained) > 15_000
+    assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}

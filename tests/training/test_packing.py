@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentkit.training import fused
+from agentkit.training import fused, loop
 from agentkit.training.data import IGNORED, Row
 from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.methods import with_adapter
@@ -38,6 +38,22 @@ def test_what_rows_have_in_common_is_read_once() -> None:
     assert sorted((len(group.rows), group.prefix) for group in groups) == [(1, 0), (1, 0), (4, 30)]
     family = next(group for group in groups if len(group.rows) == 4)
     assert family.tokens == 30 + 8 + 9 + 10 + 11
+
+
+def test_rows_that_are_learned_otherwise_are_another_plan() -> None:
+    def fingerprint(kept: Row) -> str:
+        learner = loop._ChatLearner.__new__(loop._ChatLearner)  # of a learner, only what there is to learn
+        learner.plan = [steps([*FAMILY, kept], settings(), random.Random(0))]
+        return learner.fingerprint()
+
+    made = row([], 90, 25)
+    others = [
+        row([], 90, 25, weight=2.0),
+        row([], 90, 25, keep=True),
+        Row(made.ids, [IGNORED] * 20 + made.ids[20:]),
+    ]
+    assert fingerprint(made) == fingerprint(row([], 90, 25))
+    assert len({fingerprint(each) for each in (made, *others)}) == 4
 
 
 def test_a_few_words_in_common_are_no_reason_to_share() -> None:
