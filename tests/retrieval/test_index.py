@@ -357,6 +357,28 @@ def test_processes_see_each_others_changes(path: Path) -> None:
     assert two.matching(["text"], 10) == {}
 
 
+VISIT = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM meta").fetchone()
+connection.close()
+"""
+
+
+def test_a_process_that_closes_the_file_does_not_take_the_log_along(path: Path) -> None:
+    one, two = SqliteIndex(path, DIMENSION), SqliteIndex(path, DIMENSION)
+    put(one, "d.md", 5)
+    subprocess.run([sys.executable, "-c", VISIT, str(path)], check=True)
+    assert path.with_name("index.db-wal").exists()
+    put(one, "e.md", 6)
+    put(two, "f.md", 7)
+    one.close()
+    two.close()
+    index = SqliteIndex(path, DIMENSION)
+    assert [document.name for document in index.documents()] == [f"{letter}.md" for letter in "abcdef"]
+    index.close()
+
+
 def test_files_are_the_owners(path: Path) -> None:
     index = SqliteIndex(path, DIMENSION)
     put(index, "d.md", 5)

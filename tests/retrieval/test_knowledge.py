@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +22,7 @@ from agentkit.retrieval.documents import Document
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.knowledge import KnowledgeBase
 from agentkit.retrieval.loaders import parse_document
-from agentkit.retrieval.places import SqlitePlace
+from agentkit.retrieval.places import SqlitePlace, _alone
 from agentkit.retrieval.sources import copy_file
 
 if TYPE_CHECKING:
@@ -419,6 +422,24 @@ def test_two_processes_at_once_make_one_index(base: KnowledgeBase, folder: Path)
         each.verify()
         each.close()
     assert list(NAMES) in found
+
+
+def test_the_lock_outlasts_another_thread_that_asks_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+
+    def wait() -> None:
+        with _alone(path):
+            pass
+
+    waiting = Thread(target=wait)
+    with _alone(path):
+        waiting.start()
+        waiting.join(0.2)  # by then it has asked
+        command = [sys.executable, "-c", code, f"{path}.lock"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    waiting.join()
+    assert "database is locked" in run.stderr
 
 
 def test_progress_may_ask_the_knowledge_base(base: KnowledgeBase) -> None:
