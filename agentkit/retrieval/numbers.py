@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_SPELLED = {
-    word: value
-    for value, word in enumerate(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split(),
-        start=2,
-    )
-} | {
+_FROM_TWO = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_SPELLED = {word: value for value, word in enumerate(_FROM_TWO.split(), start=2)} | {
     "thirty": 30,
     "forty": 40,
     "fifty": 50,
