@@ -10,7 +10,7 @@ from agentkit.retrieval.documents import Document, DocumentBuilder, clean_line
 _ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_QUOTE = re.compile(r" {0,3}>[ ]?")
+_QUOTE = re.compile(r"\A(?: {0,3}>[ ]?)++")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
 _ITEM = re.compile(r"[ \t]*(?:([-*+])|(\d{1,9}[.)]))[ \t]+(.*)")
 _ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
