@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
+from threading import Thread, get_native_id
 from typing import TYPE_CHECKING
 
 import pytest
@@ -373,6 +373,14 @@ def test_errors_of_the_file_system_are_told(
     monkeypatch.setattr("agentkit.retrieval.places.os.replace", refuse)
     with pytest.raises(KnowledgeError, match="cannot move"):
         base.search("return")
+
+
+def test_what_a_killed_process_left_is_no_part_of_a_copy(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("new")
+    (tmp_path / f".b.txt.{os.getpid()}.{get_native_id()}").write_text("longer than that")
+    copy_file(tmp_path / "a.txt", tmp_path / "b.txt")
+    assert (tmp_path / "b.txt").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
 def test_an_optional_folder_may_be_missing_as_long_as_nothing_is_lost(
