@@ -349,6 +349,44 @@ def test_add_refuses_what_would_be_lost(base: KnowledgeBase, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.glob("index.db.added/*")] == ["faq.md"]
 
 
+def test_a_name_that_only_the_folder_knows_yet_is_taken(
+    base: KnowledgeBase, folder: Path, tmp_path: Path
+) -> None:
+    base.sync()
+    (folder / "new.txt").write_text("Gift cards are valid for 5 years.")
+    (tmp_path / "new.txt").write_text("other")
+    with pytest.raises(KnowledgeError, match="is in the knowledge folder already"):
+        base.add([tmp_path / "new.txt"])
+    assert list(tmp_path.glob("index.db.added/*")) == []
+
+
+def test_a_copy_that_the_index_has_not_can_be_removed(
+    base: KnowledgeBase, folder: Path, tmp_path: Path
+) -> None:
+    copies = tmp_path / "index.db.added"
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"The text of {name}.")
+    base.add([tmp_path / "a.txt", tmp_path / "b.txt"])
+    (copies / "a.txt").write_bytes(b"\x00")
+    (folder / "b.txt").write_text("The folder's own.")
+    base.sync()
+    base._index().reset(base.embedder.name)  # as another embedder would: of a.txt there is nothing to keep
+    assert [name for name, _ in base.sync().skipped] == ["b.txt", "a.txt"]
+    assert names(base) == ["b.txt", *NAMES]
+    base.remove("a.txt")
+    base.remove("b.txt")
+    assert list(copies.iterdir()) == []
+    assert base.sync().skipped == ()
+    assert names(base) == ["b.txt", *NAMES]
+    with pytest.raises(NotFoundError):
+        base.remove("a.txt")
+    with pytest.raises(UsageError):
+        base.remove("b.txt")
+    with pytest.raises(NotFoundError):
+        base.remove("../docs/b.txt")
+    assert (folder / "b.txt").exists()
+
+
 def test_errors_of_the_file_system_are_told(
     base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
