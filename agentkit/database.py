@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,23 @@ from agentkit.settings import private_dir
 BUSY_TIMEOUT_S = 10.0
 
 Rows = list[tuple[Any, ...]]
+_creating = threading.Lock()
+
+
+def create_private(path: Path) -> None:
+    """Make the file of a database where there is none, readable by its owner only.
+
+    A file that exists is never opened: closing any descriptor of it would drop all locks that this process has on it,
+    those of SQLite connections too, and another process would then delete the log that they write to
+    (sqlite.org/howtocorrupt.html, 2.2).
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    target = os.path.realpath(path)  # O_EXCL would take a link that leads nowhere for a file
+    # The lock: no other thread connects between the two calls, and would lose its locks by the second.
+    with _creating, suppress(FileExistsError):
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 class Database:
@@ -99,7 +117,9 @@ class Database:
         if log.exists() and log.stat().st_size and not (self.path.exists() and self.path.stat().st_size):
             # SQLite would delete the log, which may hold the only copy of some messages.
             raise self.damaged("it is empty, but its log is not")
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        create_private(self.path)
+        if not os.access(self.path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
 
     def _check(self, application_id: int, version: int) -> None:
         # Read only: closing a writable connection would fold the log into a file that is damaged or not ours.

@@ -312,6 +312,28 @@ def test_two_processes_share_a_session(path: Path) -> None:
     assert [s.open(session.id).append(Message("user", "hi")) for s in (first, second, first)] == [0, 1, 2]
 
 
+VISIT = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM sessions").fetchone()
+connection.close()
+"""
+
+
+def test_a_process_that_closes_the_file_does_not_take_the_log_along(path: Path) -> None:
+    first, second = SessionStore(path), SessionStore(path)
+    session = first.create()
+    session.append(Message("user", "one"))
+    subprocess.run([sys.executable, "-c", VISIT, str(path)], check=True)
+    assert path.with_name(path.name + "-wal").exists()
+    session.append(Message("user", "two"))
+    second.open(session.id).append(Message("user", "three"))
+    first.close()
+    second.close()
+    kept = SessionStore(path).open(session.id).messages()
+    assert [message.content for message in kept] == ["one", "two", "three"]
+
+
 # The file
 
 

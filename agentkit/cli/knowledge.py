@@ -54,7 +54,9 @@ def search(
         with indexing(options.as_json) as progress:
             knowledge = workspace.ready_knowledge(progress)
         notices(first_of(knowledge.notices))
+        told = len(knowledge.notices)
         passages = knowledge.search(text, wanted, where=wanted_only or None)
+        notices(knowledge.notices[told:])  # what had to be repaired for it
         for number, passage in enumerate(passages, 1):
             if options.as_json:
                 json_line(passage.to_json())
@@ -104,7 +106,9 @@ def remove(
         with indexing(options.as_json) as progress:
             knowledge = workspace.ready_knowledge(progress)
         notices(first_of(knowledge.notices))
+        told = len(knowledge.notices)
         knowledge.remove(id)
+        notices(knowledge.notices[told:])
         _done({"removed": id}, f"removed {id}", options.as_json)
 
 

@@ -39,6 +39,7 @@ _REFUSAL = re.compile(
     r"|\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b|\bno information\b",
     re.IGNORECASE,
 )
+_GOES_ON = re.compile(r"\b(?:but|however|although|though)\b|[,;]\s*(?:so|yet)\b|;", re.IGNORECASE)
 _FEEL_FREE = re.compile(r"\bfeel free\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
 _NEGATIONS = frozenset("not no never cannot without neither nor none nothing unable except".split())  # noqa: SIM905
@@ -196,8 +197,15 @@ def is_courtesy(sentence: str) -> bool:
 
 
 def is_refusal(sentence: str) -> bool:
-    """Whether a sentence says that the passages do not tell, and no more."""
-    return len(words(sentence)) <= REFUSAL_WORDS and _REFUSAL.search(sentence) is not None
+    """Whether a sentence says that the passages do not tell, and no more.
+
+    "I'm not sure, but returns are free" claims something, and so does a number.
+    """
+    found = _REFUSAL.search(sentence)
+    if found is None or len(words(sentence)) > REFUSAL_WORDS or numbers(sentence):
+        return False
+    more = [part for part in _GOES_ON.split(sentence[found.end() :])[1:] if words(part)]
+    return all(is_courtesy(part) or is_refusal(part) for part in more)
 
 
 def best_quotes(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agentkit.database import create_private
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
 
 SCHEMA_VERSION = 7
@@ -111,8 +112,8 @@ def connect(path: Path) -> sqlite3.Connection:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # SQLite gives its -wal and -shm files the mode of the database: that must be right from the start.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            writable = os.access(path.parent, os.W_OK)
+            create_private(path)
+            writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.is_file():
                 raise

@@ -137,6 +137,8 @@ class KnowledgeBase:
         index = self._index(progress)
         skipped: list[tuple[str, str]] = []
         taken = {document.name for document in index.documents() if document.origin == "folder"}
+        if self._has_folder(index) and self.folder is not None:  # also those that the index does not know yet
+            taken |= {source.name for source in list_folder(self.folder, "folder").sources}
         parsed = Parsed()
         accepted = readable_sources(paths, taken, skipped, parsed)
         if skipped and not accepted:
@@ -150,7 +152,7 @@ class KnowledgeBase:
         return replace(report, skipped=(*report.skipped, *skipped))
 
     def remove(self, name: str) -> None:
-        """Remove a document that was added.
+        """Remove a document that was added; also a copy that the index has not: unreadable, or hidden by the folder.
 
         Raises:
             NotFoundError: There is no such document; names the nearest ones.
@@ -159,23 +161,26 @@ class KnowledgeBase:
         """
         index = self._index()
         documents = {document.name: document for document in index.documents()}
-        if name not in documents:
-            near = difflib.get_close_matches(name, documents, n=3, cutoff=0.4)
+        copies = self._copies()
+        indexed, copy = documents.get(name), copies.get(name)
+        if indexed is None and copy is None:
+            near = difflib.get_close_matches(name, [*documents, *copies], n=3, cutoff=0.4)
             remedy = f"did you mean {', '.join(near)}?" if near else "see `agentkit knowledge list`"
             raise NotFoundError(f"there is no document {name!r} in the knowledge base", remedy)
-        if documents[name].origin == "folder":
+        if indexed and indexed.origin == "folder" and copy is None:
             raise UsageError(
                 f"{name} is a file of {self.folder}", f"delete {self.folder}/{name} and it is gone"
             )
         self._place.forget(name)
-        file = self._added / name
         try:
-            file.unlink(missing_ok=True)
+            if copy is not None:
+                copy.unlink(missing_ok=True)
         except OSError as error:
-            cause = f"cannot delete {file}: {error.strerror}"
+            cause = f"cannot delete {copy}: {error.strerror}"
             raise KnowledgeError(cause, "check permissions and the disk") from error
-        index.remove([name])
-        index.flush()
+        if indexed and indexed.origin == "added":
+            index.remove([name])
+            index.flush()
 
     def list(self) -> list[IndexedDocument]:
         """Every document of the index, by name."""
@@ -239,6 +244,11 @@ class KnowledgeBase:
         if self._added.is_dir():
             listing.join(list_folder(self._added, "added"))
         return listing
+
+    def _copies(self) -> dict[str, Path]:
+        """The files that were added, by name."""
+        found = list_folder(self._added, "added") if self._added.is_dir() else Listing()
+        return {source.name: source.path for source in found.sources}
 
     def _tell(self, report: SyncReport) -> None:
         """Say what the user should know of files; of a file that is still unreadable, once."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agentkit.errors import KnowledgeError
 from agentkit.retrieval.blobs import from_blob
 from agentkit.retrieval.database import generation, snapshot, transaction
 from agentkit.retrieval.records import Vectors
@@ -77,7 +76,12 @@ class LiveView:
                 view = self._open(state)
             else:
                 view = self._view
-            self._follow(view, state)
+            try:
+                self._follow(view, state)
+            except StaleView as reason:
+                view = self._build(state)
+                self._notice(f"{self.path.name} {reason}; rebuilt from the database")
+                self._save(view)
         return view
 
     def checkpoint(self) -> bool:
@@ -149,7 +153,11 @@ class LiveView:
         return self._view
 
     def _follow(self, view: VectorView, state: _State) -> None:
-        """Apply the journal. A chunk never changes and its id is never used again: the order does not matter."""
+        """Apply the journal. A chunk never changes and its id is never used again: the order does not matter.
+
+        Raises:
+            StaleView: The journal has a gap; part of it has been applied.
+        """
         query = """
             SELECT changes.id, changes.chunk, changes.rows, chunks.vectors
             FROM changes LEFT JOIN chunks ON chunks.id = changes.chunk AND changes.rows > 0
@@ -157,10 +165,9 @@ class LiveView:
         at = self._origin.generation
         while at < state.generation:
             rows = self._connection.execute(query, (at, _BATCH)).fetchall()
-            if not rows:
-                raise KnowledgeError(
-                    f"the journal beside {self.path.name} has a gap", "run `agentkit knowledge rebuild`"
-                )
+            # Its ids are without gaps (AUTOINCREMENT): what is missing would be missing in every search.
+            if not rows or [row[0] for row in rows] != [*range(at + 1, at + 1 + len(rows))]:
+                raise StaleView("cannot follow its journal, which has a gap")
             gone = [(chunk, -count) for _, chunk, count, _ in rows if count < 0]
             view.remove(row_ids(*_columns(gone)))
             ids, vectors = self._decode([(chunk, blob) for _, chunk, _, blob in rows if blob is not None])
@@ -180,10 +187,15 @@ class LiveView:
             view = VectorView.exact(self._dimension)
         else:
             mixed = np.random.default_rng(0).permutation(chunks)
-            queries = self._read(mixed[:QUERIES])[1][:: max(1, size // len(chunks))][:QUERIES]
+            asked = min(QUERIES, len(chunks) // 2)  # few chunks of many sentences must leave some to train on
+            queries = self._read(mixed[:asked])[1][:: max(1, size // len(chunks))][:QUERIES]
             wanted = SAMPLE * lists_for(size)
             share = int(np.ceil(1.1 * wanted * len(chunks) / size))
-            view = VectorView.approximate(self._read(mixed[QUERIES:][:share])[1][:wanted], size)
+            sample = self._read(mixed[asked:][:share])[1][:wanted]
+            if len(sample) < lists_for(size):  # FAISS refuses to train on fewer
+                view = VectorView.exact(self._dimension)
+            else:
+                view = VectorView.approximate(sample, size)
         view.fill(self._batches(), queries)
         self._view, self._origin = view, Origin(state.database, state.generation, view.trained, view.size)
         return view
@@ -211,9 +223,11 @@ class LiveView:
 
     def _write(self, view: VectorView) -> bool:
         """Save, then drop what of the journal no view can need."""
-        state = self._state()
         if saved := self._save(view):
             with transaction(self._connection):
+                state = (
+                    self._state()
+                )  # here: another process may have trimmed the journal while this one wrote
                 # A process that still has the file before this one in memory can follow from there.
                 written = self._origin.generation
                 # No further than this file, though another process may have written a later one meanwhile.

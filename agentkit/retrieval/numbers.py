@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_SPELLED = {
-    word: value
-    for value, word in enumerate(
-        "two three four five six seven eight nine ten eleven twelve".split(),  # noqa: SIM905
-        start=2,
-    )
-} | {
-    "fifteen": 15,
-    "twenty": 20,
+_FROM_TWO = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_SPELLED = {word: value for value, word in enumerate(_FROM_TWO.split(), start=2)} | {
     "thirty": 30,
     "forty": 40,
     "fifty": 50,
     "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
     "ninety": 90,
     "hundred": 100,
 }
@@ -32,8 +30,7 @@ _MONTHS = _MONTH_NAMES.split()
 
 _NUMBER = re.compile(
     r"(?P<before>[€$£]\s?)?(?<![\w.,])(?P<value>\d{1,3}(?:[, \u202f]\d{3})+(?:\.\d+)?|\d+(?:[.,:]\d+)*|"
-    + "|".join(_SPELLED)
-    + r")(?![\d])"
+    + rf"(?:{'|'.join(_SPELLED)})\b)(?![\d])"
     r"(?:[\s-]{0,2}(?:(?:working|business|calendar|full|whole)\s+)?"
     r"(?P<after>[€$£%]|°c|per\s?cent|(?:euro|dollar|pound|minute|hour|day|week|month|year|degree|watt)s?\b|"
     r"(?:eur|usd|gbp|kg|cm|mm)\b))?",

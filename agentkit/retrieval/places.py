@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from agentkit.database import create_private
 from agentkit.errors import IndexOutdated, KnowledgeError
 from agentkit.retrieval.database import connect, damaged_files, guarded
 from agentkit.retrieval.index import SqliteIndex
@@ -87,7 +88,7 @@ def _alone(path: Path) -> Iterator[None]:
     """Held by one process at a time, however the last one ended: SQLite's lock on an empty file beside the index."""
     lock = path.with_name(path.name + ".lock")
     with guarded(lock):
-        os.close(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600))
+        create_private(lock)
         connection = sqlite3.connect(lock, timeout=30.0, isolation_level=None)
         try:
             connection.execute("BEGIN EXCLUSIVE")

@@ -60,7 +60,10 @@ class Seen:
         return digest
 
     def fail(self, path: Path, digest: str, reason: str) -> None:
-        """Remember why content of this digest cannot be read; another agentkit may be able to."""
+        """Remember why content of this digest cannot be read; another agentkit may be able to.
+
+        With an empty digest only until the file is touched: what it holds need not be the reason.
+        """
         noted = self._new.get(str(path), [0] * _STATE)
         self._new[str(path)] = [*noted[:_STATE], digest, reason, __version__]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+")
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？]+")
+"""A run of marks is tried once, from its first one: a line of dots would cost quadratic time."""
 _LAST_WORD = re.compile(r"[\w.&-]{1,40}$")
 _ABBREVIATIONS_TEXT = (
     "mr mrs ms dr prof st no nr vs etc e.g i.e cf approx ca max min incl excl inc ltd co corp dept est "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -179,12 +180,12 @@ def copy_file(source: Path, target: Path) -> None:
     Raises:
         KnowledgeError: The source cannot be read, or the target not be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_native_id()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (
             source.open("rb") as read,
-            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as write,
+            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as write,
         ):
             shutil.copyfileobj(read, write)
         os.replace(temporary, target)

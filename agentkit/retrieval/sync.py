@@ -10,7 +10,7 @@ import numpy as np
 from agentkit.errors import KnowledgeError
 from agentkit.retrieval.chunks import Chunk, chunk_document
 from agentkit.retrieval.documents import Document
-from agentkit.retrieval.loaders import format_of, parse_document, read_bytes
+from agentkit.retrieval.loaders import Killed, TookTooLong, format_of, parse_document, read_bytes
 from agentkit.retrieval.parsed import Parsed
 from agentkit.retrieval.protocol import Index
 from agentkit.retrieval.records import IndexedDocument, NewDocument, Vectors
@@ -193,6 +193,11 @@ class _Round:
             raise KnowledgeError(reason)
         try:
             return parse_document(data, path, source.name)
+        except Killed:
+            raise
+        except TookTooLong as error:
+            seen.fail(path, "", str(error))
+            raise
         except KnowledgeError as error:
             if format_of(path).own:  # what another package reads may depend on more than its version
                 seen.fail(path, sha256, str(error))

@@ -67,11 +67,16 @@ class ScriptedWorkspace:
         """Notices that come with each agent."""
         self.searched: Any = None
         """What the last search was narrowed to."""
-        self.knowledge = SimpleNamespace(search=self._search, list=lambda: [], notices=notices)
+        self.knowledge = SimpleNamespace(
+            search=self._search, remove=self._remove, list=lambda: [], notices=notices
+        )
 
     def _search(self, text: str, limit: int, where: Any = None) -> list[Passage]:
         self.searched = where
         return PASSAGES[:limit]
+
+    def _remove(self, name: str) -> None:
+        """There is nothing to remove."""
 
     def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> Any:
         if progress:

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from cli_helpers import Cli
+from cli_helpers import Cli, ScriptedWorkspace
 
 from agentkit.cli import turns
 from agentkit.events import ApprovalRequired
-from agentkit.messages import ToolCall
+from agentkit.messages import Passage, ToolCall
 
 TURN_DONE = {"type", "text", "tool_calls", "citations", "notices", "usage", "session"}
 
@@ -170,6 +170,25 @@ def test_what_cannot_be_read_is_told_on_stderr(cli: Cli, arguments: tuple[str, .
     assert len(told) == lines
     assert lines == 7 or told[-1] == "! 3 more; `agentkit knowledge list` shows them all"
     assert "skipped" not in cli.out
+
+
+@pytest.mark.parametrize("arguments", [("search", "days"), ("remove", "a.md")])
+def test_what_is_repaired_meanwhile_is_told(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    def repair(workspace: ScriptedWorkspace, *asked: object, **options: object) -> list[Passage]:
+        workspace.knowledge.notices.append("index.db.faiss is damaged; rebuilt from the database")
+        return []
+
+    for name in ("_search", "_remove"):
+        monkeypatch.setattr(ScriptedWorkspace, name, repair)
+    cli.notices = ["a.pdf skipped: it is encrypted"]
+    assert cli("knowledge", *arguments) == 0
+    told = [line for line in cli.err.splitlines() if line.startswith("!")]
+    assert told == [
+        "! a.pdf skipped: it is encrypted",
+        "! index.db.faiss is damaged; rebuilt from the database",
+    ]
 
 
 def test_a_new_session_tells_what_became_unreadable(cli: Cli) -> None:

@@ -44,6 +44,9 @@ PASSAGES = [RETURNS, GIFTS]
         ("50 percent", {Number("50", "%")}),
         ("at 13:00", {Number("13:00", "")}),
         ("nothing here", set()),
+        ("fourteen days", {Number("14", "day")}),
+        ("seventeen or seventy hours", {Number("17", ""), Number("70", "hour")}),
+        ("the tenant's tent, often sixth", set()),
     ],
 )
 def test_numbers(text: str, expected: set[Number]) -> None:
@@ -60,6 +63,8 @@ def test_numbers(text: str, expected: set[Number]) -> None:
         ("until 31 March", "until 31 January", True),
         ("costs 5 euros", "costs €15", True),
         ("no number", "3 and 4", False),
+        ("fourteen days", "4 days", True),
+        ("fourteen days", "14 days", False),
     ],
 )
 def test_contradicts(sentence: str, passage: str, expected: bool) -> None:
@@ -205,6 +210,13 @@ def test_a_quote_of_two_sentences_stays_one(minilm: MiniLMEmbedder) -> None:
         ("This is not stated in the documents.", True),
         ("The lamp does not contain mercury.", False),
         ("You cannot return pillows.", False),
+        ("I'm sorry, but I do not know, so please contact us.", True),
+        ("The passages, however, do not mention it; I cannot say, though.", True),
+        ("I do not know yet whether you can do so online.", True),
+        ("I'm not sure about the fee, but returns are free for 90 days.", False),
+        ("I'm not sure about the fee, but returns are always free.", False),
+        ("The passages do not mention a fee; returns are free.", False),
+        ("I do not know the fee of thirty euros.", False),
     ],
 )
 def test_refusals(sentence: str, expected: bool) -> None:

@@ -130,6 +130,50 @@ def test_a_view_from_before_the_journal_heals(path: Path, monkeypatch: pytest.Mo
     assert ["out of date" in notice for notice in notices] == [True]
 
 
+def test_a_gap_in_the_journal_is_told_and_heals(path: Path) -> None:
+    index = SqliteIndex(path, DIMENSION)
+    for axis, name in ((4, "e.md"), (5, "d.md"), (6, "f.md")):
+        put(index, name, axis)
+    index.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM changes WHERE id = (SELECT max(id) - 1 FROM changes)")
+        connection.commit()
+    notices: list[str] = []
+    for _ in range(2):
+        index = SqliteIndex(path, DIMENSION, notices.append)
+        assert [nearest(index, axis) for axis in (0, 4, 5, 6)] == ["a.md", "e.md", "d.md", "f.md"]
+        index.verify()
+        index.close()
+    told = "index.db.faiss cannot follow its journal, which has a gap; rebuilt from the database"
+    assert notices == [told]
+
+
+def test_two_processes_that_write_the_view_at_once_leave_no_gap(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveview, "FEW", 0)
+    notices: list[str] = []
+    one, two = (SqliteIndex(path, DIMENSION, notices.append) for _ in range(2))
+    put(one, "d.md", 3)
+
+    def overtaken(*arguments: object) -> None:
+        monkeypatch.setattr(liveview, "write_view", write_view)
+        for axis, name in ((4, "e.md"), (5, "f.md"), (6, "g.md")):
+            put(two, name, axis)
+            two.flush()
+        write_view(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(liveview, "write_view", overtaken)
+    one.flush()
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT value, (SELECT min(id) FROM changes) FROM meta WHERE key = 'trimmed'"
+        trimmed, first = connection.execute(query).fetchone()
+    assert int(trimmed) == first - 1
+    for index in (one, two, SqliteIndex(path, DIMENSION, notices.append)):
+        assert [nearest(index, axis) for axis in (3, 4, 5, 6)] == ["d.md", "e.md", "f.md", "g.md"]
+    assert all("is out of date; rebuilt" in notice for notice in notices)
+
+
 def test_a_view_of_another_database_is_not_used(path: Path, tmp_path: Path) -> None:
     other = SqliteIndex(tmp_path / "other.db", DIMENSION)
     for axis, name in enumerate(("x.md", "y.md", "z.md")):
@@ -355,6 +399,28 @@ def test_processes_see_each_others_changes(path: Path) -> None:
     assert two.counts() == (0, 0)
     assert two.nearest(np.ones(DIMENSION, np.float32), 3) == []
     assert two.matching(["text"], 10) == {}
+
+
+VISIT = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM meta").fetchone()
+connection.close()
+"""
+
+
+def test_a_process_that_closes_the_file_does_not_take_the_log_along(path: Path) -> None:
+    one, two = SqliteIndex(path, DIMENSION), SqliteIndex(path, DIMENSION)
+    put(one, "d.md", 5)
+    subprocess.run([sys.executable, "-c", VISIT, str(path)], check=True)
+    assert path.with_name("index.db-wal").exists()
+    put(one, "e.md", 6)
+    put(two, "f.md", 7)
+    one.close()
+    two.close()
+    index = SqliteIndex(path, DIMENSION)
+    assert [document.name for document in index.documents()] == [f"{letter}.md" for letter in "abcdef"]
+    index.close()
 
 
 def test_files_are_the_owners(path: Path) -> None:

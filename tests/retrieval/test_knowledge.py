@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Thread, get_native_id
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +22,7 @@ from agentkit.retrieval.documents import Document
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.knowledge import KnowledgeBase
 from agentkit.retrieval.loaders import parse_document
-from agentkit.retrieval.places import SqlitePlace
+from agentkit.retrieval.places import SqlitePlace, _alone
 from agentkit.retrieval.sources import copy_file
 
 if TYPE_CHECKING:
@@ -346,6 +349,44 @@ def test_add_refuses_what_would_be_lost(base: KnowledgeBase, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.glob("index.db.added/*")] == ["faq.md"]
 
 
+def test_a_name_that_only_the_folder_knows_yet_is_taken(
+    base: KnowledgeBase, folder: Path, tmp_path: Path
+) -> None:
+    base.sync()
+    (folder / "new.txt").write_text("Gift cards are valid for 5 years.")
+    (tmp_path / "new.txt").write_text("other")
+    with pytest.raises(KnowledgeError, match="is in the knowledge folder already"):
+        base.add([tmp_path / "new.txt"])
+    assert list(tmp_path.glob("index.db.added/*")) == []
+
+
+def test_a_copy_that_the_index_has_not_can_be_removed(
+    base: KnowledgeBase, folder: Path, tmp_path: Path
+) -> None:
+    copies = tmp_path / "index.db.added"
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"The text of {name}.")
+    base.add([tmp_path / "a.txt", tmp_path / "b.txt"])
+    (copies / "a.txt").write_bytes(b"\x00")
+    (folder / "b.txt").write_text("The folder's own.")
+    base.sync()
+    base._index().reset(base.embedder.name)  # as another embedder would: of a.txt there is nothing to keep
+    assert [name for name, _ in base.sync().skipped] == ["b.txt", "a.txt"]
+    assert names(base) == ["b.txt", *NAMES]
+    base.remove("a.txt")
+    base.remove("b.txt")
+    assert list(copies.iterdir()) == []
+    assert base.sync().skipped == ()
+    assert names(base) == ["b.txt", *NAMES]
+    with pytest.raises(NotFoundError):
+        base.remove("a.txt")
+    with pytest.raises(UsageError):
+        base.remove("b.txt")
+    with pytest.raises(NotFoundError):
+        base.remove("../docs/b.txt")
+    assert (folder / "b.txt").exists()
+
+
 def test_errors_of_the_file_system_are_told(
     base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +411,14 @@ def test_errors_of_the_file_system_are_told(
     monkeypatch.setattr("agentkit.retrieval.places.os.replace", refuse)
     with pytest.raises(KnowledgeError, match="cannot move"):
         base.search("return")
+
+
+def test_what_a_killed_process_left_is_no_part_of_a_copy(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("new")
+    (tmp_path / f".b.txt.{os.getpid()}.{get_native_id()}").write_text("longer than that")
+    copy_file(tmp_path / "a.txt", tmp_path / "b.txt")
+    assert (tmp_path / "b.txt").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
 def test_an_optional_folder_may_be_missing_as_long_as_nothing_is_lost(
@@ -419,6 +468,24 @@ def test_two_processes_at_once_make_one_index(base: KnowledgeBase, folder: Path)
         each.verify()
         each.close()
     assert list(NAMES) in found
+
+
+def test_the_lock_outlasts_another_thread_that_asks_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+
+    def wait() -> None:
+        with _alone(path):
+            pass
+
+    waiting = Thread(target=wait)
+    with _alone(path):
+        waiting.start()
+        waiting.join(0.2)  # by then it has asked
+        command = [sys.executable, "-c", code, f"{path}.lock"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    waiting.join()
+    assert "database is locked" in run.stderr
 
 
 def test_progress_may_ask_the_knowledge_base(base: KnowledgeBase) -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agentkit.errors import KnowledgeError
+from agentkit.retrieval.chunks import chunk_document
 from agentkit.retrieval.documents import MAX_METADATA, Document, clean_metadata, language_code
 from agentkit.retrieval.loaders import Limits, load_document
+from agentkit.retrieval.loaders.kinds import recognise
+from agentkit.retrieval.loaders.markdown import load_markdown
+from agentkit.retrieval.loaders.plain import load_text
 
 
 def load(tmp_path: Path, name: str, text: str) -> Document:
@@ -85,6 +90,56 @@ def test_text(tmp_path: Path) -> None:
     ]
 
 
+def test_only_the_marks_of_a_quotation_are_dropped() -> None:
+    text = "> Ask > us,\n> > or not.\n\nFrom 5 > 3 <b>bold</b>."
+    assert pairs(load_markdown(text, "a.md")) == [(("a",), "Ask > us, or not."), (("a",), "From 5 > 3 bold.")]
+
+
+def test_headings_of_markdown_without_their_marks() -> None:
+    text = "# One #\n\n## Two ##  \n\n### C#\n\nText.\n\n#\n\n#### ##\n\n#tag\n\n#\tFour # 4\n\nLast.\n"
+    assert pairs(load_markdown(text, "a.md")) == [
+        (("One", "Two", "C#"), "Text."),
+        (("One", "Two", "C#"), "#tag"),
+        (("One", "Four # 4"), "Last."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["Returns are free.", "# Returns\n\nReturns are free.", "See http://x.example"]
+)
+def test_text_between_two_rules_is_no_front_matter(text: str) -> None:
+    body = load_markdown(f"---\n\n{text}\n\n---\n\nMore.", "a.md").text
+    assert body.endswith(f"{text.removeprefix('# ')}\n\nMore.")
+
+
+def test_front_matter_may_begin_with_a_comment() -> None:
+    document = load_markdown("---\n# made by hand\n\n'og:title': x\nauthor: A\n---\nText.", "a.md")
+    assert (document.text, document.metadata) == ("Text.", {"author": "A"})
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize(
+    ("load", "text", "expected"),
+    [
+        (load_text, "Keywords:" + " " * MANY + "\nx", "Keywords:\nx"),
+        (load_text, "Keywords: a" + " \n" * MANY + "\nx", "Keywords: a\n\nx"),
+        (load_text, "." * MANY + "x", "." * MANY + "x"),
+        (load_text, ".'" * MANY + "x", ".'" * MANY + "x"),
+        (load_markdown, "x\n" + "<!--" * MANY, "x " + "<!--" * MANY),
+        (load_markdown, "#" + " " * MANY + "a" + " " * MANY + "b\n\nx", "a b\n\nx"),
+        (load_markdown, "# a" + " #" * MANY + " b\n\nx", "a" + " #" * MANY + " b\n\nx"),
+        (load_markdown, "---\nk: a" + " " * MANY + "b\n---\n# T\n\nx", "T\n\nx"),
+        (load_markdown, "---\nk: a" + " " * MANY + "b\n# T\n\nx", "k: a b\n\nT\n\nx"),
+    ],
+)
+def test_no_text_costs_quadratic_time(load: Callable[[str, str], Document], text: str, expected: str) -> None:
+    document = load(text, "a")
+    assert document.text.removeprefix("a\n\n") == expected
+    assert chunk_document(document)[-1].text.endswith("x" if "<!--" not in text else "<!--")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -144,6 +199,31 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, reason: 
     assert reason in caught.value.cause
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"ID3 tags are kept.", ""),
+        (b"ID3\ntags are kept.", ""),
+        (b"THE NEW WAVE of lamps.", ""),
+        (b"Images: WEBP.", ""),
+        (b"The ftyp box.", ""),
+        (b"A file that begins with %PDF- is a PDF.", ""),
+        (b"ID3\x04\x00\x00", "an MP3 recording"),
+        (b"RIFF\n\x00\x00\x00WAVEfmt ", "a WAV recording"),
+        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "a WebP image"),
+        (b"\x00\x00\x00\x18ftypmp42", "an MP4 film or recording"),
+        (b"{\\rtf1", "an RTF document"),
+        (b"II*\x00", "a TIFF image"),
+        (b"MM\x00*", "a TIFF image"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+        (b"%PDF-1.7 cut off", "pdf"),
+        (b"junk\n%PDF-1.7\n%%EOF", "pdf"),
+    ],
+)
+def test_kinds(data: bytes, kind: str) -> None:
+    assert recognise(data) == kind
 
 
 def test_a_wrong_suffix_that_has_a_loader_is_named_in_the_remedy(tmp_path: Path) -> None:

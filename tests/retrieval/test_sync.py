@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from pdf_files import column, encrypted, make_pdf
 
+from agentkit.errors import KnowledgeError
 from agentkit.retrieval import loaders, seen, sync
 from agentkit.retrieval.chunks import MAX_SENTENCES
 from agentkit.retrieval.documents import Document
 from agentkit.retrieval.index import SqliteIndex
+from agentkit.retrieval.loaders import Killed, TookTooLong
 from agentkit.retrieval.records import Vectors
 from agentkit.retrieval.seen import Seen
 from agentkit.retrieval.sources import Listing, list_folder
@@ -201,6 +203,36 @@ def test_a_file_that_fails_is_not_parsed_again(
     assert parsed == ["a.md"] * 3
     (folder / "a.md").write_text(TEXT)
     assert go().added == ("a.md",)
+
+
+@pytest.mark.parametrize(("error", "tries"), [(TookTooLong, [1, 1, 2]), (Killed, [1, 2, 3])])
+def test_a_file_whose_parser_was_ended_is_tried_again(
+    folder: Path,
+    go: Callable[..., SyncReport],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[KnowledgeError],
+    tries: list[int],
+) -> None:
+    asked: list[str] = []
+
+    def end(data: bytes, suffix: str, name: str, limits: object) -> Document:
+        asked.append(name)
+        raise error("was ended", "try again")
+
+    monkeypatch.setattr(loaders.process, "parse", end)
+    monkeypatch.setattr(seen, "_RECENT_NS", 0)
+    file = folder / "a.pdf"
+    file.write_bytes(make_pdf([column([TEXT])]))
+    counted = []
+    for step in range(3):
+        if step == 2:
+            os.utime(file, (1, 1))
+        assert go().skipped == (("a.pdf", f"{file} was ended; try again"),)
+        counted.append(len(asked))
+    assert counted == tries
+    monkeypatch.undo()
+    os.utime(file, (2, 2))
+    assert go().added == ("a.pdf",)
 
 
 def test_a_document_that_becomes_unreadable_stays(

@@ -199,6 +199,24 @@ def test_an_index_grows_into_lists_and_out_of_them(tmp_path: Path, monkeypatch: 
     assert notices == []
 
 
+@pytest.mark.parametrize(("lists", "trained"), [(None, 2_000), (1_500, 0)])
+def test_few_chunks_of_many_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: int | None, trained: int
+) -> None:
+    for module in (vectors, liveview):
+        monkeypatch.setattr(module, "LISTS_FROM", 1_000)
+    if lists:  # more than there are vectors left to train them on
+        monkeypatch.setattr(liveview, "lists_for", lambda size: lists)
+    index = SqliteIndex(tmp_path / "index.db", DIMENSION)
+    made = crowd(2_000, 1).reshape(4, 500, DIMENSION)
+    chunk = Chunk("Title", "text", 0, 4)
+    index.put([NewDocument("a.md", "T", "text", "0" * 64, "added", [], [chunk] * 4, [*made], made[0, :1])])
+    index.flush()
+    assert [index.nearest(own[7], 1) for own in made] == [[1], [2], [3], [4]]
+    assert read_origin(tmp_path / "index.db.faiss").trained == trained
+    index.verify()
+
+
 def test_adding_does_not_write_the_file_anew(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     index = SqliteIndex(path, DIMENSION)

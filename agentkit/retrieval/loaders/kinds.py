@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 
-_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
-    (0, b"\xff\xd8\xff", "a JPEG image"),
-    (0, b"GIF8", "a GIF image"),
-    (8, b"WEBP", "a WebP image"),
-    (8, b"WAVE", "a WAV recording"),
-    (4, b"ftyp", "an MP4 film or recording"),
-    (0, b"ID3", "an MP3 recording"),
-    (0, b"OggS", "an Ogg recording"),
-    (0, b"II*\x00", "a TIFF image"),
-    (0, b"MM\x00*", "a TIFF image"),
-    (0, b"{\\rtf", "an RTF document"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"BZh", "a bzip2 archive"),
-    (0, b"\xfd7zXZ\x00", "an xz archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-    (0, b"Rar!", "a RAR archive"),
-    (0, b"\x7fELF", "a program"),
-    (0, b"MZ\x90\x00", "a program"),
-    (0, b"SQLite format 3\x00", "an SQLite database"),
-    (0, b"%!PS", "a PostScript file"),
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (rb"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (rb"\xff\xd8\xff", "a JPEG image"),
+    (rb"GIF8", "a GIF image"),
+    (rb"RIFF.{4}WEBP", "a WebP image"),
+    (rb"RIFF.{4}WAVE", "a WAV recording"),
+    (rb"\x00.{3}ftyp", "an MP4 film or recording"),
+    (rb"ID3[\x02-\x04]", "an MP3 recording"),
+    (rb"OggS", "an Ogg recording"),
+    (rb"II\*\x00", "a TIFF image"),
+    (rb"MM\x00\*", "a TIFF image"),
+    (rb"\{\\rtf", "an RTF document"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb"BZh", "a bzip2 archive"),
+    (rb"\xfd7zXZ\x00", "an xz archive"),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (rb"Rar!", "a RAR archive"),
+    (rb"\x7fELF", "a program"),
+    (rb"MZ\x90\x00", "a program"),
+    (rb"SQLite format 3\x00", "an SQLite database"),
+    (rb"%!PS", "a PostScript file"),
 )
+"""Regular expressions for the first bytes; words alone, such as ID3, may begin a text."""
 _ZIPPED = (
     ("word/", "docx"),
     ("xl/", "an Excel workbook"),
@@ -47,7 +49,7 @@ LABELS = {"pdf": "a PDF", "docx": "a DOCX document", "html": "HTML"}
 def recognise(data: bytes) -> str:
     """``pdf``, ``docx``, ``html``, a description such as ``a PNG image``, or empty for anything else."""
     head = data[:HEAD]
-    if b"%PDF-" in head:
+    if head.startswith(b"%PDF-") or (b"%PDF-" in head and b"%%EOF" in data):  # a text may name the mark
         return "pdf"
     if head.startswith(b"PK\x03\x04"):
         return _zipped(data)
@@ -56,7 +58,7 @@ def recognise(data: bytes) -> str:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:20].lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "html"
-    return next((name for at, mark, name in _SIGNATURES if head[at : at + len(mark)] == mark), "")
+    return next((name for mark, name in _SIGNATURES if re.match(mark, head, re.DOTALL)), "")
 
 
 def _zipped(data: bytes) -> str:

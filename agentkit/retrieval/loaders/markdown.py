@@ -7,22 +7,23 @@ import re
 
 from agentkit.retrieval.documents import Document, DocumentBuilder, clean_line
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_QUOTE = re.compile(r" {0,3}>[ ]?")
+_QUOTE = re.compile(r"\A(?: {0,3}>[ ]?)++")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
 _ITEM = re.compile(r"[ \t]*(?:([-*+])|(\d{1,9}[.)]))[ \t]+(.*)")
 _ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
 _ROW_RULE = re.compile(r"[\s|:-]+$")
 _DEFINITION = re.compile(r" {0,3}\[[^\]]{1,200}\]:[ \t]+\S+")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
-_FIELD = re.compile(r"^([A-Za-z][\w-]{0,39}):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_FIRST_KEY = re.compile(r"[\"']?\w[\w.-]{0,39}[\"']?[ \t]*:(?!//)")
+_FIELD = re.compile(r"^([A-Za-z][\w-]{0,39}):(.*)$", re.MULTILINE)
 _NO_SCALAR = ("[", "{", "|", ">", "&", "*", "!", "-")
 """Begins of YAML values that are no plain text."""
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
-# The repeat counts are bounded so that no line, however odd, costs quadratic time.
+# The repeat counts are bounded, and runs of spaces are stripped in code, so that no line, however odd, costs
+# quadratic time.
 _INLINE = (
     (re.compile(r"!?\[([^\[\]]{0,500})\]\([^()\s]{0,2000}(?:\s+[\"'(][^\"')]{0,500}[\"')])?\)"), r"\1"),
     (re.compile(r"!?\[([^\[\]]{1,500})\]\[[^\[\]]{0,200}\]"), r"\1"),
@@ -42,19 +43,41 @@ def load_markdown(text: str, name: str) -> Document:
     Of front matter, ``keywords: …, …`` and ``language: …`` are read, ``title`` where there is no heading of level
     1, and further lines of plain text or numbers as metadata.
     """
-    front = _FRONT_MATTER.match(text)
-    body = text[front.end() :] if front else text
+    front = _front_matter(text)
     fields: dict[str, str] = {}
-    for key, value in _FIELD.findall(front.group()) if front else ():
-        fields.setdefault(key.lower(), value)
+    for key, value in _FIELD.findall(front):
+        fields.setdefault(key.lower(), value.strip(" \t"))
     keywords = fields.pop("keywords", "")
     plain_fields = {
         key: _unquoted(value) for key, value in fields.items() if not value.startswith(_NO_SCALAR)
     }
     language = plain_fields.pop("language", "") or plain_fields.pop("lang", "")
-    reader = _Reader().read(_COMMENT.sub("", body))
+    reader = _Reader().read(_without_comments(text[len(front) :]))
     title = plain_fields.get("title", "")
     return reader.build(name, title, keywords, language, plain_fields.items())
+
+
+def _front_matter(text: str) -> str:
+    """What stands between two rules at the start, with them; empty where that is text: it begins with no key."""
+    found = _FRONT_MATTER.match(text)
+    lines = found.group().splitlines()[1:-1] if found else []
+    first = next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
+    return found.group() if found and _FIRST_KEY.match(first) else ""
+
+
+def _without_comments(text: str) -> str:
+    kept, at = list[str](), 0
+    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
+        kept.append(text[at:start])
+        at = end + 3
+    return "".join([*kept, text[at:]])
+
+
+def _heading_text(line: str) -> str:
+    """Of what follows the marks of a heading: the marks that may close it are no part of it."""
+    line = line.strip(" \t")
+    before = line.rstrip("#")
+    return before.rstrip(" \t") if before[-1:] in (" ", "\t", "") else line
 
 
 def _unquoted(value: str) -> str:
@@ -99,7 +122,7 @@ class _Reader:
             self._close()
         elif heading := _ATX.match(line):
             self._close()
-            self.builder.heading(len(heading.group(1)), plain(heading.group(2) or ""))
+            self.builder.heading(len(heading.group(1)), plain(_heading_text(line[heading.end() :])))
         elif self._open and not self._in_list and (under := _SETEXT.match(line)):
             title, self._open = " ".join(self._open), []
             self.builder.heading(1 if under.group(1)[0] == "=" else 2, plain(title))

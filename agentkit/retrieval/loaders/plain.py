@@ -8,7 +8,7 @@ from agentkit.retrieval.documents import Document, DocumentBuilder, clean_line
 
 _UNDERLINE = re.compile(r"(=+|-{3,}|~{3,})")
 _LIST_LINE = re.compile(r"(?:[-*+•–]|\d{1,3}[.)])\s")
-_KEYWORDS = re.compile(r"^Keywords:[ \t]*([^\n]*)\s*\Z", re.MULTILINE)
+_KEYWORDS = re.compile(r"^Keywords:[ \t]*+([^\n]*+)\s*+\Z", re.MULTILINE)
 _WRAPPED = 60
 """A line at least this long is taken to go on in the next line."""
 

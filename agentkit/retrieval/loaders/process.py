@@ -23,6 +23,14 @@ REPLY_PER_CHARACTER = 12
 """Bytes of JSON for one character at most, with what is said of the blocks."""
 
 
+class TookTooLong(KnowledgeError):
+    """The file was given up; on a machine that has less to do it may be read."""
+
+
+class Killed(KnowledgeError):
+    """A signal ended the process: the file's fault, or that of who sent it, such as a system short of memory."""
+
+
 class _Ended(Exception):
     """The process ended without an answer."""
 
@@ -154,13 +162,18 @@ def _end_when_idle() -> None:
 
 
 def _explained(ended: _Ended, limits: Limits) -> KnowledgeError:
-    remedy = "split it into smaller documents, or save it anew"
+    again = "or try again with `agentkit knowledge rebuild`"
     if ended.timed_out:
-        return KnowledgeError(f"takes more than {limits.seconds:g} s to read", remedy)
+        cause = f"takes more than {limits.seconds:g} s to read"
+        return TookTooLong(cause, f"split it into smaller documents, {again}")
     if ended.status == TOO_LITTLE_MEMORY:
-        return KnowledgeError(f"needs more than {limits.memory >> 20:,} MB of memory to read", remedy)
-    how = f"exit code {ended.status}" if ended.status >= 0 else f"signal {-ended.status}"
-    return KnowledgeError(f"makes the parser end ({how}): it is damaged", "save or export it anew")
+        cause = f"needs more than {limits.memory >> 20:,} MB of memory to read"
+        return KnowledgeError(cause, "split it into smaller documents, or save it anew")
+    if ended.status < 0:
+        cause = f"makes the parser end (signal {-ended.status}): it is damaged, or memory ran out"
+        return Killed(cause, f"save or export it anew, {again}")
+    cause = f"makes the parser end (exit code {ended.status}): it is damaged"
+    return KnowledgeError(cause, "save or export it anew")
 
 
 def _forget() -> None:

@@ -24,7 +24,7 @@ def load_document(path: Path, name: str, limits: Limits = DEFAULT) -> Document:
 
     Raises:
         KnowledgeError: Unknown suffix, not what the suffix says, damaged, encrypted, without text, unreadable,
-            or over a limit; the message names the file.
+            or over a limit; the message names the file. `TookTooLong` and `Killed` where it may be read next time.
         UsageError: The loader of another package cannot be imported.
     """
     return parse_document(read_bytes(path, limits), path, name, limits)
@@ -43,7 +43,7 @@ def parse_document(data: bytes, path: Path, name: str, limits: Limits = DEFAULT)
             raise KnowledgeError("holds no text", "fill it or remove it")
         limits.check_characters(len(document.text))
     except KnowledgeError as error:
-        raise KnowledgeError(f"{path} {error.cause}", error.remedy) from error
+        raise type(error)(f"{path} {error.cause}", error.remedy) from error
     if document.language:
         return document
     return replace(document, language=document_language("\n".join(block.text for block in document.blocks)))
