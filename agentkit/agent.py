@@ -91,7 +91,8 @@ class AgentLoop:
         if adapter is not None:
             if not isinstance(model, Adaptable):
                 raise UsageError(f"{model.name} takes no adapters", "leave `adapter` out")
-            model.choose_adapter(adapter)  # a wrong name is told now, not in the middle of a conversation
+            # a wrong name is told now, not in the middle of a conversation
+            model.choose_adapter(adapter, quiet=True)
         self._adapter = adapter
         self.model, self.session, self.tools, self.knowledge = model, session, tools, knowledge
         self._prompts, self._router, self._mode, self._quote = prompts, router, mode, quote
@@ -154,7 +155,7 @@ class AgentLoop:
             KnowledgeError: The knowledge base cannot be searched.
         """
         turn = self._turn(text)
-        for _ in self._search(turn):
+        for _ in (*self._adapt(turn, quiet=True), *self._search(turn)):
             pass
         self._route(turn, "auto")
         return turn.route
@@ -236,10 +237,10 @@ class AgentLoop:
             self.session.append(opening[0])
         return question
 
-    def _adapt(self, turn: Turn) -> Iterator[Event]:
+    def _adapt(self, turn: Turn, *, quiet: bool = False) -> Iterator[Event]:
         """Fix the turn's adapter: another takes its place between turns, not between a call and its result."""
         if isinstance(self.model, Adaptable):
-            turn.own["adapter"], changes = self.model.choose_adapter(self._adapter)
+            turn.own["adapter"], changes = self.model.choose_adapter(self._adapter, quiet=quiet)
             yield from changes
 
     def _search(self, turn: Turn) -> Iterator[Event]:
@@ -342,7 +343,8 @@ class AgentLoop:
 
     def _answerable(self, turn: Turn, knowledge: Knowledge) -> float:
         """How likely the passages answer the question; the model reads them for it if it has learned to."""
-        return knowledge.answerable(turn.asked.standalone, turn.passages, reader=reader_of(self.model))
+        reader = reader_of(self.model, turn.own.get("adapter"))
+        return knowledge.answerable(turn.asked.standalone, turn.passages, reader=reader)
 
     def _query(self, turn: Turn, choice: ToolChoice) -> Generator[Event, None, Completion]:
         """One model call; returns its `Completion`."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentkit.errors import SettingsError
+from agentkit.errors import NotFoundError, SettingsError
 
 Device = Literal["auto", "cpu", "cuda"]
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
@@ -46,7 +46,7 @@ class SamplingSettings(_Section):
     """Drops tokens less likely than this share of the likeliest; 0 keeps every token."""
     repetition_penalty: float = Field(default=1.0, ge=1, le=10)
     """Divides the scores of tokens that the answer holds already; 1 does nothing."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), le=2**64 - 1)  # what torch takes
     """Of sampling; the same seed gives the same words."""
     max_new_tokens: int = Field(default=256, ge=1, le=32_768)
     """Tokens of one answer or call at most."""
@@ -235,20 +235,28 @@ def _known(location: tuple[int | str, ...]) -> str:
     return ", ".join(model.model_fields)
 
 
+def expanded(path: str) -> Path:
+    """A path in which ``~`` or ``~NAME`` at the beginning is a home folder.
+
+    Raises:
+        NotFoundError: There is no user of that name.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise NotFoundError(f"{path} begins with no known home folder", "write the path without ~") from error
+
+
 def data_dir() -> Path:
     """Where user data lives (sessions, indexes, adapters); ``AGENTKIT_DATA_DIR`` overrides."""
     override = os.environ.get("AGENTKIT_DATA_DIR")
-    return (
-        Path(override).expanduser() if override else platformdirs.user_data_path("agentkit", appauthor=False)
-    )
+    return expanded(override) if override else platformdirs.user_data_path("agentkit", appauthor=False)
 
 
 def cache_dir() -> Path:
     """Where embedded assets live; ``AGENTKIT_CACHE_DIR`` overrides."""
     override = os.environ.get("AGENTKIT_CACHE_DIR")
-    return (
-        Path(override).expanduser() if override else platformdirs.user_cache_path("agentkit", appauthor=False)
-    )
+    return expanded(override) if override else platformdirs.user_cache_path("agentkit", appauthor=False)
 
 
 def private_dir(path: Path) -> Path:

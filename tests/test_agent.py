@@ -33,7 +33,7 @@ from agentkit.events import (
     TurnDone,
     TurnFailed,
 )
-from agentkit.llm.adapters import Adapters
+from agentkit.llm.adapters import AdapterChoice, Adapters
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import Route
 from agentkit.llm.reading import ModelReader
@@ -439,7 +439,9 @@ def test_a_turn_keeps_its_adapter(session: Session) -> None:
         looks = 0
         used: list[int] = []  # noqa: RUF012
 
-        def choose_adapter(self, spec: str | None = None) -> tuple[int, tuple[Notice, ...]]:
+        def choose_adapter(
+            self, spec: str | None = None, *, quiet: bool = False
+        ) -> tuple[int, tuple[Notice, ...]]:
             self.looks += 1
             return self.looks, ()
 
@@ -537,6 +539,38 @@ def test_a_model_reads_the_passages_only_if_it_has_learned_to(session: Session) 
     before, after = knowledge.readers
     assert before is None
     assert isinstance(after, ModelReader)
+
+
+def test_the_adapter_of_the_conversation_says_whether_its_model_reads(session: Session) -> None:
+    """A look at the route finds it as the turn would; what has changed is told by the turn."""
+    bare, reading = AdapterChoice(None), AdapterChoice(None, reads=True)
+
+    class Adapted(ScriptedModel):
+        reads, changed = True, False
+
+        def choose_adapter(
+            self, spec: str | None = None, *, quiet: bool = False
+        ) -> tuple[AdapterChoice, tuple[Notice, ...]]:
+            told = () if quiet or not self.changed else (Notice("adapter", "changed"),)
+            return bare if spec == "none" else reading, told
+
+        def first_logits(self, messages: Any, answers: Any, *, adapter: Any = None) -> list[float]:
+            assert adapter is reading
+            return [1.0, 0.0]
+
+    model, knowledge = Adapted(["Within 30 days."] * 2), FakeKnowledge()
+    router = FakeRouter(Route("knowledge", None, {}))
+    question = "How long can I return items?"
+    for adapter in ("none", None):
+        agent = loop(session, model=model, knowledge=knowledge, router=router, adapter=adapter)
+        model.changed = True
+        assert agent.route(question) == router.fixed
+        assert "adapter" in notices(list(agent.stream(question)))
+        model.changed = False
+    assert knowledge.readers[:2] == [None, None]
+    for reader in knowledge.readers[2:]:
+        assert isinstance(reader, ModelReader)
+        assert reader.supported(question, knowledge.passage) == 1.0
 
 
 def test_an_unanswerable_question_is_declined(session: Session) -> None:

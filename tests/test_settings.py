@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.errors import SettingsError
-from agentkit.settings import cache_dir, data_dir, load_settings
+from agentkit.errors import NotFoundError, SettingsError
+from agentkit.settings import cache_dir, data_dir, expanded, load_settings
 
 
 def write(folder: Path, text: str) -> Path:
@@ -146,3 +146,19 @@ def test_folders_follow_their_variables(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("AGENTKIT_CACHE_DIR", "~/c")
     assert data_dir() == tmp_path / "d"
     assert cache_dir() == Path("~/c").expanduser()
+
+
+def test_seeds_are_those_that_torch_takes() -> None:
+    for seed in (-(2**63), 2**64 - 1):
+        assert load_settings(None, {"sampling.seed": seed}, {}).sampling.seed == seed
+    for seed in (-(2**63) - 1, 2**64):
+        with pytest.raises(SettingsError, match="seed"):
+            load_settings(None, {"sampling.seed": seed}, {})
+
+
+def test_a_home_folder_of_nobody_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTKIT_DATA_DIR", "~nosuchuser/data")
+    for path in (data_dir, lambda: expanded("~nosuchuser/data")):
+        with pytest.raises(NotFoundError, match=r"^~nosuchuser/data begins with no known home folder; write"):
+            path()
+    assert expanded("~/data") == Path.home() / "data"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentkit.errors import UsageError
-from agentkit.settings import RemoteSettings, SamplingSettings, data_dir
+from agentkit.settings import RemoteSettings, SamplingSettings, data_dir, expanded
 
 if TYPE_CHECKING:
     from agentkit.llm.adapters import AdapterFolder
@@ -156,5 +156,5 @@ def encoder_source(model: str) -> str | Path:
 
     if model in ASSETS:
         return asset_path(model)
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     return folder if folder.is_dir() else model

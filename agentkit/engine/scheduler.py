@@ -95,18 +95,22 @@ class Scheduler:
         return rows
 
     def _send(self, message: _Request | _Job[Any]) -> None:
-        self._inbox.put(message)
         with self._worker.lock:
             if self._worker.idle:
-                self._worker.idle = False
+                # It may find no thread, at the end of the program: then nothing is under way, and nobody waits.
                 self._thread.submit(self._worker.run)
+                self._worker.idle = False
+            self._inbox.put(message)
 
 
 def _outcome(answer: queue.SimpleQueue[T | Exception]) -> T:
     result = answer.get()
-    if isinstance(result, Exception):
+    if not isinstance(result, Exception):
+        return result
+    try:
         raise result
-    return result
+    finally:
+        del result  # a cycle with its own traceback would hold the caches of what failed
 
 
 @dataclass(slots=True, eq=False)

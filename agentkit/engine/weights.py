@@ -14,7 +14,7 @@ from agentkit.engine.merged import method_for_merged, quiet_bitsandbytes, with_a
 from agentkit.engine.peft_files import beyond_low_rank, read_config, read_lora
 from agentkit.engine.precision import native_dtype
 from agentkit.errors import ModelError, NotFoundError, UsageError
-from agentkit.settings import Device, Quantize
+from agentkit.settings import Device, Quantize, expanded
 
 if TYPE_CHECKING:
     import torch
@@ -200,6 +200,7 @@ def load_weights(
         if loaded.takes_adapters:
             loaded.adapter = loaded.load_adapter(adapter)
             return loaded
+        del loaded  # there may be no memory for two
     loaded = _load(source, adapter=adapter, **options)
     loaded.fixed = True
     return loaded
@@ -310,7 +311,7 @@ def _method(quantize: Quantize, device: str) -> str:
 
 def _locate(source: str) -> tuple[str, str | None]:
     """(folder or hub id, GGUF file name or None)."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise NotFoundError(f"no such file: {path}", "check the path of the .gguf file")
@@ -339,8 +340,10 @@ def _load_options(method: str, device: str, gguf: str | None, dtype: torch.dtype
         options["use_safetensors"] = True
     if method in _BITSANDBYTES:
         if gguf is not None:
+            # CUDA's own int8 is bitsandbytes' too
+            remedy = "use --quantize none" if device == "cuda" else "use --quantize int8, int4 or none"
             raise UsageError(
-                f"{method} cannot be applied to a .gguf file", "use --quantize int8, int4 or none"
+                f"{method.removeprefix('bnb-')} on {device} cannot be applied to a .gguf file", remedy
             )
         quiet_bitsandbytes()
         options["device_map"] = {"": device}
@@ -365,23 +368,25 @@ def _load_options(method: str, device: str, gguf: str | None, dtype: torch.dtype
 def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
     import transformers
 
+    from agentkit.engine.ledger import out_of_memory
+
     transformers.utils.logging.disable_progress_bar()
     factory = getattr(transformers, kind)
     options = {key: value for key, value in options.items() if value is not None}
     try:
         return factory.from_pretrained(origin, trust_remote_code=False, **options)
-    except (
-        Exception
-    ) as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError … for bad files
+    except Exception as error:  # OSError, ValueError, KeyError, RuntimeError … for bad files
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if not Path(origin).exists():
+        here = Path(origin).exists()
+        if isinstance(error, OSError) and not here:
             remedy = "check the name; without a network only folders and embedded models (`agentkit models list`) load"
             raise NotFoundError(
                 f"model {label!r} is neither here nor on the hub ({first_line})", remedy
             ) from error
-        raise ModelError(
-            f"cannot load model {label!r}: {first_line}", "check that the folder is complete"
-        ) from error
+        remedy = f"check that the {'folder' if here else 'repository'} is complete, and of a kind transformers knows"
+        if out_of_memory(error):
+            remedy = "free memory, or use a smaller model"
+        raise ModelError(f"cannot load model {label!r}: {first_line}", remedy) from error
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

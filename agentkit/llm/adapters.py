@@ -12,13 +12,14 @@ from agentkit.engine.peft_files import CONFIG, WEIGHTS
 from agentkit.errors import AgentkitError, NotFoundError, UsageError
 from agentkit.events import Notice
 from agentkit.llm.guide import FULL, Strength
+from agentkit.settings import expanded
 
 if TYPE_CHECKING:
     from agentkit.engine.packed_lora import PackedLora
     from agentkit.engine.weights import LoadedModel
 
-LOADED = "loaded"
-"""The specification of whatever a model was loaded with."""
+LOADED = ""
+"""The specification of whatever a model was loaded with; no adapter can be called that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class AdapterChoice:
 
     adapter: PackedLora | None
     strength: Strength = FULL
+    reads: bool = False
+    """It can judge whether a passage states an answer; see `llm.reading`."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class _State:
 
     def choice(self) -> AdapterChoice:
         """For one turn."""
-        return AdapterChoice(self.adapter, self.traits.strength)
+        return AdapterChoice(self.adapter, self.traits.strength, self.traits.reads)
 
 
 class Adapters:
@@ -85,7 +88,7 @@ class Adapters:
     """
 
     KEPT = 8
-    """Adapters that are held though no conversation goes on with them."""
+    """Adapters that are held though no conversation goes on with them, besides the default and what was loaded."""
 
     def __init__(
         self,
@@ -100,6 +103,8 @@ class Adapters:
         first = _State(_stamp(folder), name, loaded.adapter, folder.traits if folder else PLAIN)
         self._states = {LOADED: first, spec: first}
         self._held = {first.stamp: loaded.adapter} if folder else {}
+        self._untold: dict[str, tuple[Notice, ...]] = {}
+        """What quiet looks at a specification have found."""
         self._lock = threading.Lock()
 
     @property
@@ -121,15 +126,22 @@ class Adapters:
         with self._lock:
             self._states[spec] = self._load(self._resolve(spec))
             self._spec = spec
+            self._untold.pop(spec, None)
 
-    def choose(self, spec: str | None = None) -> tuple[AdapterChoice, tuple[Notice, ...]]:
+    def choose(
+        self, spec: str | None = None, *, quiet: bool = False
+    ) -> tuple[AdapterChoice, tuple[Notice, ...]]:
         """What a turn that begins now runs with, and what has changed since the last look.
 
         Costs a look at a few small files. A specification that has worked before and does no longer, be it that the
         new adapter is damaged or was trained for another model, goes on as it was, with a notice.
 
+        Args:
+            spec: What the turn asks for.
+            quiet: Nobody would see a notice: the next look that is not quiet gives it.
+
         Raises:
-            AgentkitError: The specification has never worked.
+            AgentkitError: The specification has never worked, or so long ago that its adapter was dropped.
         """
         with self._lock:
             spec = self._spec if spec is None else spec
@@ -137,7 +149,12 @@ class Adapters:
             if before is None:
                 self._states[spec] = self._load(self._resolve(spec))
                 return self._states[spec].choice(), ()
+            if before.stamp in self._held:
+                self._held[before.stamp] = self._held.pop(before.stamp)  # the last used stands last
             notices = () if spec == LOADED else self._look_again(spec, before)
+            notices = (*self._untold.pop(spec, ()), *notices)
+            if quiet and notices:
+                self._untold[spec], notices = notices, ()
             return self._states[spec].choice(), notices
 
     def _look_again(self, spec: str, before: _State) -> tuple[Notice, ...]:
@@ -171,9 +188,17 @@ class Adapters:
                 raise UsageError(cause, "start again with --adapter none")
             return None
         self._held[stamp] = self._loaded.load_adapter(folder.path, folder.name)
-        for old in list(self._held)[: -self.KEPT]:
-            del self._held[old]
+        self._drop()
         return self._held[stamp]
+
+    def _drop(self) -> None:
+        """Let go of the adapters that nobody has asked for longest; what led to them is looked up anew."""
+        needed = {self._states[spec].stamp for spec in (LOADED, self._spec)}
+        for old in [stamp for stamp in self._held if stamp not in needed][: -self.KEPT]:
+            dropped = self._held.pop(old)
+            for spec in [spec for spec, state in self._states.items() if state.adapter is dropped]:
+                del self._states[spec]
+                self._untold.pop(spec, None)
 
 
 def _with(name: str) -> str:
@@ -197,7 +222,7 @@ def _stamp(folder: AdapterFolder | None) -> _Stamp | None:
 def _resolve_path(spec: str) -> AdapterFolder | None:
     if spec == "none":
         return None
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if not path.is_dir():
         raise NotFoundError(f"no adapter in {spec}", "name the folder of one, or `none`")
     return AdapterFolder(path.name, path)

@@ -39,6 +39,8 @@ def _object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) -
     """
     definitions = {key: schema[key] for key in DEFINITIONS if key in schema}
     left_out = [key for key, source in found.items() if not source.values and not source.pieces]
+    # nothing could be the value of what is `false`
+    left_out += [key for key, child in schema["properties"].items() if child is False]
     properties = {key: child for key, child in schema["properties"].items() if key not in left_out}
     needed = {*schema.get("required", ()), *(key for key, source in found.items() if source.wanted)}
     rules = [f'{name}: "{{" {name}_first0 "}}"']
@@ -53,6 +55,7 @@ def _object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) -
         if key in found:
             rules += _copy_rules(f"{name}_value{n}", found[key])
         else:
+            child = child if isinstance(child, dict) else {}  # `true`
             rules.append(f"{name}_value{n}: %json {schema_text({**child, **definitions})}")
     end = len(properties)
     return [*rules, f'{name}_first{end}: ""', f'{name}_rest{end}: ""']

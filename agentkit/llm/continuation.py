@@ -73,8 +73,8 @@ class Continuation:
 
         Args:
             specs: Tools that it may call.
-            options: Of the grammar.
-            conversation: What the arguments of calls must rest on.
+            options: Of the grammar; its turn, too, is what the arguments of calls may rest on.
+            conversation: What else they may rest on.
         """
         form = self.model.encoder.format
         begins = [(trigger, self.model.encoder.segments((Markup(trigger),))) for trigger in form.triggers]
@@ -95,7 +95,7 @@ class Continuation:
         said = self._as_written(self.ledger.ids[start:], text.text, form.before_call if text.text else "")
         self.ledger.align([*self.ledger.ids[:start], *said])
         grammar = self.model.grammars().tool_call(specs, options)
-        yield from self.call(grammar, specs, start, text.text, conversation)
+        yield from self.call(grammar, specs, start, text.text, options.turn, conversation)
 
     def call(
         self,
@@ -103,11 +103,13 @@ class Continuation:
         choice: list[ToolSpec],
         start: int,
         said: str = "",
+        turn: str = "",
         rests_on: Sequence[Message] = (),
     ) -> Iterator[ModelEvent]:
         """Calls under the grammar, after what was ``said`` since ``start``.
 
-        Where they must rest on something, a call with arguments that nothing there supports becomes a question.
+        Where they must rest on something, a call with arguments that neither it nor the ``turn`` supports becomes a
+        question.
         """
         begin = len(self.ledger.ids)
         for _ in self._decode(grammar, self.spare):
@@ -128,7 +130,7 @@ class Continuation:
             return
         for call in found.calls if rests_on else ():
             spec = next(spec for spec in choice if spec.name == call.name)
-            _, missing = words_for(spec, "", rests_on)
+            _, missing = words_for(spec, turn, rests_on)
             if missing:
                 yield from ask_for(spec, missing, said, self.usage())
                 return

@@ -22,7 +22,7 @@ from agentkit.llm.evidence import evidence
 from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
 from agentkit.llm.grounding import sources
 from agentkit.llm.guide import FULL, CallText, Guided, Strength
-from agentkit.llm.schemas import SchemaCheck
+from agentkit.llm.schemas import SchemaCheck, canonical
 from agentkit.messages import ToolSpec
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class GrammarCompiler:
         escape_id = next((id for id in escape if isinstance(id, int)), None)
         self._syntax = ArgumentSyntax(escape_id)
         self._schemas = SchemaCheck(self._ll_tokenizer)
+        self._fit: set[str] = set()
+        """Tools that passed `check_tool`: no turn compiles them only to look."""
         self._call_closers = self._closers
         if encoder.format.escape:
             self._call_closers = self._closers.ending_texts(escape_id, tokenizer, vocab_size)
@@ -147,6 +149,9 @@ class GrammarCompiler:
         Raises:
             SchemaError: Names the tool, the path in its schema and the reason.
         """
+        known = canonical([tool.name, tool.parameters])
+        if known is not None and known in self._fit:
+            return
         try:
             grammar = self.tool_call([tool])
             assert isinstance(grammar, Grammar)
@@ -154,6 +159,8 @@ class GrammarCompiler:
         except ModelError as error:  # it compiles, but the lexer cannot afford it
             cause = f"tool {tool.name!r}: the schema at # is too complex: {error.cause}"
             raise SchemaError(cause, "simplify it") from error
+        if known is not None:
+            self._fit.add(known)
 
     def _argument_rules(self, name: str, tool: ToolSpec, options: CallOptions) -> list[str]:
         try:

@@ -73,7 +73,7 @@ def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
     material, request = _set_off(turn) if "text" in kinds.values() else ((), turn)
     request = request[:_REQUEST]
     found: dict[str, Source] = {}
-    for name, schema in tool.parameters.get("properties", {}).items():
+    for name, schema in _properties(tool).items():
         source = None
         if "x-synonyms" in schema:
             named = mentions(schema["x-synonyms"], request)
@@ -95,7 +95,7 @@ def sources(tool: ToolSpec, turn: str) -> dict[str, Source]:
 def copied_parameters(tool: ToolSpec) -> dict[str, Kind]:
     """Parameters whose value stands word for word in the turn, in every example that gives one."""
     kinds: dict[str, Kind] = {}
-    for name, schema in tool.parameters.get("properties", {}).items():
+    for name, schema in _properties(tool).items():
         values = [(e.text, e.arguments[name]) for e in tool.examples if name in e.arguments]
         if not values or not _is_plain(schema):
             continue
@@ -110,6 +110,12 @@ def copied_parameters(tool: ToolSpec) -> dict[str, Kind]:
     return kinds
 
 
+def _properties(tool: ToolSpec) -> dict[str, Mapping[str, Any]]:
+    """Without those of which the schema says nothing but ``true`` or ``false``."""
+    properties = tool.parameters.get("properties", {})
+    return {name: schema for name, schema in properties.items() if isinstance(schema, Mapping)}
+
+
 def _valid(source: Source, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Source:
     """Without the values that the parameter's own schema forbids."""
     from jsonschema import Draft202012Validator
@@ -121,15 +127,20 @@ def _valid(source: Source, schema: Mapping[str, Any], root: Mapping[str, Any]) -
 
 
 def _types(schema: Mapping[str, Any]) -> set[str]:
-    return {str(option.get("type")) for option in schema.get("anyOf", [schema])} - {"null"}
+    options = [option for option in schema.get("anyOf", [schema]) if isinstance(option, Mapping)]
+    return {str(option.get("type")) for option in options} - {"null"}
 
 
 def _is_plain(schema: Mapping[str, Any]) -> bool:
     """Strings and lists of strings without further conditions: nothing the copy could violate."""
-    options = [s for s in schema.get("anyOf", [schema]) if s.get("type") != "null"]
-    if len(options) != 1:
+    options = [
+        s for s in schema.get("anyOf", [schema]) if not (isinstance(s, Mapping) and s.get("type") == "null")
+    ]
+    if len(options) != 1 or not isinstance(options[0], Mapping):
         return False
     kind = options[0].get("items", {}) if options[0].get("type") == "array" else options[0]
+    if not isinstance(kind, Mapping):
+        return False
     keys = {key for part in (schema, options[0], kind) for key in part if not key.startswith("x-")}
     harmless = {"type", "anyOf", "items", "title", "description", "default", "examples"}
     return kind.get("type") == "string" and keys <= harmless

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.engine.decode import Decoding, MaskProvider, Sampler, Step
 from agentkit.engine.families import ROWS
-from agentkit.engine.ledger import Ledger, LedgerPool
+from agentkit.engine.ledger import Ledger, LedgerPool, out_of_memory
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
@@ -39,6 +39,8 @@ from agentkit.settings import SamplingSettings
 
 if TYPE_CHECKING:
     import torch
+
+    from agentkit.engine.packed_lora import PackedLora
 
 
 class LocalModel:
@@ -131,9 +133,11 @@ class LocalModel:
         """
         self._adapters.use(spec)
 
-    def choose_adapter(self, spec: str | None = None) -> tuple[AdapterChoice, tuple[Notice, ...]]:
+    def choose_adapter(
+        self, spec: str | None = None, *, quiet: bool = False
+    ) -> tuple[AdapterChoice, tuple[Notice, ...]]:
         """What a turn that begins now runs with, to be passed to every `stream` in it; see `Adapters.choose`."""
-        return self._adapters.choose(spec)
+        return self._adapters.choose(spec, quiet=quiet)
 
     def call_text(self, call: ToolCall) -> str:
         """The call in the words in which this model writes it."""
@@ -159,11 +163,22 @@ class LocalModel:
         """`stream`, drained: the final `Completion`. Takes the same options."""
         return drained(self.stream(messages, **options))
 
-    def first_logits(self, messages: Sequence[AnyMessage], answers: Sequence[str]) -> list[float]:
+    def first_logits(
+        self,
+        messages: Sequence[AnyMessage],
+        answers: Sequence[str],
+        *,
+        adapter: str | AdapterChoice | None = None,
+    ) -> list[float]:
         """The logits with which the answer to a conversation would begin with each of ``answers``.
 
         One forward pass over what the cache does not hold yet; nothing is decoded. Differences of logits are
         log-odds.
+
+        Args:
+            messages: The conversation.
+            answers: Of each only the first token counts.
+            adapter: What runs beside the weights, as in `stream`.
 
         Raises:
             UsageError: An answer is empty, or two of them begin with the same token.
@@ -173,8 +188,7 @@ class LocalModel:
         if () in first or len(set(first)) < len(first):
             raise UsageError("answers to be scored must begin with different tokens", "choose other words")
         prompt = self._encoder.encode(read_messages(messages)).ids
-        chosen, _ = self.choose_adapter()
-        ledger = self._start(prompt, chosen, self._sampling, None).ledger
+        ledger = self._start(prompt, self._chosen(adapter), self._sampling, None).ledger
         rows: list[torch.Tensor] = []
 
         def score() -> Decoding:
@@ -202,7 +216,9 @@ class LocalModel:
         prompt, left = self._encoder.encode_answer(conversation, answer)
         return self.log_probabilities([*prompt, *left])[len(prompt) - 1 :]
 
-    def log_probabilities(self, ids: Sequence[int], *, adapter: str | None = None) -> list[float]:
+    def log_probabilities(
+        self, ids: Sequence[int], *, adapter: str | AdapterChoice | None = None
+    ) -> list[float]:
         """How likely a text is to the model as it is served: of every id but the first, the natural logarithm of its
         probability after those before it.
 
@@ -211,15 +227,31 @@ class LocalModel:
             adapter: What runs beside the weights, as in `stream`.
 
         Raises:
-            ModelError: The text is longer than the context.
+            ModelError: The text is longer than the context, or a forward pass failed.
         """
-        import torch
-
         if len(ids) > self.context_length:
             cause = f"the text has {len(ids)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "leave it out")
-        chosen, _ = self.choose_adapter(adapter)
-        cache = self._loaded.new_cache(chosen.adapter)
+        beside = self._chosen(adapter).adapter
+        with _as_model_error("reading"):
+            try:
+                return self._scored(ids, beside)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+            # Only here is the failed attempt's cache given up: until then the error holds it.
+            self._pool.free()
+            return self._scored(ids, beside)
+
+    def _chosen(self, adapter: str | AdapterChoice | None) -> AdapterChoice:
+        """What a single question runs with; who asks it gets no notices, the next turn does."""
+        return adapter if isinstance(adapter, AdapterChoice) else self.choose_adapter(adapter, quiet=True)[0]
+
+    def _scored(self, ids: Sequence[int], adapter: PackedLora | None) -> list[float]:
+        """`log_probabilities`, in a cache of its own."""
+        import torch
+
+        cache = self._loaded.new_cache(adapter)
         found: list[float] = []
         for begin in range(0, len(ids) - 1, ROWS):  # the logits of a long text at once would take gigabytes
             part = list(ids[begin : begin + ROWS])[: len(ids) - 1 - begin]
@@ -292,6 +324,9 @@ class LocalModel:
             number=len(prompt),
         )
         grammar = self._grammar(choice, calls, schema, choices)
+        may_call = bool(specs) and grammar is None and tool_choice == "auto" and self._router is None
+        for spec in specs if may_call else ():
+            self.check_tool(spec)  # now, not when the model happens to begin a call
         if len(prompt) >= self.context_length:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
@@ -305,7 +340,7 @@ class LocalModel:
                 yield from continuation.call(grammar, choice, len(continuation.ledger.ids))
             elif grammar is not None:
                 yield from continuation.text(grammar, spare)
-            elif specs and tool_choice == "auto" and self._router is None:
+            elif may_call:
                 yield from continuation.text_or_call(specs, replace(calls, thought=0), conversation)
             else:
                 yield from continuation.text(None)
@@ -321,22 +356,15 @@ class LocalModel:
         Raises:
             ModelError: Whatever the decoding died of ends this turn, and no other.
         """
-        try:
-            yield
-        except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
-            self._pool.release(ledger)
-            raise
-        except AgentkitError:
-            self._pool.discard(ledger)
-            raise
-        except Exception as error:
-            self._pool.discard(ledger)
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            cause = f"the model failed while decoding: {reason}"
-            raise ModelError(cause, "try again, or a smaller model") from error
-        except BaseException:
-            self._pool.discard(ledger)
-            raise
+        with _as_model_error("decoding"):
+            try:
+                yield
+            except GeneratorExit:  # the caller has heard enough; at a yield the ledger is always consistent
+                self._pool.release(ledger)
+                raise
+            except BaseException:
+                self._pool.discard(ledger)
+                raise
         self._pool.release(ledger)
 
     def _template_notice(self) -> Iterator[Notice]:
@@ -373,9 +401,27 @@ class LocalModel:
         cancel: threading.Event | None,
     ) -> Continuation:
         started = time.perf_counter()
+        sampler = Sampler(sampling, self._loaded.device)  # before anything is held: settings may be refused
         ledger, cached = self._scheduler.call(lambda: self._pool.acquire(prompt, chosen.adapter))
-        sampler = Sampler(sampling, self._loaded.device)
         before = ledger.forward_passes, ledger.relieved
         return Continuation(
             self._served, ledger, len(prompt), cached, started, *before, cancel, sampling, sampler
         )
+
+
+@contextmanager
+def _as_model_error(doing: str) -> Iterator[None]:
+    """Whatever a model dies of, as an error of agentkit's own.
+
+    Raises:
+        ModelError: In place of any error that is none; says what the model was ``doing``.
+    """
+    try:
+        yield
+    except AgentkitError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"the model failed while {doing}: {reason}", "try again, or a smaller model"
+        ) from error

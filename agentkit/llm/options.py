@@ -101,7 +101,11 @@ def read_response_format(value: Any) -> dict[str, Any] | None:
     if kind == "text":
         return None
     if kind == "json_object":  # llama.cpp's servers take a schema beside it
-        return dict(value.get("schema") or {"type": "object"})
+        schema = value.get("schema") or {"type": "object"}
+        if not isinstance(schema, Mapping):
+            kind = type(schema).__name__
+            raise UsageError(f"the schema of response_format must be an object, not {kind}", remedy)
+        return dict(schema)
     if kind != "json_schema" and "json_schema" not in value:
         if not value:
             raise UsageError("response_format is empty", remedy)

@@ -74,11 +74,12 @@ class ChatModel(Protocol):
 class Adaptable(Protocol):
     """A model that can run with one adapter or another."""
 
-    def choose_adapter(self, spec: str | None = None) -> tuple[Any, Sequence[Notice]]:
+    def choose_adapter(self, spec: str | None = None, *, quiet: bool = False) -> tuple[Any, Sequence[Notice]]:
         """What a turn that begins now runs with, for the option ``adapter`` of `stream`, and what has changed.
 
         Args:
             spec: ``auto``, ``none``, a name or a path; the model's own setting by default.
+            quiet: Nobody would see what has changed: it is told at the next look.
 
         Raises:
             AgentkitError: There is no such adapter, or it cannot be used.

@@ -11,7 +11,7 @@ from that very passage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from agentkit.messages import Message, Passage
 
@@ -23,7 +23,9 @@ YES, NO = "Yes", "No"
 class Scores(Protocol):
     """A model that scores what its answer may begin with; `LocalModel` is one."""
 
-    def first_logits(self, messages: Sequence[Message], answers: Sequence[str]) -> list[float]: ...
+    def first_logits(
+        self, messages: Sequence[Message], answers: Sequence[str], *, adapter: Any = None
+    ) -> list[float]: ...
 
 
 def reading(heading: str, text: str, question: str) -> list[Message]:
@@ -38,23 +40,30 @@ def reading(heading: str, text: str, question: str) -> list[Message]:
     return [Message("system", READING_TASK), Message("user", content)]
 
 
-def supported(model: Scores, question: str, passage: Passage) -> float:
+def supported(model: Scores, question: str, passage: Passage, adapter: Any = None) -> float:
     """Log-odds that the passage states the answer to the question; above 0 it more likely does."""
-    yes, no = model.first_logits(reading(passage.heading, passage.text, question), (YES, NO))
+    asked = reading(passage.heading, passage.text, question)
+    yes, no = model.first_logits(asked, (YES, NO), adapter=adapter)
     return yes - no
 
 
-def reader_of(model: object) -> ModelReader | None:
-    """The model as a reader, where it says (``reads``) that it has been trained to be one."""
-    return ModelReader(model) if getattr(model, "reads", False) else None  # type: ignore[arg-type]
+def reader_of(model: object, adapter: Any = None) -> ModelReader | None:
+    """The model as a reader, where it says (``reads``) that it has been trained to be one.
+
+    Args:
+        model: Any chat model.
+        adapter: What it runs with in this turn (`protocol.Adaptable`), where not its own choice: that has the say.
+    """
+    reads = getattr(model if adapter is None else adapter, "reads", False)
+    return ModelReader(model, adapter) if reads else None  # type: ignore[arg-type]
 
 
 class ModelReader:
     """A `retrieval.protocol.Reader` over a chat model."""
 
-    def __init__(self, model: Scores) -> None:
-        self._model = model
+    def __init__(self, model: Scores, adapter: Any = None) -> None:
+        self._model, self._adapter = model, adapter
 
     def supported(self, question: str, passage: Passage) -> float:
         """See `supported`."""
-        return supported(self._model, question, passage)
+        return supported(self._model, question, passage, self._adapter)

@@ -13,7 +13,7 @@ import json
 import math
 import mimetypes
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import PurePath
@@ -186,9 +186,10 @@ def _payload_evidence(text: str, tool: ToolSpec) -> float:
 def _mention_evidence(text: str, tool: ToolSpec) -> float:
     """1 if a required closed-vocabulary value is mentioned, -1 if none is, 0 if the tool takes none."""
     properties = tool.parameters.get("properties", {})
+    required = [properties.get(name) for name in tool.parameters.get("required", ())]
     wanted = [
-        properties[name] for name in tool.parameters.get("required", ()) if "x-synonyms" in properties[name]
+        schema["x-synonyms"] for schema in required if isinstance(schema, Mapping) and "x-synonyms" in schema
     ]
     if not wanted:
         return 0.0
-    return 1.0 if all(mentions(schema["x-synonyms"], text) for schema in wanted) else -1.0
+    return 1.0 if all(mentions(synonyms, text) for synonyms in wanted) else -1.0

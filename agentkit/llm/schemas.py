@@ -37,7 +37,7 @@ class SchemaCheck:
         Raises:
             SchemaError: Names ``owner``, the path in the schema and the reason.
         """
-        text = _canonical(schema)
+        text = canonical(schema)
         if text is not None and (text, arguments) in self._checked:
             return
         reason = self._reason(schema)
@@ -80,7 +80,8 @@ class SchemaCheck:
         return path, reason
 
 
-def _canonical(schema: Any) -> str | None:
+def canonical(schema: Any) -> str | None:
+    """A schema, or what holds one, as text to know it again by; none where it is no JSON."""
     try:
         return json.dumps(schema)
     except (TypeError, ValueError, RecursionError):

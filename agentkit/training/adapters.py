@@ -17,7 +17,7 @@ from typing import Any, get_args
 from agentkit.errors import NotFoundError, TrainingError, UsageError
 from agentkit.llm.adapters import PLAIN, Traits
 from agentkit.llm.guide import Strength
-from agentkit.settings import private_dir
+from agentkit.settings import expanded, private_dir
 from agentkit.training.settings import Task
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -237,7 +237,7 @@ def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
         if path is None and spec == "shipped":
             raise NotFoundError(f"no adapter for {base} comes with agentkit", "use --adapter auto or none")
         return path and _checked(_read(path), base)
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if not (NAME.fullmatch(spec) and (adapters_dir / spec / CARD).is_file()) and path.is_dir():
         if not (path / CARD).is_file():
             if not (path / "adapter_config.json").is_file():
@@ -263,11 +263,8 @@ def trained_model(adapters_dir: Path, spec: str, task: Task) -> Path | None:
         UsageError: It was trained for another task.
         TrainingError: Its description is damaged.
     """
-    path = (
-        adapters_dir / spec
-        if NAME.fullmatch(spec) and (adapters_dir / spec).is_dir()
-        else Path(spec).expanduser()
-    )
+    own = NAME.fullmatch(spec) and (adapters_dir / spec).is_dir()
+    path = adapters_dir / spec if own else expanded(spec)
     if not (path / CARD).is_file():
         return None
     adapter = _read(path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -350,3 +352,50 @@ def test_a_model_that_runs_through_transformers_takes_turns(tiny: LoadedModel) -
     ledgers = [aligned(loaded, prompt) for prompt in PROMPTS]
     together(*(lambda own=ledger: list(scheduler.run(loop(own))) for ledger in ledgers))
     assert [ledger.ids for ledger in ledgers] == [alone(loaded, prompt) for prompt in PROMPTS]
+
+
+def test_a_thread_that_does_not_start_keeps_nobody_waiting(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks at the end of the program gets an error, and so does whoever asks next."""
+    scheduler, found = Scheduler(tiny), []
+
+    def no_thread(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def ask() -> None:
+        for _ in range(2):
+            try:
+                found.append(scheduler.call(lambda: "answer"))
+            except RuntimeError as error:
+                found.append(str(error))
+
+    for _ in range(2):
+        thread = threading.Thread(target=ask, daemon=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(scheduler._thread, "submit", no_thread)
+            thread.start()
+            thread.join(60)
+        assert not thread.is_alive()
+    assert found == ["can't start new thread"] * 4
+    assert scheduler.call(lambda: "answer") == "answer"
+    assert scheduler._inbox.empty()
+
+
+def test_what_failed_is_not_held_by_its_error(tiny: LoadedModel) -> None:
+    """A pass that found no memory is tried again: the caches of the first attempt must be gone by then."""
+    scheduler, cache = Scheduler(tiny), tiny.new_cache()
+    alive = weakref.ref(cache)
+    gc.disable()
+    try:
+        with pytest.raises(MemoryError):
+            scheduler.call(partial(_without_memory, cache))
+        del cache
+        scheduler.call(lambda: None)  # the thread has let go of the job before
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def _without_memory(cache: Any) -> None:
+    raise MemoryError

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agentkit.engine import weights
 from agentkit.engine.decode import Sampler, Tokens, decode
 from agentkit.engine.ledger import Ledger
 from agentkit.engine.weights import LoadedModel, _method, load_weights, resolve_device
@@ -22,9 +25,11 @@ def few_tokens(loaded: LoadedModel) -> list[int]:
     return [id for step in steps if isinstance(step, Tokens) for id in step.ids]
 
 
-@pytest.mark.parametrize("name", ["nonsense", "/no/such/folder", "./nothing", "a/b/c", "org/no-such-model"])
+@pytest.mark.parametrize(
+    "name", ["nonsense", "/no/such/folder", "./nothing", "a/b/c", "org/no-such-model", "~nosuchuser/x"]
+)
 def test_an_unknown_model_is_not_found(name: str) -> None:
-    with pytest.raises(NotFoundError, match=r"; .*(models list|hub)") as caught:
+    with pytest.raises(NotFoundError, match=r"; .*(models list|hub|without ~)") as caught:
         load_weights(name, device="cpu")
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
@@ -47,6 +52,52 @@ def test_a_damaged_folder(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load model") as caught:
         load_weights(folder, device="cpu", quantize="none")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [(RuntimeError("CUDA out of memory, tried to allocate memory\nat length"), "free memory, or use a smaller model"),
+     (ValueError("model type `new` is not known"), "check that the repository is complete")],
+)  # fmt: skip
+def test_a_model_of_the_hub_that_fails_is_no_missing_one(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, remedy: str
+) -> None:
+    import transformers
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", failing)
+    with pytest.raises(ModelError, match=f"cannot load model 'org/large': .*; {remedy}") as caught:
+        load_weights("org/large", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_takes_no_adapter_is_let_go_before_it_is_loaded_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Plain:
+        takes_adapters = False
+
+    made: list[weakref.ref[Plain]] = []
+
+    def load(*_: Any, **__: Any) -> Plain:
+        assert not any(loaded() for loaded in made)
+        loaded = Plain()
+        made.append(weakref.ref(loaded))
+        return loaded
+
+    monkeypatch.setattr(weights, "_load", load)
+    for read in ("read_config", "read_lora", "beyond_low_rank"):
+        monkeypatch.setattr(weights, read, lambda _: None)
+    assert load_weights("some/model", device="cpu", adapter=tmp_path).fixed
+    assert len(made) == 2
+
+
+def test_cuda_takes_a_gguf_file_as_it_is() -> None:
+    for method in ("bnb-int8", "nf4"):
+        with pytest.raises(UsageError, match=r"^(int8|nf4) on cuda cannot .*; use --quantize none$"):
+            weights._load_options(method, "cuda", "model.gguf", None)
 
 
 def test_pickled_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from agentkit.llm.arguments import argument_rules
 from agentkit.llm.grounding import PATH, Source, copied_parameters, mentions, sources
+from agentkit.llm.routing import _mention_evidence, _payload_evidence
 from agentkit.messages import ToolExample, ToolSpec
 
 LANGUAGES = {"fr": ["french", "français"], "de": ["german"]}
@@ -140,3 +142,27 @@ def test_long_turns_take_no_quadratic_time(part: str) -> None:
 def test_paths_are_found_within_text() -> None:
     text = "see (docs/a.md), 'b c.txt' or https://x.org/d.html; v1.2.3 and end."
     assert PATH.findall(text) == ["docs/a.md", "c.txt", "//x.org/d.html"]
+
+
+ANYTHING: dict[str, Any] = {
+    "x": True,
+    "no": False,
+    "either": {"anyOf": [True, {"type": "null"}]},
+    "list": {"type": "array", "items": True},
+    "text": {"type": "string"},
+}
+
+
+def test_schemas_that_say_nothing() -> None:
+    """`true` and `false` are schemas too, and what is required need not be a property."""
+    text, turn = "a big black cat", "Draw 'a small white dog'"
+    example = ToolExample(f"Draw '{text}'", {"x": text, "either": text, "list": [text], "text": text})
+    spec = ToolSpec("t", "", {"properties": ANYTHING, "required": ["x", "nowhere"]}, (example,))
+    found = sources(spec, turn)
+    assert copied_parameters(spec) == {"text": "text"}
+    assert found == {"text": Source(("a small white dog",))}
+    assert (_mention_evidence(turn, spec), _payload_evidence(turn, spec)) == (0, 1)
+    rules = argument_rules("a", {"properties": ANYTHING, "required": ["x"]}, found)
+    assert rules[0] == 'a: "{" a_first0 "}"'
+    assert any(rule.startswith("a_value0: %json {") for rule in rules)
+    assert not any('"no"' in rule for rule in rules)

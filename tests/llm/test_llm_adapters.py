@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from adapter_files import write_adapter
 from agentkit.build import adapter_folder
 from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import Notice
-from agentkit.llm.adapters import Adapters
+from agentkit.llm.adapters import AdapterFolder, Adapters, Traits
 from agentkit.llm.local import LocalModel
-from agentkit.messages import Completion, ToolSpec
+from agentkit.messages import Completion, Message, ToolSpec
 from agentkit.training import adapters
 
 BASE = "smollm2-135m"
@@ -215,3 +216,72 @@ def test_a_damaged_adapter_asked_for_by_name_is_an_error(model: LocalModel, shop
     (shop / "adapter_model.safetensors").write_bytes(b"12345678")
     with pytest.raises(ModelError, match=r"is damaged: .*; copy or train it again"):
         model.chat(ASK, adapter="shop")
+
+
+class Weightless:
+    """Loads adapters of no weight, and says which of them are still held."""
+
+    name, adapter, fixed = "weightless", None, False
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[Any]] = []
+
+    def load_adapter(self, folder: Path, name: str) -> Any:
+        adapter = type("Weights", (), {})()
+        self.made.append(weakref.ref(adapter))
+        return adapter
+
+    @property
+    def alive(self) -> list[bool]:
+        return [made() is not None for made in self.made]
+
+
+def of_folders(folder: Path) -> tuple[Weightless, Adapters]:
+    """Adapters in folders of a folder: any name is one."""
+    loaded = Weightless()
+    own = Adapters(loaded, lambda spec: AdapterFolder(spec, folder / spec, Traits(reads=spec == "a0")))  # type: ignore[arg-type]
+    return loaded, own
+
+
+def test_dropped_adapters_are_really_gone(tmp_path: Path) -> None:
+    loaded, own = of_folders(tmp_path)
+    own.use("a0")
+    for n in range(1, Adapters.KEPT + 3):
+        own.choose(f"a{n}")
+        own.choose("a1")  # in use all the time
+    assert loaded.alive == [True, True, False, False, *[True] * (Adapters.KEPT - 1)]
+    again, told = own.choose("a2")  # as if for the first time
+    assert (again.adapter, told) == (loaded.made[-1](), ())
+    assert own.choose()[0].adapter is loaded.made[0]()
+
+
+def test_an_adapter_may_be_called_loaded(tmp_path: Path) -> None:
+    loaded, own = of_folders(tmp_path)
+    assert own.choose()[0].adapter is None
+    assert own.choose("loaded")[0].adapter is loaded.made[0]() is not None
+
+
+def test_what_a_quiet_look_finds_is_told_by_the_next(tmp_path: Path) -> None:
+    _, own = of_folders(tmp_path)
+    own.use("a0")
+    assert own.choose() == own.choose("a0")
+    (tmp_path / "a0").mkdir()
+    (tmp_path / "a0" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    chosen, told = own.choose(quiet=True)
+    assert (chosen.reads, told) == (True, ())
+    assert own.choose(quiet=True) == (chosen, ())
+    assert own.choose("a1")[1] == ()
+    assert own.choose() == (chosen, (Notice("adapter", "weightless now runs with the a0 adapter"),))
+    assert own.choose() == (chosen, ())
+
+
+def test_a_question_aside_leaves_the_notice_to_the_turn(model: LocalModel, folder: Path, shop: Path) -> None:
+    adapters.use(folder, "shop")
+    model.first_logits([Message("user", "Well?")], ["Yes", "No"])
+    model.log_probs(ASK, "Once.")
+    assert [notice.code for notice in said(model)[1]] == ["adapter"]
+
+
+def test_an_adapter_in_the_home_of_nobody_is_not_found(smollm: LocalModel) -> None:
+    with pytest.raises(NotFoundError, match="no known home folder"):
+        smollm.choose_adapter("~nosuchuser/x")

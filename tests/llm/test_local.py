@@ -192,6 +192,7 @@ def test_answers_of_real_schemas_and_the_history_goes_on(smollm: LocalModel, nam
 @pytest.mark.parametrize(
     "form",
     ["json", 3, ["type"], {}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"name": "x"}},
+     {"type": "json_object", "schema": "x"},
      {"json_schema": "x"}, {"type": "json_schema", "json_schema": {"schema": "x"}},
      {"type": "object", "properties": {"q": {"type": "shoe"}}}],
 )  # fmt: skip
@@ -209,15 +210,24 @@ def test_choices(smollm: LocalModel) -> None:
 
 
 def test_wrong_input_is_refused_before_decoding(smollm: LocalModel) -> None:
-    for options in ({"temprature": 1}, {"temperature": -1}, {"max_new_tokens": 0}, {"top_p": 2}):
+    for options in (
+        {"temprature": 1},
+        {"temperature": -1},
+        {"max_new_tokens": 0},
+        {"top_p": 2},
+        {"seed": 2**64},
+    ):
         with pytest.raises(UsageError, match="sampling option"):
             smollm.chat(ASK, **options)
+    assert not any(ledger.busy for ledger in smollm._pool._ledgers)
     for messages in ([], [{"role": "robot", "content": "x"}], ["text"], [{"role": "user", "content": 3}]):
         with pytest.raises(UsageError):
             smollm.chat(messages)  # type: ignore[arg-type]
     bad = {"name": "f", "parameters": {"type": "object", "properties": {"q": {"type": "dict"}}}}
     with pytest.raises(SchemaError, match=r"#/properties/q.*dict"):
         smollm.chat(ASK, tools=[bad], tool_choice="required")
+    with pytest.raises(SchemaError, match=r"#/properties/q.*dict"):
+        next(fresh(smollm).stream(ASK, tools=[WEATHER, bad]))  # the model may call it at any time
     with pytest.raises(UsageError, match="two tools"):
         smollm.chat(ASK, tools=[WEATHER, WEATHER])
 

@@ -11,7 +11,7 @@ import torch
 from adapter_files import write_adapter
 
 from agentkit.assets import asset_path
-from agentkit.engine.weights import load_weights
+from agentkit.engine.weights import LoadedModel, load_weights
 from agentkit.errors import ModelError, UsageError
 from agentkit.llm.adapters import AdapterFolder, Adapters
 from agentkit.llm.local import LocalModel
@@ -116,3 +116,29 @@ def test_what_is_no_answer_is_refused(smollm: LocalModel) -> None:
     with pytest.raises(ModelError, match="the text has"):
         smollm.log_probs(ASK, "word " * 9_000)
     assert smollm.log_probs(ASK, SHORT)
+
+
+def test_a_pass_that_fails_is_a_model_error(smollm: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LocalModel(smollm._loaded)
+    found = model.log_probs(ASK, LONG)
+    forward, errors = LoadedModel.forward, []
+
+    def failing(self: LoadedModel, *args: Any, **options: Any) -> Any:
+        result = forward(self, *args, **options)
+        if errors:
+            raise errors.pop()
+        return result
+
+    monkeypatch.setattr(LoadedModel, "forward", failing)
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        model.chat(ASK, max_new_tokens=1)
+        errors += [error]
+        assert model.log_probs(ASK, LONG) == found  # tried once more, with memory that was freed
+        assert model._pool._ledgers == []
+    for several in ([MemoryError(), MemoryError()], [KeyError()], [ValueError("a kernel failed\nat length")]):
+        errors[:] = several
+        with pytest.raises(ModelError, match="the model failed while reading: ") as caught:
+            model.log_probs(ASK, LONG)
+        assert "\n" not in str(caught.value)
+        assert errors == []
+    assert model.log_probs(ASK, LONG) == found

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from agentkit.engine.decode import Sampler
 from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.events import Notice, TextDelta
+from agentkit.llm.formats.base import Markup
 from agentkit.llm.local import LocalModel
 from agentkit.llm.missing import ask_for, going_on, is_withdrawn, missing_arguments, question, words_for
 from agentkit.messages import Completion, Message, ToolSpec
@@ -157,3 +159,32 @@ def test_of_several_values_the_latest_is_meant() -> None:
     assert not missing
     assert words.index("2077") < words.index("1042")
     assert "need to know" not in words
+
+
+def test_a_call_that_the_model_begins_is_asked_about_too(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under ``auto`` without a router it is the model that writes the opening tag: here the script does."""
+    sample, asked = Sampler.sample, "What's the weather like?"
+    model = LocalModel(smollm._loaded)
+    begins = model.encoder.format.triggers[0]
+
+    def called(*messages: Message) -> list[Any]:
+        script = [
+            token
+            for segment in model.encoder.segments((Markup(begins),))
+            for token in ([segment] if isinstance(segment, int) else model.encoder.plain(segment))
+        ]
+        monkeypatch.setattr(Sampler, "sample", lambda *given: script.pop(0) if script else sample(*given))
+        return list(model.stream(messages, tools=[tool()], max_new_tokens=60))
+
+    events = called(Message("user", asked))
+    assert [event.code for event in events if isinstance(event, Notice)] == ["missing_argument"]
+    assert events[-1].tool_calls == ()
+    assert events[-1].text == question(tool(), ["city"])
+    (made,) = called(Message("user", "What's the weather in Oslo?"))[-1].tool_calls
+    assert made.name == "weather"
+    replied = called(
+        Message("user", asked), Message("assistant", events[-1].text), Message("user", "In Oslo")
+    )
+    assert replied[-1].tool_calls

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from adapter_files import write_adapter
 
 from agentkit.errors import ModelError, UsageError
+from agentkit.llm.adapters import AdapterChoice
 from agentkit.llm.local import LocalModel
 from agentkit.llm.reading import NO, READING_TASK, YES, ModelReader, reader_of, reading, supported
 from agentkit.messages import Message, Passage
@@ -22,7 +26,9 @@ class Scores:
     def __init__(self, *logits: float) -> None:
         self.logits, self.asked = list(logits), []  # type: ignore[var-annotated]
 
-    def first_logits(self, messages: Sequence[Message], answers: Sequence[str]) -> list[float]:
+    def first_logits(
+        self, messages: Sequence[Message], answers: Sequence[str], *, adapter: Any = None
+    ) -> list[float]:
         self.asked.append((list(messages), list(answers)))
         return self.logits
 
@@ -52,6 +58,8 @@ def test_only_a_model_that_says_so_is_a_reader(smollm: LocalModel) -> None:
     assert reader_of(object()) is None
     assert not smollm.reads
     assert isinstance(reader_of(Scores()), ModelReader)
+    assert reader_of(Scores(), AdapterChoice(None)) is None
+    assert isinstance(reader_of(smollm, AdapterChoice(None, reads=True)), ModelReader)
     assert ModelReader(Scores(0.0, 1.5)).supported("?", PASSAGE) == -1.5
 
 
@@ -84,3 +92,14 @@ def test_a_passage_beyond_the_context_is_told(smollm: LocalModel) -> None:
     with pytest.raises(ModelError, match="longer than the model's"):
         smollm.first_logits(reading("a", "word " * 9_000, "What?"), [YES, NO])
     assert smollm.first_logits(reading("a", "word", "What?"), [YES, NO])
+
+
+def test_it_reads_with_the_adapter_that_it_is_given(smollm: LocalModel, tmp_path: Path) -> None:
+    folder = str(write_adapter(tmp_path / "own", smollm.hf_model, size=0.1))
+    model, asked = LocalModel(smollm._loaded), reading("a", "word", "What?")
+    bare = model.first_logits(asked, [YES, NO])
+    own = model.first_logits(asked, [YES, NO], adapter=folder)
+    assert own != pytest.approx(bare, abs=0.5)
+    chosen, _ = model.choose_adapter(folder)
+    assert model.first_logits(asked, [YES, NO], adapter=chosen) == own
+    assert model.first_logits(asked, [YES, NO]) == bare

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.build.models import encoder_source
 from agentkit.errors import NotFoundError, TrainingError, UsageError
 from agentkit.llm.guide import FULL, Strength
 from agentkit.training import adapters
@@ -20,6 +21,7 @@ from agentkit.training.adapters import (
     list_adapters,
     resolve_adapter,
     shipped,
+    trained_model,
     traits_of,
     unuse,
     use,
@@ -203,6 +205,16 @@ def test_a_damaged_adapter_does_not_come_into_use(tmp_path: Path, file: str, con
     with pytest.raises(TrainingError, match="adapter 'bad' is damaged"):
         use(tmp_path, "bad")
     assert in_use(tmp_path, "smollm2-135m") == "good"
+
+
+def test_the_home_folder_of_nobody(tmp_path: Path) -> None:
+    for found in (
+        lambda: resolve_adapter(tmp_path, "~nosuchuser/x", "smollm2-135m"),
+        lambda: trained_model(tmp_path, "~nosuchuser/x", "classification"),
+        lambda: encoder_source("~nosuchuser/x"),
+    ):
+        with pytest.raises(NotFoundError, match="no known home folder"):
+            found()
 
 
 def test_only_a_card_that_says_so_makes_a_reader(tmp_path: Path) -> None:
