@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agentkit.assets import asset_path
@@ -442,6 +443,8 @@ def test_cancelling_a_job_spares_the_process_that_still_starts_it(dirs: dict[str
 def test_a_worker_is_known_by_its_job(tmp_path: Path) -> None:
     worker = subprocess.Popen([*SLEEP, WORKER, str(tmp_path / "job")])
     try:
+        while not psutil.Process(worker.pid).cmdline():  # for a moment within exec there is none
+            time.sleep(0.001)
         process = Process.of(worker.pid)
         assert process.works_at(tmp_path / "job")
         assert not process.works_at(tmp_path / "other")
