@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agentkit.errors import ProjectError
-from agentkit.settings import Settings, data_dir, load_settings
+from agentkit.settings import Settings, data_dir, expanded, load_settings
 
 MARKER = "agentkit.toml"
 STARTER_FOLDERS = ("tools", "prompts", "knowledge", "examples")
@@ -181,7 +181,7 @@ def settings_template() -> str:
 
 
 def _named(path: Path, source: str) -> Project:
-    root = path.expanduser().resolve()
+    root = expanded(path).resolve()
     if os.path.isfile(root / MARKER):
         return Project(root)
     if root == starter_root():

@@ -235,7 +235,7 @@ def _known(location: tuple[int | str, ...]) -> str:
     return ", ".join(model.model_fields)
 
 
-def expanded(path: str) -> Path:
+def expanded(path: str | Path) -> Path:
     """A path in which ``~`` or ``~NAME`` at the beginning is a home folder.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentkit import project as project_module
-from agentkit.errors import ProjectError
+from agentkit.errors import NotFoundError, ProjectError
 from agentkit.project import Project, find_project, init_project, settings_template, starter_root
 from agentkit.settings import Settings, data_dir, load_settings
 
@@ -50,6 +50,11 @@ def test_named_folder_that_is_no_project_is_refused(
     assert (
         str(error.value) == f"{source}: {folder} {what}; make a project there with `agentkit init {folder}`"
     )
+
+
+def test_the_home_of_nobody_is_no_project() -> None:
+    with pytest.raises(NotFoundError, match="~nosuchuser/shop begins with no known home folder"):
+        find_project(Path("~nosuchuser/shop"), None, {})
 
 
 def test_starter_may_be_named() -> None:

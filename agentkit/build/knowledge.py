@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentkit.build.models import load_embedder
 from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
-from agentkit.settings import POSTGRES, data_dir, private_dir
+from agentkit.settings import POSTGRES, data_dir, expanded, private_dir
 
 if TYPE_CHECKING:
     from agentkit.retrieval.places import IndexPlace
@@ -39,7 +39,7 @@ class KnowledgeBase(BaseKnowledge):
         index_schema: str = "agentkit",
         reranker: Reranker | str | None = None,
     ) -> None:
-        root = Path(folder).expanduser().resolve() if folder is not None else None
+        root = expanded(folder).resolve() if folder is not None else None
         address = index_path if isinstance(index_path, str) and index_path.startswith(POSTGRES) else ""
         place = index_place(address, index_schema)
         if index_path is None or address:
@@ -51,7 +51,7 @@ class KnowledgeBase(BaseKnowledge):
             )
         super().__init__(
             root,
-            Path(index_path).expanduser(),
+            expanded(index_path),
             embedder or load_embedder(),
             reranker=reranker_of(reranker) if isinstance(reranker, str) else reranker,
             place=place,

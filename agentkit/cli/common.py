@@ -55,8 +55,9 @@ class Common:
 def hush(model: str) -> None:
     """No bars of other libraries for what loads in seconds; downloads from the hub keep theirs."""
     from agentkit.assets import ASSETS
+    from agentkit.settings import expanded
 
-    if model in ASSETS or Path(model).expanduser().exists():
+    if model in ASSETS or expanded(model).exists():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before anything imports the library
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.errors import ModelError
+from agentkit.settings import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +129,7 @@ def load_embedder(folder_or_hub_id: str | Path, device: str = "cpu") -> MiniLMEm
     Raises:
         ModelError: There is no such folder and the hub does not give the model.
     """
-    folder = Path(folder_or_hub_id).expanduser()
+    folder = expanded(folder_or_hub_id)
     if folder.is_dir():
         return MiniLMEmbedder(folder, device)
     from huggingface_hub import snapshot_download

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.errors import ModelError
+from agentkit.settings import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ class CrossEncoder:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         try:
-            folder = Path(self.source).expanduser()
+            folder = expanded(self.source)
             if not folder.is_dir():
                 folder = Path(snapshot_download(str(self.source), allow_patterns=_PATTERNS))
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
