@@ -135,7 +135,7 @@ class Database:
             )
         if found > version:
             cause = f"{self.path} was written by a newer agentkit (schema {found}; this one knows {version})"
-            raise StoreError(cause, "upgrade with `pip install --upgrade agentkit`")
+            raise StoreError(cause, "install a newer agentkit")
         if verdict != "ok":
             raise self.damaged(verdict.splitlines()[-1])
 

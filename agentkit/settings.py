@@ -84,7 +84,8 @@ class KnowledgeSettings(_Section):
     limit: int = Field(default=4, ge=1, le=50)
     """Passages per question."""
     min_score: float | None = Field(default=None, ge=-1, le=1)
-    """Cosine similarity under which a passage is no evidence; unset uses the measured default."""
+    """Cosine similarity under which a passage is left out of a turn, e.g. 0.3; unset leaves out none: whether passages
+    answer is judged by more than that."""
     reranker: str = ""
     """Folder or hub id of a cross-encoder that has the last word about the order of passages; none by default."""
     index: str = Field(default="", repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import importlib.util
 import re
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 import typer
 
+from agentkit import events
 from agentkit.cli.main import app
+from agentkit.messages import Citation, Reply, ToolResult, Usage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
@@ -215,3 +218,34 @@ def test_pictures_are_small() -> None:
     pictures = list((DOCS / "images").iterdir())
     assert pictures
     assert [path.name for path in pictures if path.stat().st_size > 300_000] == []
+
+
+# Events
+
+
+def codes_of_notices() -> set[str]:
+    """Every code that the package gives a `Notice`, or names for one."""
+    found = {"bad_call", "bad_answer"}  # chosen by a variable
+    for path in (REPOSITORY / "agentkit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Notice" and node.args:
+                code = node.args[0]
+                found |= {code.value} if isinstance(code, ast.Constant) else set()
+    return found
+
+
+def test_every_event_field_and_code_is_told() -> None:
+    page = (DOCS / "events.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(\w+)`", page))
+    assert codes_of_notices() <= told
+    kinds = [
+        kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)
+    ]
+    fields = {
+        field.name
+        for kind in (*kinds, Reply, Citation, Usage, ToolResult)
+        for field in dataclasses.fields(kind)
+    }
+    assert {kind.type for kind in kinds if kind is not events.Event} <= told
+    assert fields - {"reply"} <= told
+    assert len(codes_of_notices()) > 20

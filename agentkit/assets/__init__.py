@@ -184,7 +184,7 @@ def _convert(asset: Asset, stage: Path) -> None:
             asset.convert(stage)
     except ImportError as error:
         cause = f"cannot convert {asset.name!r}: {error}"
-        raise AssetError(cause, "install agentkit's own dependencies: `pip install agentkit`") from error
+        raise AssetError(cause, "install agentkit again, from its clone") from error
     except Exception as error:  # torch, gguf and transformers raise anything over a bad file
         first = next(iter(str(error).splitlines()), "no message")
         cause = f"cannot convert {asset.name!r}: {type(error).__name__}: {first}"

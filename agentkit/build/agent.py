@@ -58,7 +58,7 @@ class Agent(AgentLoop):
             tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools, self.workspace.settings.tools)
         )
         self._own_registry = registry if registry is not tools else None
-        _check_tools(loaded, registry)
+        _check_tools(loaded, registry, routed=options.routing == "auto")
         store = self.workspace.store
         super().__init__(
             loaded,
@@ -119,8 +119,12 @@ class Agent(AgentLoop):
         self.close()
 
 
-def _check_tools(model: Any, registry: ToolRegistry) -> None:
-    """A tool whose schema no grammar can express is refused now, not in the middle of a conversation."""
+def _check_tools(model: Any, registry: ToolRegistry, *, routed: bool) -> None:
+    """A tool that cannot be called or routed to is refused now, not in the middle of a conversation."""
+    from agentkit.llm.routing import check_names
+
+    if routed:
+        check_names(registry.specs())
     if hasattr(model, "check_tool"):
         for spec in registry.specs():
             model.check_tool(spec)

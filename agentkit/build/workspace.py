@@ -17,7 +17,7 @@ from agentkit.build.knowledge import index_place, reranker_of
 from agentkit.build.models import load_embedder, load_model
 from agentkit.errors import ProjectError
 from agentkit.project import Project, find_project
-from agentkit.prompts import load_prompt
+from agentkit.prompts import load_prompt, render_text
 from agentkit.retrieval.knowledge import KnowledgeBase
 from agentkit.settings import Settings, data_dir, private_dir
 from agentkit.turn import Prompts
@@ -101,8 +101,17 @@ class Workspace:
 
         folder = self.project.prompts_dir
         pairs = [line.partition("=>") for line in _phrases(folder, "small_talk")]
-        small_talk = [(phrase.strip(), reply.strip()) for phrase, _, reply in pairs]
+        small_talk = [(phrase.strip(), self._named(reply)) for phrase, _, reply in pairs]
         return EmbeddingRouter(self.embedder, small_talk, _phrases(folder, "out_of_scope"))
+
+    def _named(self, reply: str) -> str:
+        """A reply of the small talk with the names of the settings in it."""
+        options = self.settings.agent
+        try:
+            return render_text(reply, name=options.name, company=options.company)
+        except ProjectError as error:
+            path = self.project.prompts_dir / "small_talk.txt"
+            raise ProjectError(f"{path}: {error.cause}", "variables there: name, company") from error
 
     @cached_property
     def model(self) -> LocalModel | RemoteModel:

@@ -20,7 +20,7 @@ def ask(
     options: Common,
     text: Annotated[str | None, typer.Argument(help="The question; - or nothing reads stdin.")] = None,
     image: Annotated[
-        Path | None, typer.Option(metavar="F", help="A picture that belongs to the question.")
+        Path | None, typer.Option(metavar="F", help="A picture for the tools; its path joins the question.")
     ] = None,
     session: Annotated[str | None, typer.Option(metavar="ID", help="Go on with this conversation.")] = None,
     tool_choice: Annotated[

@@ -69,8 +69,8 @@ def start(
     """Start a training job and return; it goes on by itself, behind those that were started before it.
 
     Learns from a file, or from conversations. The file's columns tell what: chats (messages) make an adapter of the
-    chat model; text and label a classifier, tokens and tags a tagger, source and target a seq2seq model, all three from
-    the base that --model names, or the embedded encoder. --seed is that of the run.
+    chat model; text and label a classifier, tokens and tags a tagger, both from the base that --model names, else the
+    embedded encoder; source and target a seq2seq model, whose base --model has to name. --seed is that of the run.
     """
     from agentkit.training.sessions import make_selection
     from agentkit.training.settings import read_settings_file

@@ -20,7 +20,7 @@ COMMANDS = {
     "tools": "List, show and call tools.",
     "knowledge": "Search and keep the knowledge base.",
     "sessions": "List, show, rate, export, fork and delete conversations.",
-    "finetune": "Train LoRA adapters and use them.",
+    "finetune": "Train adapters and models, and use them.",
     "eval": "Measure answers, tool calls, routing and perplexity over labelled examples.",
     "models": "List and fetch embedded models, look at any model.",
     "init": "Make a new project from the starter.",

@@ -27,7 +27,7 @@ def check_matplotlib() -> None:
         MissingBackendError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingBackendError("the page's plots need matplotlib", "pip install 'agentkit[eval]'")
+        raise MissingBackendError("the page's plots need matplotlib", "pip install 'matplotlib>=3.10'")
 
 
 def hit_curve(rows: Sequence[Row]) -> str:

@@ -42,6 +42,18 @@ _ROUTED_CHARACTERS = 2_000
 """The beginning of a turn says what is wanted; the rest is material."""
 
 
+def check_names(tools: Sequence[ToolSpec]) -> None:
+    """Refuse tools that the router could not tell from its own options.
+
+    Raises:
+        UsageError: Names one.
+    """
+    for tool in tools:
+        if tool.name in _OPTIONS:
+            cause = f"a tool cannot be called {tool.name!r}: the router has an option of that name"
+            raise UsageError(cause, "rename it")
+
+
 class EmbeddingRouter:
     """A `Router` over an embedder.
 
@@ -80,11 +92,7 @@ class EmbeddingRouter:
 
     def features(self, text: str, tools: Sequence[ToolSpec], answerable: float | None) -> dict[str, Features]:
         """The signals of every option: tools by name, and ``knowledge``, ``chat``, ``decline``."""
-        reserved = next((tool.name for tool in tools if tool.name in _OPTIONS), None)
-        if reserved:
-            raise UsageError(
-                f"a tool cannot be called {reserved!r}: the router has an option of that name", "rename it"
-            )
+        check_names(tools)
         text = text[:_ROUTED_CHARACTERS]
         vector = self._embedder.embed([text])[0]
         known = 0.0 if answerable is None else answerable

@@ -80,7 +80,7 @@ def draw_curves(progress: Sequence[dict[str, Any]], path: Path) -> None:
         UsageError: There is no step to draw.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingBackendError("curves need matplotlib", "pip install 'agentkit[eval]'")
+        raise MissingBackendError("curves need matplotlib", "pip install 'matplotlib>=3.10'")
     if not progress:
         raise UsageError("there are no steps to draw yet", "wait for the first one")
     from matplotlib.figure import Figure
