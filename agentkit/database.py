@@ -7,6 +7,7 @@ import os
 import shlex
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,8 +18,10 @@ from agentkit.errors import StoreError
 from agentkit.settings import private_dir
 
 BUSY_TIMEOUT_S = 10.0
+RETRY_S = 0.02
 
 Rows = list[tuple[Any, ...]]
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _creating = threading.Lock()
 
 
@@ -89,8 +92,8 @@ class Database:
             if self._db.in_transaction:
                 yield self._db
                 return
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")  # inside: an interrupt right after it has to end it too
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
@@ -126,6 +129,7 @@ class Database:
         with closing(
             sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", BUSY_TIMEOUT_S, uri=True)
         ) as db:
+            db.execute("BEGIN")  # one snapshot: another process may be making the tables just now
             found, owner = _pragma(db, "user_version"), _pragma(db, "application_id")
             tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             verdict = str(_pragma(db, "quick_check(1)"))
@@ -141,8 +145,7 @@ class Database:
 
     def _prepare(self, schema: str, application_id: int, version: int, upgrades: Mapping[int, str]) -> None:
         os.chmod(self.path, 0o600)
-        if _pragma(self._db, "journal_mode") != "wal":
-            _pragma(self._db, "journal_mode=WAL")
+        self._use_log()
         for setting in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {setting}")
         if _pragma(self._db, "user_version") < version:
@@ -153,6 +156,19 @@ class Database:
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id={application_id}")
                 db.execute(f"PRAGMA user_version={version}")
+
+    def _use_log(self) -> None:
+        """Write to a log from now on; SQLite does not wait where another connection is just changing to it."""
+        end = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                if _pragma(self._db, "journal_mode") != "wal":
+                    _pragma(self._db, "journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) not in _BUSY or time.monotonic() >= end:
+                    raise
+            time.sleep(RETRY_S)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -165,13 +181,11 @@ class Database:
         if isinstance(error, OSError):
             cause = f"cannot open the session database {self.path}: {error.strerror or error}"
             return StoreError(cause, "check the folder, or set AGENTKIT_DATA_DIR to one you can write to")
-        code = (
-            getattr(error, "sqlite_errorcode", 0) & 0xFF
-        )  # extended codes keep the primary one in the low byte
+        code = _code(error)
         cause = f"cannot use the session database {self.path}: {error}"
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
             return self.damaged(str(error))
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if code in _BUSY:
             return StoreError(
                 cause, "another agentkit process is writing to it: wait for it, or stop it, and try again"
             )
@@ -191,3 +205,9 @@ class Database:
 
 def _pragma(db: sqlite3.Connection, name: str) -> Any:
     return db.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary code, the low byte of an extended one; 0 where there is none."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF

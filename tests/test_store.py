@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentkit import database
 from agentkit import store as store_module
 from agentkit.errors import NotFoundError, StoreError, UsageError
 from agentkit.messages import Message, ToolCall, ToolResult
@@ -517,3 +519,76 @@ def test_closed_store_is_an_error(path: Path) -> None:
     store.close()
     with pytest.raises(StoreError):
         store.list()
+
+
+def test_a_fresh_file_waits_for_who_else_makes_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = threading.Event()
+    pragma = database._pragma
+
+    def busy_once(db: sqlite3.Connection, name: str) -> Any:
+        if name == "journal_mode=WAL" and not locked.is_set():
+            locked.set()
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                return pragma(db, name)  # "database is locked"
+        return pragma(db, name)
+
+    monkeypatch.setattr(database, "_pragma", busy_once)
+    store = SessionStore(path)
+    assert locked.is_set()
+    assert store._db.read("PRAGMA journal_mode") == [("wal",)]
+
+
+def test_a_lock_that_stays_is_an_error_in_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+
+    def busy(db: sqlite3.Connection, name: str) -> Any:
+        if name == "journal_mode=WAL":
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                return pragma(db, name)
+        return pragma(db, name)
+
+    pragma = database._pragma
+    monkeypatch.setattr(database, "_pragma", busy)
+    assert "another agentkit process" in str(refused(path))
+
+
+def test_the_check_sees_one_state_of_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+    pragma = database._pragma
+
+    def made_meanwhile(db: sqlite3.Connection, name: str) -> Any:
+        found = pragma(db, name)
+        if name == "user_version" and not found:
+            monkeypatch.setattr(database, "_pragma", pragma)
+            SessionStore(path).close()
+        return found
+
+    monkeypatch.setattr(database, "_pragma", made_meanwhile)
+    assert SessionStore(path).list() == []
+
+
+def test_an_interrupt_right_after_the_beginning_ends_the_transaction(store: SessionStore) -> None:
+    class Interrupted:
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self._db = db
+
+        def execute(self, statement: str, *values: Any) -> Any:
+            found = self._db.execute(statement, *values)
+            if statement == "BEGIN IMMEDIATE":
+                raise KeyboardInterrupt
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._db, name)
+
+    session, connection = store.create(), store._db._db
+    store._db._db = Interrupted(connection)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        session.append(Message("user", "hi"))
+    store._db._db = connection
+    assert not connection.in_transaction
+    assert session.append(Message("user", "hi")) == 0
