@@ -87,7 +87,7 @@ class MiniLMEmbedder:
         import torch
 
         self._load()
-        cut = [text[:MAX_CHARACTERS] for text in texts]
+        cut = [beginning(text) for text in texts]
         tokens = self._tokenizer(
             cut, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
@@ -121,6 +121,11 @@ class MiniLMEmbedder:
             cause = f"cannot load the embedding model in {self.folder}: {str(error).splitlines()[0]}"
             raise ModelError(cause, "run `agentkit models pull` or name another folder") from error
         self._model = model.eval().to(self._device)
+
+
+def beginning(text: str) -> str:
+    """What a tokenizer is given of a text: it refuses lone surrogates, which become question marks."""
+    return text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
 
 
 def load_embedder(folder_or_hub_id: str | Path, device: str = "cpu") -> MiniLMEmbedder:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.errors import ModelError
+from agentkit.retrieval.embedder import beginning
 from agentkit.settings import expanded
 
 if TYPE_CHECKING:
     import torch
 
 MAX_TOKENS = 512
-MAX_CHARACTERS = 8_000
 BATCH = 8
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
@@ -48,9 +48,9 @@ class CrossEncoder:
             self._load()
             found = [np.zeros(0, np.float32)]
             for start in range(0, len(texts), BATCH):
-                batch = [text[:MAX_CHARACTERS] for text in texts[start : start + BATCH]]
+                batch = [beginning(text) for text in texts[start : start + BATCH]]
                 tokens = self._tokenizer(
-                    [query[:MAX_CHARACTERS]] * len(batch), batch, padding=True, truncation=True,
+                    [beginning(query)] * len(batch), batch, padding=True, truncation=True,
                     max_length=MAX_TOKENS, return_tensors="pt",
                 ).to(self._device)  # fmt: skip
                 with torch.inference_mode():

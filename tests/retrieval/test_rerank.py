@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agentkit.errors import ModelError
+from agentkit.retrieval.embedder import beginning
 from agentkit.retrieval.rerank import CrossEncoder
 
 
@@ -58,3 +59,15 @@ def test_a_classifier_is_refused(tmp_path: Path) -> None:
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot load the reranker .*nothing"):
         CrossEncoder(tmp_path / "nothing").scores("lamp", ["rug"])
+
+
+def test_half_a_character_is_scored_like_a_question_mark(tmp_path: Path) -> None:
+    reranker = CrossEncoder(tiny_model(tmp_path, 1))
+    np.testing.assert_array_equal(
+        reranker.scores("lamp \ud800", ["red \udcff rug"]), reranker.scores("lamp ?", ["red ? rug"])
+    )
+
+
+def test_what_a_tokenizer_is_given_of_a_text() -> None:
+    assert beginning("é \ud800 灯") == "é ? 灯"
+    assert len(beginning("x" * 100_000)) == 8_000
