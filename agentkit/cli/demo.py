@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentkit.cli.common import hush
-from agentkit.cli.output import clean, data, has_colours, json_line, status
+from agentkit.cli.output import clean, has_colours, json_line, status
 from agentkit.errors import AgentkitError
 from agentkit.events import Event, Notice, ToolFinished, ToolStarted, TurnDone, TurnFailed
 from agentkit.messages import Reply
@@ -142,10 +144,11 @@ def run(as_json: bool, options: Mapping[str, Any]) -> int:
     """
     from agentkit.settings import data_dir, private_dir
 
+    options = _rooted(options)
     os.environ.pop(
         "AGENTKIT_PROJECT", None
     )  # the script fits the starter project only, in tools' processes too
-    os.environ["AGENTKIT_DATA_DIR"] = str(private_dir(data_dir() / "demo"))
+    os.environ["AGENTKIT_DATA_DIR"] = str(private_dir(data_dir().absolute() / "demo"))
     shutil.rmtree(data_dir() / "adapters", ignore_errors=True)
     shutil.rmtree(data_dir() / "files", ignore_errors=True)
     player = Player(as_json)
@@ -156,6 +159,24 @@ def run(as_json: bool, options: Mapping[str, Any]) -> int:
     finally:
         os.chdir(before)
     return player.finish()
+
+
+def _rooted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with paths that hold in any folder; those in the environment are changed there."""
+    from agentkit.assets import ASSETS
+    from agentkit.settings import cache_dir, expanded
+
+    names = {*ASSETS, "auto", "none", "shipped"}  # a folder of such a name is not meant
+
+    def rooted(value: str) -> str:
+        return str(expanded(value).absolute()) if value not in names and expanded(value).exists() else value
+
+    if os.environ.get("AGENTKIT_CACHE_DIR"):
+        os.environ["AGENTKIT_CACHE_DIR"] = str(cache_dir().absolute())
+    for variable in ("AGENTKIT_MODEL", "AGENTKIT_ADAPTER"):
+        if value := os.environ.get(variable):
+            os.environ[variable] = rooted(value)
+    return {key: rooted(value) if key in ("model", "adapter") else value for key, value in options.items()}
 
 
 def _play(player: Player, options: Mapping[str, Any]) -> None:
@@ -193,9 +214,9 @@ def _files(folder: Path) -> Path:
     from agentkit.project import starter_root
 
     shutil.copy(starter_root() / "examples" / "chats.jsonl", folder / CHATS)
-    spec = importlib.util.find_spec(
-        "sklearn.datasets"
-    )  # its test photographs come with sentence-transformers
+    spec = None
+    with suppress(ModuleNotFoundError):  # raised where the parent, sklearn, is missing
+        spec = importlib.util.find_spec("sklearn.datasets")  # has test photographs
     if spec is None or spec.origin is None:
         raise AgentkitError("the demonstration's photograph is missing", "pip install scikit-learn")
     shutil.copy(Path(spec.origin).parent / "images" / "flower.jpg", folder / PHOTO)
@@ -279,7 +300,7 @@ class Player:
         else:
             skipped = f", {self._skipped} skipped" if self._skipped else ""
             failed = f", {self._failed} failed" if self._failed else ""
-            data(f"{self._done} steps did their job{failed}{skipped}, {seconds:.0f} s in all")
+            _say(f"{self._done} steps did their job{failed}{skipped}, {seconds:.0f} s in all")
         return 1 if self._failed else 0
 
     def _approve(self, request: Any) -> bool:
@@ -288,7 +309,7 @@ class Player:
 
     def _customer(self, step: Step) -> None:
         if not self._as_json:
-            data(f"{self._paint('2', '── ' + step.shows)}\n{self._paint('1', 'Customer')}  {step.says}")
+            _say(f"{self._paint('2', '── ' + step.shows)}\n{self._paint('1', 'Customer')}  {step.says}")
 
     def _show(self, event: Event, seconds: float) -> None:
         if self._as_json:
@@ -301,7 +322,7 @@ class Player:
         elif isinstance(event, Notice):
             self._note(f"! {one_line(event.text)}")
         elif isinstance(event, TurnDone):
-            data(
+            _say(
                 f"{self._paint('1;36', 'Lumi')}      {clean(event.reply.text)}  "
                 f"{self._paint('2', f'({seconds:.1f} s)')}"
             )
@@ -322,7 +343,7 @@ class Player:
             body = {"step": shows, "ok": problem is None, "problem": problem, "seconds": round(seconds, 2)}
             json_line({"type": "demo_step", **body})
         else:
-            data(self._paint("31", f"          failed: {one_line(problem)}\n") if problem else "")
+            _say(self._paint("31", f"          failed: {one_line(problem)}\n") if problem else "")
 
     def _skip(self, step: Step, reason: str) -> None:
         self._skipped += 1
@@ -330,17 +351,21 @@ class Player:
             json_line({"type": "demo_step", "step": step.shows, "ok": None, "problem": reason, "seconds": 0})
         else:
             self._customer(step)
-            data(f"          skipped: {reason}\n")
+            _say(f"          skipped: {reason}\n")
 
     def _note(self, text: str) -> None:
         if not self._as_json:
-            data(self._paint("2", f"          {clean(text)}"))
+            _say(self._paint("2", f"          {clean(text)}"))
 
     @staticmethod
     def _paint(code: str, text: str) -> str:
-        import sys
-
         return f"\x1b[{code}m{text}\x1b[0m" if has_colours(sys.stdout) else text
+
+
+def _say(text: str) -> None:
+    """Print a line with its styling, which `output.data` would take away; foreign text in it is clean already."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _outcome(job: Job) -> str:

@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from agentkit.cli import demo
+from agentkit.errors import AgentkitError
+
 
 def test_every_step_does_its_job(tmp_path: Path) -> None:
     run = subprocess.run(
@@ -26,3 +31,40 @@ def test_every_step_does_its_job(tmp_path: Path) -> None:
     # Only the translation may be left out, where its Debian package is missing.
     assert lines[-1]["done"] >= 11
     assert lines[-1]["done"] + lines[-1]["skipped"] == 12
+
+
+def test_the_transcript_is_styled_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "has_colours", lambda stream: True)
+    player = demo.Player(as_json=False)
+    player._customer(demo.SCRIPT[0])
+    player._note("foreign \x1b[31mtext")
+    shown = capsys.readouterr().out
+    assert "\x1b[1mCustomer\x1b[0m  Hello! Who are you?" in shown
+    assert "\x1b[2m          foreign text\x1b[0m\n" in shown
+
+
+def test_relative_paths_hold_in_the_folder_of_the_demonstration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "tuned", "smollm2-135m"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("AGENTKIT_CACHE_DIR", "cache")
+    monkeypatch.setenv("AGENTKIT_MODEL", "mine")
+    monkeypatch.setenv("AGENTKIT_ADAPTER", "auto")
+    options = demo._rooted({"model": "smollm2-135m", "adapter": "./tuned", "quantize": "mine"})
+    assert options == {"model": "smollm2-135m", "adapter": str(tmp_path / "tuned"), "quantize": "mine"}
+    assert os.environ["AGENTKIT_CACHE_DIR"] == str(tmp_path / "cache")
+    assert os.environ["AGENTKIT_MODEL"] == str(tmp_path / "mine")
+    assert os.environ["AGENTKIT_ADAPTER"] == "auto"
+
+
+def test_without_scikit_learn_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_spec(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    with pytest.raises(AgentkitError, match="pip install scikit-learn"):
+        demo._files(tmp_path)
