@@ -34,6 +34,7 @@ def ask(
     """Ask one question; the answer goes to stdout, tool calls and notices to stderr."""
     from agentkit.cli import turns
     from agentkit.errors import UsageError
+    from agentkit.ui.commands import forget_if_empty
 
     if approve not in (None, "all", "none", "ask"):
         raise UsageError(f"--approve {approve}: unknown choice", "use all or none")
@@ -55,7 +56,7 @@ def ask(
                 image=str(image.resolve()) if image is not None else None,
             )
         finally:
-            turns.forget_if_empty(workspace, agent.session.id)
+            forget_if_empty(workspace, agent.session.id)
 
 
 def _question(text: str | None) -> str:

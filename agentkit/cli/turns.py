@@ -43,21 +43,13 @@ def make_agent(workspace: Workspace, session: str | None = None) -> Agent:
     return agent
 
 
-def forget_if_empty(workspace: Workspace, session: str) -> bool:
-    """Delete a session in which nothing was said; tells whether it was so."""
-    empty = not workspace.store.open(session).messages()
-    if empty:
-        workspace.store.delete(session)
-    return empty
-
-
 def approver(no_input: bool | None, asking: threading.Event) -> Callable[[ApprovalRequired], bool] | None:
     """Asks the person at the terminal, while ``asking`` is set; ``None`` where there is none, which denies."""
     if not can_ask(no_input):
         return None
 
     def approve(request: ApprovalRequired) -> bool:
-        call = call_text(request.call.name, request.call.arguments, 500)
+        call = call_text(request.call.name, request.call.arguments)  # whole: it is what is decided on
         asking.set()
         try:
             return confirm(f"{one_line(request.reason)}. Allow {call}?")

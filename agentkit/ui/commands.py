@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agentkit.errors import NotFoundError
 from agentkit.store import Rating
 from agentkit.training.adapters import use_of
 from agentkit.ui.clean import one_line
@@ -60,6 +61,17 @@ def answer(command: str, workspace: ChatWorkspace, session: str) -> str:
         return f"This conversation is rated {rating}; `agentkit finetune start --rated good` learns from good ones."
     near = difflib.get_close_matches(command, COMMANDS, 1)
     return f"There is no {command}; {f'did you mean {near[0]}?' if near else '/help lists what there is.'}"
+
+
+def forget_if_empty(workspace: ChatWorkspace, session: str) -> bool:
+    """Delete a session in which nothing was said; tells whether it is gone."""
+    try:
+        empty = not workspace.store.open(session).messages()
+        if empty:
+            workspace.store.delete(session)
+    except NotFoundError:  # deleted elsewhere meanwhile
+        return True
+    return empty
 
 
 def _in_use(job: ChatJob) -> str:

@@ -42,17 +42,21 @@ class ChatTools(Protocol):
 
 
 class RatedSession(Protocol):
-    """A conversation, as far as it is rated."""
+    """A conversation, as far as it is rated, and looked at."""
+
+    def messages(self) -> list[Message]: ...
 
     def rate(self, rating: Rating | None) -> None: ...
 
 
 class ChatStore(Protocol):
-    """The sessions, as far as they are listed and rated."""
+    """The sessions, as far as they are listed, rated and deleted."""
 
     def list(self) -> list[SessionInfo]: ...
 
     def open(self, id: str) -> RatedSession: ...
+
+    def delete(self, id: str) -> None: ...
 
 
 class ChatJob(Protocol):

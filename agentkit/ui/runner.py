@@ -11,9 +11,13 @@ from agentkit.errors import AgentkitError
 from agentkit.events import ApprovalRequired, Notice, TurnFailed
 from agentkit.ui.approval import Approval
 from agentkit.ui.clean import first_of
-from agentkit.ui.commands import answer
+from agentkit.ui.commands import answer, forget_if_empty
 from agentkit.ui.messages import AgentEvent, Answered, ApprovalAsked, LoadFailed, Loading, Ready, TurnEnded
 from agentkit.ui.protocol import ChatAgent, ChatWorkspace
+
+
+class _Quit(Exception):
+    """The chat was quit while it loaded."""
 
 
 class Runner:
@@ -38,12 +42,16 @@ class Runner:
     def load(self, session: str | None) -> None:
         """Get everything ready; ends with `Ready` or `LoadFailed`."""
         try:
-            self._post(Loading("reading the knowledge base"))
-            knowledge = self._workspace.ready_knowledge(lambda name: self._post(Loading(f"indexing {name}")))
-            self._post(Loading(f"loading {self._workspace.settings.model}"))
+            self._loading("reading the knowledge base")
+            knowledge = self._workspace.ready_knowledge(lambda name: self._loading(f"indexing {name}"))
+            self._loading(f"loading {self._workspace.settings.model}")
+            _ = self._workspace.model  # before the session: quitting meanwhile must not leave an empty one
+            self._loading("opening the conversation")
             self._open(session)
             for text in first_of(knowledge.notices):
                 self._post(AgentEvent(Notice("knowledge", text)))
+        except _Quit:
+            return
         except Exception as error:  # the screen has to tell, whatever loading dies of
             self._post(LoadFailed(error))
 
@@ -90,12 +98,13 @@ class Runner:
         self.stop()
 
     def _open(self, session: str | None) -> None:
-        agent = self._workspace.agent(session)
-        if self._agent is not None:
-            self._agent.close()
+        agent, before = self._workspace.agent(session), self._agent
         self._agent = agent
         name = str(self._workspace.settings.model)
         self._post(Ready(name, agent.session.id, agent.session.messages()))
+        if before is not None:
+            before.close()
+            forget_if_empty(self._workspace, before.session.id)
 
     def _approve(self, request: ApprovalRequired) -> bool:
         self._approval = approval = Approval(request)
@@ -103,6 +112,16 @@ class Runner:
             return False
         self._post(ApprovalAsked(approval))
         return approval.wait()
+
+    def _loading(self, text: str) -> None:
+        """Tell the next step of loading; nobody waits for it who has quit.
+
+        Raises:
+            _Quit: The chat is over.
+        """
+        if self._quitting:
+            raise _Quit
+        self._post(Loading(text))
 
     def _post(self, message: Message) -> None:
         if not self._quitting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from agentkit.errors import ModelError, StoreError
 from agentkit.events import Event, Notice, TextDelta, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
 from agentkit.ui.app import ChatApp
+from agentkit.ui.messages import Loading
+from agentkit.ui.runner import Runner
 from agentkit.ui.screens.chat import ChatScreen
 from agentkit.ui.widgets import question
 from agentkit.ui.widgets.answer import Answer
@@ -176,6 +178,27 @@ async def test_keys_typed_before_the_question_was_seen_do_not_answer_it(
         assert answers(app) == ["I did not do it."]
 
 
+async def test_a_key_within_the_grace_period_begins_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(question, "GRACE_S", 60.0)
+    app = ChatApp(ScriptedWorkspace(tmp_path, call_tool(CALL, RESULT, ask=True)))
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await send(pilot, "Do it", wait=False)
+        await wait_until(lambda: isinstance(app.focused, ApprovalQuestion), "the question")
+        asked = app.screen.query_one(ApprovalQuestion)
+        begun = asked._quiet_since
+        await pilot.press("x")
+        assert asked._quiet_since > begun
+        monkeypatch.setattr(question, "GRACE_S", 0.0)
+        begun = asked._quiet_since
+        await pilot.press("y")
+        await wait_until(lambda: not chat(app).busy, "the answer")
+        assert asked._quiet_since == begun
+        assert answers(app) == ["Done."]
+
+
 async def test_a_paste_of_many_lines_is_one_message(tmp_path: Path) -> None:
     workspace = ScriptedWorkspace(tmp_path)
     app = ChatApp(workspace)
@@ -292,6 +315,55 @@ async def test_a_resumed_session_shows_its_history(tmp_path: Path) -> None:
         assert session.id in shown
 
 
+async def test_results_of_calls_with_the_same_id_stand_at_their_own_call(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    session = workspace.store.create()
+    for state in ("shipped", "lost"):
+        session.append(Message("user", "Where is it?"))
+        session.append(Message("assistant", "", (CALL,)))
+        session.append(Message("tool", f'{{"result": "{state}"}}', (), "call_1", "order_status"))
+    app = ChatApp(workspace, session.id)
+    async with app.run_test(size=(110, 30)) as pilot:
+        await ready(pilot)
+        await wait_until(lambda: len(app.screen.query(ToolCallLine)) == 2, "the history")
+        titles = [str(line.title) for line in app.screen.query(ToolCallLine)]
+        assert [title.rpartition("→ ")[2] for title in titles] == ['"shipped"', '"lost"']
+
+
+async def test_quitting_while_loading_opens_no_session(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    posted: list[object] = []
+    runner = Runner(workspace, posted.append)
+    workspace.loaded.clear()
+    thread = threading.Thread(target=runner.load, args=(None,))
+    thread.start()
+    await wait_until(lambda: len(posted) == 2, "the first document")
+    runner.quit()
+    workspace.loaded.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert workspace.store.list() == []
+    assert [type(message) for message in posted] == [Loading, Loading]
+
+
+async def test_quitting_while_loading_indexes_no_further_document(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    dealt: list[int] = []
+
+    def ready_knowledge(progress: Callable[[str], None]) -> None:
+        for number in range(3):
+            dealt.append(number)
+            runner.quit()
+            progress(f"{number}.md")
+
+    workspace.ready_knowledge = ready_knowledge  # type: ignore[assignment, method-assign]
+    posted: list[object] = []
+    runner = Runner(workspace, posted.append)
+    runner.load(None)
+    assert dealt == [0]
+    assert [type(message) for message in posted] == [Loading]
+
+
 async def test_quitting_during_generation_ends_the_thread_and_keeps_the_session(tmp_path: Path) -> None:
     workspace = ScriptedWorkspace(tmp_path, say_until_stopped)
     app = ChatApp(workspace)
@@ -339,6 +411,9 @@ async def test_commands_and_new_session(tmp_path: Path) -> None:
         await send(pilot, "/new")
         await wait_until(lambda: not app.screen.query(UserMessage), "the empty conversation")
         assert len(workspace.agents) == 2
+        await send(pilot, "/new")  # nothing was said in the second one
+        kept = {workspace.agents[0].session.id, workspace.agents[2].session.id}
+        assert {info.id for info in workspace.store.list()} == kept
         await send(pilot, "/quit", wait=False)
         await wait_until(lambda: not app.is_running, "the end")
 
@@ -408,7 +483,7 @@ async def test_jobs_that_cannot_be_read_are_told_once(
 
 
 async def test_copying_themes_and_status(tmp_path: Path) -> None:
-    app = ChatApp(ScriptedWorkspace(tmp_path, say("Hello there.", final="Hello there, friend.")))
+    app = ChatApp(ScriptedWorkspace(tmp_path, say("Hello there.", final="Hello there, \x1b[31mfriend.")))
     async with app.run_test(size=(110, 30)) as pilot:
         await ready(pilot)
         await send(pilot, "Hi")

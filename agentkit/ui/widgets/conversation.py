@@ -11,6 +11,7 @@ from textual.widget import Widget
 from agentkit.events import Event, Notice, TextDelta, ToolCallProposed, ToolFinished, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, ToolCall, ToolResult
 from agentkit.ui.approval import Approval
+from agentkit.ui.clean import clean
 from agentkit.ui.widgets.answer import Answer
 from agentkit.ui.widgets.lines import CommandAnswer, ErrorMessage, NoticeLine, UserMessage
 from agentkit.ui.widgets.question import ApprovalQuestion
@@ -40,7 +41,7 @@ class Conversation(VerticalScroll, can_focus=False):
         """The one that is being streamed."""
         self._calls: dict[str, ToolCallLine] = {}
         self.last_answer = ""
-        """Text of the last finished answer."""
+        """Text of the last finished answer, clean: it goes to the clipboard, and from there anywhere."""
 
     def on_mount(self) -> None:
         self.anchor()
@@ -85,22 +86,24 @@ class Conversation(VerticalScroll, can_focus=False):
         await self.remove_children()
         self._answer, self._calls, self.last_answer = None, {}, ""
         widgets: list[Widget] = []
-        results: list[ToolResult] = []
+        results: list[tuple[ToolCallLine, ToolResult]] = []
         for message in messages:
             if message.role == "tool":
-                results.append(_stored_result(message))
+                result = _stored_result(message)
+                if line := self._calls.get(result.call_id):  # later turns may use the same id again
+                    results.append((line, result))
             elif message.role != "system" and message.meta.get("kind") != "context":
                 widgets += self._stored(message)
         await self.mount_all(widgets)
-        for result in results:
-            self._finish_call(result)
+        for line, result in results:
+            line.show_result(result)
 
     def _stored(self, message: Message) -> list[Widget]:
         if message.role == "user":
             return [UserMessage(message.content)]
         citations = tuple(Citation(**citation) for citation in message.meta.get("citations") or ())
         widgets: list[Widget] = [Answer(message.content, citations)] if message.content else []
-        self.last_answer = message.content or self.last_answer
+        self.last_answer = clean(message.content) or self.last_answer
         for call in message.tool_calls:
             self._calls[call.id] = ToolCallLine(call)
             widgets.append(self._calls[call.id])
@@ -126,7 +129,7 @@ class Conversation(VerticalScroll, can_focus=False):
             await answer.finish(final, citations)
         elif answer is not None:
             await answer.remove()
-        self.last_answer = final or self.last_answer
+        self.last_answer = clean(final) or self.last_answer
 
 
 def _stored_result(message: Message) -> ToolResult:

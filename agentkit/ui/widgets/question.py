@@ -17,7 +17,7 @@ from agentkit.ui.approval import Approval
 from agentkit.ui.clean import clean, json_text, one_line
 
 GRACE_S = 0.4
-"""Keys this soon were meant for the message being written, not for a question nobody has read."""
+"""Without a key, before one counts: who is still typing a message has not read the question."""
 
 
 class ApprovalQuestion(Vertical, can_focus=True):
@@ -49,7 +49,7 @@ class ApprovalQuestion(Vertical, can_focus=True):
     def __init__(self, approval: Approval) -> None:
         super().__init__()
         self.approval = approval
-        self._shown = time.monotonic()
+        self._quiet_since = time.monotonic()
 
     def compose(self) -> ComposeResult:
         request = self.approval.request
@@ -57,8 +57,21 @@ class ApprovalQuestion(Vertical, can_focus=True):
         yield Static(Content(clean(f"{request.call.name} {json_text(request.call.arguments, indent=2)}")))
         yield Static(Content("y allow   n deny   Esc stop the turn"), id="keys")
 
+    def on_mount(self) -> None:
+        self._quiet_since = time.monotonic()
+
+    def on_focus(self) -> None:
+        self._quiet_since = time.monotonic()
+
+    def on_key(self) -> None:  # comes before the key's action
+        if not self._is_read():
+            self._quiet_since = time.monotonic()
+
+    def _is_read(self) -> bool:
+        return time.monotonic() - self._quiet_since >= GRACE_S
+
     def action_answer(self, granted: bool) -> None:
         """Answer, once."""
-        if time.monotonic() - self._shown >= GRACE_S and not self.approval.answered:
+        if self._is_read() and not self.approval.answered:
             self.approval.answer(granted)
             self.post_message(self.Decided(granted))
