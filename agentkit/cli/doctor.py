@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import shutil
@@ -9,9 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentkit.cli.common import Common, command_app, common
 from agentkit.cli.output import data, json_line, one_line
+
+if TYPE_CHECKING:
+    from agentkit.assets import Asset
 
 app = command_app()
 
@@ -72,15 +77,15 @@ def checks(options: Common) -> Iterator[Check]:
     yield _guarded("disk", _disk)
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
+def _guarded(name: str, check: Callable[[], Check], needed: bool = True) -> Check:
     from agentkit.errors import AgentkitError
 
     try:
         return check()
     except AgentkitError as error:
-        return Check(name, False, error.cause, error.remedy)
+        return Check(name, False, error.cause, error.remedy, needed)
     except Exception as error:  # the other checks still have to run
-        return Check(name, False, f"{type(error).__name__}: {error}", "run again with --debug")
+        return Check(name, False, f"{type(error).__name__}: {error}", "run again with --debug", needed)
 
 
 def _python() -> Check:
@@ -108,14 +113,18 @@ def _processor() -> Check:
 
 
 def _assets() -> Iterator[Check]:
-    from agentkit.assets import ASSETS, installed
+    from agentkit.assets import ASSETS
 
     for asset in ASSETS.values():
-        there = installed(asset.name)
-        detail = f"{asset.use}, {asset.folder}" if there else f"{asset.use}: not installed"
-        yield Check(
-            asset.name, there, detail, f"agentkit models pull {asset.name}", needed=not asset.optional
-        )
+        yield _guarded(asset.name, functools.partial(_asset, asset), needed=not asset.optional)
+
+
+def _asset(asset: Asset) -> Check:
+    from agentkit.assets import installed
+
+    there = installed(asset.name)
+    detail = f"{asset.use}, {asset.folder}" if there else f"{asset.use}: not installed"
+    return Check(asset.name, there, detail, f"agentkit models pull {asset.name}", needed=not asset.optional)
 
 
 def _apertium() -> Check:

@@ -93,6 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are printed."""
     before = list(arguments)[: list(arguments).index("--")] if "--" in arguments else list(arguments)
     debug = "--debug" in before
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(
@@ -112,6 +113,13 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _report(error)
+
+
+def _open_closed_streams() -> None:
+    """Python has no stream where a descriptor was closed, as by ``<&-``: there is nothing to read, nobody reads."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
 
 
 def _report(error: Exception) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 from agentkit.ui.clean import clean, json_text, one_line
@@ -31,7 +32,12 @@ def data(text: str, end: str = "\n") -> None:
 
 def json_line(value: Any) -> None:
     """One object on one line of stdout."""
-    sys.stdout.write(json_text(value) + "\n")
+    line = json_text(value)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # the stream would write \xfc, which JSON does not know
+        line = json_text(value, ascii_only=True)
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
@@ -39,7 +45,7 @@ def note(text: str, mark: str = "") -> None:
     """Something for the person watching; never data. ``mark`` is agentkit's own prefix, e.g. an arrow."""
     _settle()
     line = clean(f"{mark} {text}" if mark else text)
-    sys.stderr.write((f"\x1b[2m{line}\x1b[0m" if has_colours(sys.stderr) else line) + "\n")
+    sys.stderr.write(_dimmed(line) + "\n")
     sys.stderr.flush()
 
 
@@ -57,7 +63,7 @@ def status(text: str) -> None:
     global _status_shown
     if is_terminal(sys.stderr) and (text or _status_shown):
         line = one_line(text, max(20, _width() - 1))
-        sys.stderr.write(f"\r\x1b[K\x1b[2m{line}\x1b[0m" if line else "\r\x1b[K")
+        sys.stderr.write("\r\x1b[K" + (_dimmed(line) if line else ""))
         sys.stderr.flush()
         _status_shown = bool(line)
 
@@ -80,11 +86,22 @@ def table(rows: Iterable[Sequence[object]], heading: Sequence[str] = ()) -> None
 
 
 def confirm(question: str) -> bool:
-    """Ask on stderr; anything but yes, and the end of input, is no."""
+    """Ask on stderr; anything but yes, and the end of input, is no. What was typed before is no answer."""
     _settle()
+    _forget_typed()
     sys.stderr.write(f"{clean(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _forget_typed() -> None:
+    """Drop the lines that wait in the terminal; nobody had read the question when they were typed."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        return
+    with suppress(termios.error, OSError, ValueError):  # no terminal
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 def can_ask(no_input: bool | None) -> bool:
@@ -109,6 +126,10 @@ def can_draw(stream: TextIO) -> bool:
 def has_colours(stream: TextIO) -> bool:
     """Whether to style text; NO_COLOR switches it off."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def _dimmed(line: str) -> str:
+    return f"\x1b[2m{line}\x1b[0m" if has_colours(sys.stderr) else line
 
 
 def _width() -> int:

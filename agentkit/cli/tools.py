@@ -73,7 +73,8 @@ def call(
 
     with options.workspace() as workspace:
         tool = workspace.registry.get(name)
-        values = _arguments(sys.stdin.read() if arguments == "-" else arguments)
+        text = sys.stdin.buffer.read().decode("utf-8", "replace") if arguments == "-" else arguments
+        values = _arguments(text)
         if tool.arguments is not None:
             tool.arguments.validate(values)
         no_input = options.no_input or arguments == "-"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from cli_helpers import Cli, ScriptedWorkspace
 
-from agentkit.cli import turns
+from agentkit.assets import ASSETS
+from agentkit.cli import doctor, turns
 from agentkit.events import ApprovalRequired
 from agentkit.messages import Passage, ToolCall
 
@@ -236,11 +238,88 @@ def test_ctrl_c_ends_a_question_that_waits(monkeypatch: pytest.MonkeyPatch) -> N
     assert (cancel.is_set(), asking.is_set()) == (True, False)
 
 
-def test_a_session_without_messages_is_not_kept(cli: Cli) -> None:
-    assert cli("chat", stdin="/help\n") == 0
+def test_the_question_before_a_side_effect_shows_the_whole_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(turns, "can_ask", lambda no_input: True)
+    monkeypatch.setattr(turns, "confirm", lambda question: bool(asked.append(question)))
+    approve = turns.approver(False, threading.Event())
+    assert approve is not None
+    assert not approve(ApprovalRequired(ToolCall("c", "send", {"to": "x" * 2000 + " Rome"}), "it sends"))
+    assert asked[0].endswith(' Rome")?')
+
+
+@pytest.mark.parametrize("stdin", ["/help\n", "/new\n/help\n/new\n"])
+def test_a_session_without_messages_is_not_kept(cli: Cli, stdin: str) -> None:
+    assert cli("chat", stdin=stdin) == 0
     assert "/sessions" in cli.out
     assert cli("sessions", "list", "--json") == 0
     assert cli.out == ""
+
+
+def test_ctrl_c_at_the_first_prompt_leaves_no_session(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agentkit.cli.chat._read_line", interrupted)
+    assert cli("chat") == 130
+    assert cli("sessions", "list", "--json") == 0
+    assert cli.out == ""
+
+
+def test_chat_goes_on_after_a_command_that_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentkit.errors import KnowledgeError, StoreError
+
+    def damaged(self: ScriptedWorkspace) -> None:
+        raise StoreError("jobs.db is damaged", "move it away")
+
+    make = ScriptedWorkspace.agent
+
+    def agent(self: ScriptedWorkspace, session: str | None = None) -> object:
+        if self.store.list():
+            raise KnowledgeError("the index is damaged", "rebuild it")
+        return make(self, session)
+
+    monkeypatch.setattr(ScriptedWorkspace, "jobs", damaged)
+    monkeypatch.setattr(ScriptedWorkspace, "agent", agent)
+    cli.steps = ["One."]
+    assert cli("chat", stdin="/jobs\n/new\nhi\n") == 1
+    assert "agentkit: jobs.db is damaged; move it away" in cli.err
+    assert "agentkit: the index is damaged; rebuild it" in cli.err
+    assert cli.out == "One.\n"
+
+
+def test_a_chat_whose_session_is_deleted_elsewhere_goes_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["/good\n", "/help\n", ""])
+
+    def read() -> str:
+        for info in cli.workspace.store.list():
+            cli.workspace.store.delete(info.id)
+        return next(lines)
+
+    monkeypatch.setattr("agentkit.cli.chat._read_line", read)
+    assert cli("chat") == 1
+    assert "agentkit: no session" in cli.err
+    assert "/sessions" in cli.out
+
+
+def test_answers_of_commands_are_json_too(cli: Cli) -> None:
+    assert cli("chat", "--json", stdin="/jobs\n") == 0
+    [line] = cli.lines()
+    assert (line["type"], line["command"]) == ("command", "/jobs")
+    assert line["text"].startswith("There are no fine-tuning jobs")
+
+
+@pytest.mark.parametrize("redirected", ["stdin", "stdout", "stderr"])
+def test_the_chat_is_drawn_where_all_of_it_is_seen(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, redirected: str
+) -> None:
+    def is_terminal(stream: object) -> bool:
+        return stream is not getattr(sys, redirected)
+
+    monkeypatch.setattr("agentkit.cli.chat.is_terminal", is_terminal)
+    monkeypatch.setattr("agentkit.ui.app.run_chat", lambda *_: pytest.fail("it was drawn"))
+    assert cli("chat", stdin="/help\n") == 0
+    assert "/sessions" in cli.out
 
 
 def test_chat_goes_on_after_an_error(cli: Cli) -> None:
@@ -249,6 +328,17 @@ def test_chat_goes_on_after_an_error(cli: Cli) -> None:
     cli.steps = [ModelError("decoding failed"), "Two."]
     assert cli("chat", "--json", stdin="first\nsecond") == 1
     assert [event["type"] for event in cli.lines()] == ["turn_failed", "text_delta", "turn_done"]
+
+
+def test_the_doctor_goes_on_where_the_models_cannot_be_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AGENTKIT_CACHE_DIR", "~nobody-of-this-name/cache")
+    found = list(doctor._assets())
+    assert [check.name for check in found] == list(ASSETS)
+    assert [check.needed for check in found] == [not asset.optional for asset in ASSETS.values()]
+    assert not any(check.ok for check in found)
+    assert all("no known home folder" in check.detail for check in found)
 
 
 def test_models_and_init(cli: Cli, tmp_path: Path) -> None:

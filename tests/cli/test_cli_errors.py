@@ -135,6 +135,36 @@ def test_version(cli: Cli, arguments: tuple[str, ...]) -> None:
     assert cli.out == f"agentkit {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        ("ask <&-", 2, "the question is empty"),
+        ("tools call word_count - <&-", 2, "the arguments are not JSON"),
+        ("models list --json >&-", 0, ""),
+        ("models list --json 2>&-", 0, ""),
+        ("nope 2>&-", 2, ""),
+    ],
+)
+def test_closed_streams_are_no_crash(tmp_path: Path, command: str, code: int, told: str) -> None:
+    tool = "from agentkit import tool\n\n\n@tool\ndef word_count(text: str) -> int:\n    'Count.'\n    return 1\n"
+    (tmp_path / "agentkit.toml").write_text("")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "word_count.py").write_text(tool)
+    run = subprocess.run(
+        ["bash", "-c", f"{' '.join(MAIN)} {command}"],
+        capture_output=True, text=True, env={**ENVIRON, "AGENTKIT_DATA_DIR": str(tmp_path / "data")},
+        cwd=tmp_path, check=False, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == code, run.stderr
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_arguments_from_stdin_are_utf_8(cli: Cli) -> None:
+    assert cli("tools", "call", "shout", "-", stdin=b'{"text": "caf\xc3\xa9 \xff"}') == 0
+    assert "CAF\u00c9 \ufffd" in cli.out
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     shell = f"{' '.join(MAIN)} models list --json | true"
     run = subprocess.run(
