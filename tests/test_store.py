@@ -528,9 +528,9 @@ def test_a_fresh_file_waits_for_who_else_makes_it(path: Path, monkeypatch: pytes
     def busy_once(db: sqlite3.Connection, name: str) -> Any:
         if name == "journal_mode=WAL" and not locked.is_set():
             locked.set()
-            with closing(sqlite3.connect(path)) as other:
-                other.execute("BEGIN EXCLUSIVE")
-                return pragma(db, name)  # "database is locked"
+            error = sqlite3.OperationalError("database is locked")  # as where two change at the same moment
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
         return pragma(db, name)
 
     monkeypatch.setattr(database, "_pragma", busy_once)
