@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from agentkit.errors import SchemaError
 from agentkit.messages import ToolSpec
 
 PATH = re.compile(r"(?<![\w./\\~-])[\w./\\~-]*\w\.[A-Za-z0-9]{2,5}\b")
@@ -210,7 +211,14 @@ def _enumeration(request: str) -> list[str]:
 
 
 def mentions(synonyms: Mapping[str, list[str]], text: str) -> tuple[str, ...]:
-    """The values of which one of the names stands in ``text``."""
+    """The values of which one of the names stands in ``text``.
+
+    Raises:
+        SchemaError: They are no lists of names by value.
+    """
+    lists = synonyms.values() if isinstance(synonyms, Mapping) else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise SchemaError("x-synonyms gives each value a list of its names", 'write {"fr": ["French"]}')
     lowered = text.lower()
     return tuple(value for value, names in synonyms.items() if any(_word(name, lowered) for name in names))
 
