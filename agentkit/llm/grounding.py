@@ -227,6 +227,10 @@ def _word(name: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", text) is not None
 
 
+_LARGEST = 1e15
+"""No call holds a larger number exactly, and a float may be none at all."""
+
+
 def _number(name: str, request: str, *, whole: bool) -> Source:
     """The numbers of the request; wanted where one stands beside the parameter's name ("two epochs", "epochs 5")."""
     text = PATH.sub(" ", request).lower()
@@ -234,9 +238,10 @@ def _number(name: str, request: str, *, whole: bool) -> Source:
     digits = r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)"
     number = rf"({digits}|{'|'.join(_NUMBER_WORDS)})"
     beside = re.search(rf"\b{number} {stem}|{stem}s?[:=]? {number}\b", text)
-    if beside:
-        return Source((_value(beside.group(1) or beside.group(2)),), wanted=True)
+    if beside and abs(value := _value(beside.group(1) or beside.group(2))) < _LARGEST:
+        return Source((value,), wanted=True)
     found = [_value(match) for match in re.findall(rf"(?<!\w){number}(?!\w)", text)]
+    found = [value for value in found if abs(value) < _LARGEST]
     return Source(tuple(n for n in dict.fromkeys(found) if not whole or isinstance(n, int)))
 
 

@@ -109,6 +109,7 @@ def test_a_word_after_its_cue() -> None:
         ("Train 2.5 epochs", (), False),
         ("Train it on v2.txt", (), False),
         ("9" * 5000, (), False),
+        (f"Train epochs {'9' * 400}.5", (), False),
     ],
 )
 def test_numbers_are_offered_where_the_schema_allows_them(

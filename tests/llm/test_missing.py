@@ -147,8 +147,8 @@ def test_what_a_reply_leaves_open_is_asked_for() -> None:
 
 def test_the_end_of_a_long_turn_is_looked_at_too() -> None:
     book = tool("book", ("day",), day={"type": "string", "format": "date", "description": "Day, YYYY-MM-DD."})
-    assert missing_arguments(book, "This is a long text. " * 300) == ["day"]
-    assert missing_arguments(book, "This is a long text. " * 300 + "Please book it for 3 May 2027") == []
+    assert missing_arguments(book, "Here comes some text. " * 300) == ["day"]
+    assert missing_arguments(book, "Here comes some text. " * 300 + "Please book it for 3 May 2027") == []
 
 
 def test_the_local_model_asks_by_itself(smollm: LocalModel) -> None:
