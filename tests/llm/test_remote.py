@@ -605,10 +605,9 @@ def test_arguments_nested_without_measure_are_a_bad_call(fake: Fake) -> None:
 
 
 def test_numbers_of_a_server_that_count_nothing_are_none(fake: Fake) -> None:
+    choice = {"message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 10**400, "completion_tokens": -1}
-    fake.answers = [
-        reply({"choices": [{"message": {"content": "Hi."}, "finish_reason": "stop"}], "usage": usage})
-    ]
+    fake.answers = [reply(json.dumps({"choices": [choice], "usage": usage}).encode())]
     assert fake.model().chat(ASK).usage.prompt_tokens == 0
 
 
