@@ -27,7 +27,7 @@ from agentkit.events import (
     TurnFailed,
 )
 from agentkit.llm.formats import GENERIC
-from agentkit.llm.missing import ask_for, is_withdrawn, words_for
+from agentkit.llm.missing import ask_for, is_withdrawn, still_missing, words_for
 from agentkit.llm.protocol import Adaptable, ChatModel, Route, Router
 from agentkit.llm.reading import reader_of
 from agentkit.messages import (
@@ -172,7 +172,8 @@ class AgentLoop:
             yield from self._run(turn, tool_choice)
             meta = _plain({"citations": turn.citations, "usage": turn.usage, "notices": turn.notices})
             if turn.lacks is not None:
-                meta["asked_for"] = {"tool": turn.lacks[0].name, "words": turn.words}
+                tool, missing = turn.lacks
+                meta["asked_for"] = {"tool": tool.name, "words": turn.words, "missing": list(missing)}
             self.session.append(Message("assistant", turn.text, meta=meta))
         except AgentkitError as error:
             yield TurnFailed(str(error))
@@ -284,6 +285,8 @@ class AgentLoop:
         if route.tool:
             spec = self.tools.get(route.tool).spec
             turn.words, missing = words_for(spec, turn.words, stored)
+            if asked and route.tool == asked["tool"]:
+                missing = still_missing(spec, missing, asked.get("missing", missing), turn.question)
             turn.lacks = (spec, missing) if missing else None
 
     def _ask_for(self, turn: Turn, tool: ToolSpec, missing: Sequence[str]) -> Iterator[Event]:

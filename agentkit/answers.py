@@ -16,6 +16,7 @@ from agentkit.events import Notice
 from agentkit.messages import Citation, Passage
 from agentkit.prompts import PromptTemplate
 from agentkit.retrieval.citations import best_quotes, check_answer
+from agentkit.retrieval.documents import clean_line
 from agentkit.retrieval.followup import Question
 from agentkit.retrieval.protocol import Embedder, Reader, Retriever
 
@@ -70,7 +71,13 @@ def passages_prompt(template: PromptTemplate, passages: Sequence[Passage], asked
     """
     fence, texts = fenced(passage.text for passage in passages)
     numbered = [
-        {**passage.to_json(), "number": n, "text": text}
+        {
+            **passage.to_json(),
+            "heading": clean_line(passage.heading),  # both may come from a file's name, which may hold lines
+            "document": clean_line(passage.document),
+            "number": n,
+            "text": text,
+        }
         for n, (passage, text) in enumerate(zip(passages, texts, strict=True), 1)
     ]
     question = said if asked.standalone == asked.text else asked.standalone

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from agentkit.engine.peft_files import read_config
+from agentkit.engine.peft_files import WEIGHTS, read_config
 from agentkit.errors import ModelError, UsageError
 
 
@@ -33,10 +33,12 @@ def with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
     from peft import PeftModel
 
     read_config(adapter)
+    if not (adapter / WEIGHTS).is_file():  # peft would look for a repository of that name on the hub
+        raise ModelError(f"adapter {adapter} is damaged: it has no {WEIGHTS}", "copy or train it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed attribute
-            tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+            tuned = PeftModel.from_pretrained(model, str(adapter.resolve()), is_trainable=False)
             # Without a merge the adapter's layers stand in the model itself: the wrapper around it is not needed.
             return tuned.merge_and_unload() if merge else tuned.get_base_model()
     except Exception as error:  # peft raises RuntimeError, ValueError, KeyError … for a foreign adapter

@@ -131,8 +131,9 @@ class _Request:
 
     @property
     def prompt(self) -> bool:
-        """Whether there is much to compute."""
-        return len(self.ledger.ids) - self.ledger.cached > Ledger.FEW
+        """Whether there is much to compute, or that of a recurrent state, which is not left behind in between."""
+        few = Ledger.FEW if self.ledger.croppable else 1
+        return len(self.ledger.ids) - self.ledger.cached > few
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def _object_rules(name: str, schema: dict[str, Any], found: dict[str, Source]) -
         if key in found:
             rules += _copy_rules(f"{name}_value{n}", found[key])
         else:
-            child = child if isinstance(child, dict) else {}  # `true`
+            child = _closed(child) if isinstance(child, dict) else {}  # `true`
             rules.append(f"{name}_value{n}: %json {schema_text({**child, **definitions})}")
     end = len(properties)
     return [*rules, f'{name}_first{end}: ""', f'{name}_rest{end}: ""']

@@ -19,7 +19,7 @@ from agentkit.llm.detokenize import TextStream
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats.base import Markup
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
-from agentkit.llm.missing import ask_for, words_for
+from agentkit.llm.missing import ask_for, words_in
 from agentkit.llm.protocol import ModelEvent
 from agentkit.messages import Completion, Message, ToolSpec, Usage
 from agentkit.settings import SamplingSettings
@@ -117,9 +117,9 @@ class Continuation:
         if self.finish == "cancelled":
             yield from self._done(said)
             return
-        form, thinks = self.model.encoder.format, not said and self.model.encoder.thinking is not None
         written = self.model.encoder.decode(self._spoken(begin))
-        found = read_message(written, choice, form, thinks=thinks)
+        thinks = not rests_on and not said and self.model.encoder.has_thought(written)
+        found = read_message(written, choice, self.model.encoder.format, thinks=thinks)
         cut = self.finish == "length"
         if cut:
             kept = f"; the {len(found.calls)} before it stand" if found.calls else ""
@@ -130,7 +130,7 @@ class Continuation:
             return
         for call in found.calls if rests_on else ():
             spec = next(spec for spec in choice if spec.name == call.name)
-            _, missing = words_for(spec, turn, rests_on)
+            _, missing = words_in(spec, rests_on, turn)
             if missing:
                 yield from ask_for(spec, missing, said, self.usage())
                 return

@@ -215,6 +215,10 @@ class ChatEncoder:
         before = () if self._opens_thought else self.segments((Markup(_THINK),))
         return before, self.segments((Markup(_THINK_END),))
 
+    def has_thought(self, written: str) -> bool:
+        """Whether an answer begins with a thought: the template, or the model, has opened one."""
+        return self.thinking is not None and (self._opens_thought or written.lstrip().startswith(_THINK))
+
     @cached_property
     def _opens_thought(self) -> bool:
         """The template begins an answer with an open thought."""

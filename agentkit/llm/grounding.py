@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from agentkit.errors import SchemaError
 from agentkit.messages import ToolSpec
 
 PATH = re.compile(r"(?<![\w./\\~-])[\w./\\~-]*\w\.[A-Za-z0-9]{2,5}\b")
@@ -210,13 +211,24 @@ def _enumeration(request: str) -> list[str]:
 
 
 def mentions(synonyms: Mapping[str, list[str]], text: str) -> tuple[str, ...]:
-    """The values of which one of the names stands in ``text``."""
+    """The values of which one of the names stands in ``text``.
+
+    Raises:
+        SchemaError: They are no lists of names by value.
+    """
+    lists = synonyms.values() if isinstance(synonyms, Mapping) else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise SchemaError("x-synonyms gives each value a list of its names", 'write {"fr": ["French"]}')
     lowered = text.lower()
     return tuple(value for value, names in synonyms.items() if any(_word(name, lowered) for name in names))
 
 
 def _word(name: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", text) is not None
+
+
+_LARGEST = 1e15
+"""No call holds a larger number exactly, and a float may be none at all."""
 
 
 def _number(name: str, request: str, *, whole: bool) -> Source:
@@ -226,9 +238,10 @@ def _number(name: str, request: str, *, whole: bool) -> Source:
     digits = r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)"
     number = rf"({digits}|{'|'.join(_NUMBER_WORDS)})"
     beside = re.search(rf"\b{number} {stem}|{stem}s?[:=]? {number}\b", text)
-    if beside:
-        return Source((_value(beside.group(1) or beside.group(2)),), wanted=True)
+    if beside and abs(value := _value(beside.group(1) or beside.group(2))) < _LARGEST:
+        return Source((value,), wanted=True)
     found = [_value(match) for match in re.findall(rf"(?<!\w){number}(?!\w)", text)]
+    found = [value for value in found if abs(value) < _LARGEST]
     return Source(tuple(n for n in dict.fromkeys(found) if not whole or isinstance(n, int)))
 
 

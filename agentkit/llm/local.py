@@ -22,7 +22,7 @@ from agentkit.llm.continuation import Continuation, Served
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
-from agentkit.llm.missing import ask_for, going_on, words_for
+from agentkit.llm.missing import ask_for, going_on, words_in
 from agentkit.llm.options import (
     AnyMessage,
     AnyTool,
@@ -306,10 +306,9 @@ class LocalModel:
         )
         yield from changes
         choice = read_tool_choice(routed(conversation, specs, tool_choice, self._router), specs)
-        last = max((n for n, m in enumerate(conversation) if m.role == "user"), default=0)
         words = going_on(conversation) if turn is None else turn
         if len(choice) == 1:
-            words, missing = words_for(choice[0], words, conversation[:last])
+            words, missing = words_in(choice[0], conversation, turn)
             if missing and tool_choice == "auto":
                 yield from ask_for(choice[0], missing)
                 return

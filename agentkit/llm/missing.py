@@ -20,7 +20,12 @@ _RELATIVE = re.compile(
 _WITHDRAWN = re.compile(
     r"\W*(?:(?:no|ok|okay|oh|sorry|please|thanks|thank you|actually)\b\W*)*"
     r"(?:never ?mind|forget (?:it|that|about it)|cancel|stop|leave it|don't bother|not now|nothing|no thanks?)\b"
+    r"(?:\W+(?:it|that|this|all|please|then|now|the|my|request|thanks?|thank|you|sorry)\b)*\W*$"
     r"|\W*(?:no|nope|thanks|thank you)(?:\W*(?:thanks|thank you))?\W*$",
+    re.I,
+)
+_UNKNOWN = re.compile(
+    r"\b(?:do not|don.?t) (?:know|have)|\bno idea\b|\b(?:not|un)\s?sure\b|^\W*(?:h+m+|uh+|um+|eh+|what|why)\W*$",
     re.I,
 )
 _NOT_ASKED = {"default", "const", "enum", "anyOf", "oneOf", "allOf", "$ref"}
@@ -49,6 +54,38 @@ def words_for(tool: ToolSpec, turn: str, earlier: Iterable[Message]) -> tuple[st
     return (turn if missing else words), missing
 
 
+def words_in(
+    tool: ToolSpec, conversation: Sequence[Message], turn: str | None = None
+) -> tuple[str, list[str]]:
+    """`words_for` the last user's turn of a conversation; what answers a question is not asked for again.
+
+    Args:
+        tool: To be called.
+        conversation: Ends with a user's turn.
+        turn: The words of that turn, where they are not its own.
+    """
+    users = [n for n, message in enumerate(conversation) if message.role == "user"]
+    last = users[-1] if users else 0
+    words, missing = words_for(tool, going_on(conversation) if turn is None else turn, conversation[:last])
+    if missing and len(users) > 1 and _asks(conversation[last - 1]):
+        before = conversation[:last]
+        _, asked = words_for(tool, going_on(before), before[: users[-2]])
+        missing = still_missing(tool, missing, asked, conversation[last].content)
+    return words, missing
+
+
+def still_missing(tool: ToolSpec, missing: Sequence[str], asked: Sequence[str], reply: str) -> list[str]:
+    """What has to be asked for after a reply to the question for ``asked``.
+
+    A reply in which nothing of it is recognised ("alice", "half past seven") is taken at its word, or the question
+    would come again whatever is answered. Not so a question back, an "I don't know", and words for a number.
+    """
+    if set(missing) < set(asked) or reply.rstrip().endswith("?") or _UNKNOWN.search(reply):
+        return list(missing)
+    properties = tool.parameters.get("properties", {})
+    return [name for name in missing if properties[name].get("type") in ("number", "integer")]
+
+
 def missing_arguments(tool: ToolSpec, said: str) -> list[str]:
     """The required parameters for which ``said`` holds nothing that could be their value.
 
@@ -58,7 +95,7 @@ def missing_arguments(tool: ToolSpec, said: str) -> list[str]:
     """
     if not is_english(said):
         return []
-    found = spans(said)
+    found = spans(said) if len(said) <= LIMIT else [*spans(said), *spans(said[-LIMIT:])]
     parameters = tool.parameters
     own = {*stems(tool.name.replace("_", " ")), *stems(tool.description), *_REQUESTS}
     slots = [slot_of(name, child, True) for name, child in parameters.get("properties", {}).items()]
@@ -132,9 +169,13 @@ def going_on(messages: Sequence[Message]) -> str:
     if not turns:
         return ""
     reply, asked = messages[turns[-1]].content, messages[turns[-1] - 1]
-    if len(turns) < 2 or asked.role != "assistant" or _QUESTION not in asked.content or is_withdrawn(reply):
+    if len(turns) < 2 or not _asks(asked) or is_withdrawn(reply):
         return reply
     return f"{going_on(messages[: turns[-1]])}\n{reply}"
+
+
+def _asks(message: Message) -> bool:
+    return message.role == "assistant" and _QUESTION in message.content
 
 
 def _wanted(name: str, description: str) -> str:

@@ -70,7 +70,7 @@ class RemoteModel:
         corrections: int = 2,
     ) -> None:
         where = Address.parse(address)
-        secret = api_key(where.host) if key is None else checked_key(key, "the API key")
+        secret = api_key(where) if key is None else checked_key(key, "the API key")
         self._server = Server(where, secret, connect_s, timeout_s, retries, backoff_s)
         self._catalogue = Catalogue(self._server)
         self._sampling = sampling or SamplingSettings()

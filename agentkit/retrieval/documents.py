@@ -156,7 +156,7 @@ class DocumentBuilder:
         """
         self.flush()
         first = next((item.text for item in self._items if item.level == 1), "")
-        title = first or clean_line(title) or name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        title = first or clean_line(title) or clean_line(name.rsplit("/", 1)[-1].rsplit(".", 1)[0])
         parts: list[str] = []
         blocks: list[Block] = []
         pages: list[tuple[int, int]] = []

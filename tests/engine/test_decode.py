@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from agentkit.engine.cache import can_crop
-from agentkit.engine.decode import Sampler, Tokens, decode, is_looping
+from agentkit.engine.decode import Sampler, Tokens, decode, decoding, is_looping
 from agentkit.engine.ledger import Ledger, LedgerPool
+from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError
 from agentkit.settings import SamplingSettings
@@ -320,6 +321,16 @@ def test_reuse_changes_no_token_of_a_recurrent_model(recurrent: LoadedModel, bud
     for prompt in PROMPTS * 2:
         assert generate(recurrent, prompt, pool) == generate(recurrent, prompt)
     assert sum(ledger.bytes() for ledger in pool._ledgers) <= budget
+
+
+@pytest.mark.parametrize("length", [1, 2, 20, 32, 33, 80])
+def test_a_short_turn_of_a_recurrent_model_is_computed(recurrent: LoadedModel, length: int) -> None:
+    prompt = list(range(10, 10 + length))
+    ledger, sampler = Ledger(recurrent), Sampler(SamplingSettings(), "cpu")
+    ledger.align(prompt)
+    loop = decoding(ledger, sampler, stop_ids=frozenset(), max_new_tokens=4)
+    written = [id for step in Scheduler(recurrent).run(loop) if isinstance(step, Tokens) for id in step.ids]
+    assert written == generate(recurrent, prompt)[:4]
 
 
 def test_a_recurrent_model_returns_to_where_the_turn_began(recurrent: LoadedModel) -> None:

@@ -17,6 +17,7 @@ from test_drafts import Repeating
 from agentkit.engine.decode import Sampler, Tokens, decode
 from agentkit.engine.drafts import Drafts
 from agentkit.engine.ledger import Ledger, LedgerPool
+from agentkit.engine.merged import with_adapter
 from agentkit.engine.native import NativeDecoder
 from agentkit.engine.packed_lora import PackedLora
 from agentkit.engine.peft_files import beyond_low_rank, read_lora
@@ -304,6 +305,22 @@ def test_what_cannot_run_beside_the_weights_is_merged(
         load_weights(tiny_folder, device="cpu", quantize="int4", adapter=tmp_path / "dora")
     with pytest.raises(UsageError, match="has an adapter in its weights"):
         loaded.load_adapter(write_adapter(tmp_path / "other", tiny.model))
+
+
+def test_weights_that_are_gone_are_not_fetched_from_anywhere(
+    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def asked(*_: Any, **__: Any) -> bool:
+        pytest.fail("the hub was asked")
+
+    folder = write_adapter(tmp_path / "adapters" / "mine", tiny.model)
+    (folder / "adapter_model.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "file_exists", asked)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"adapters/mine is damaged: it has no adapter_model\.safetensors"):
+        with_adapter(tiny.model, Path("adapters/mine"), merge=True)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

@@ -56,6 +56,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "number": an_object(x={"type": "number", "minimum": 0, "maximum": 1}),
     "pattern": an_object(code={"type": "string", "pattern": "^[A-Z]{2}-\\d{4}$"}),
     "lengths": an_object(s={"type": "string", "minLength": 2, "maxLength": 5}),
+    "slashes": an_object(
+        u={"type": "string", "pattern": "^https:\\/\\/[a-z]+$"}, p={"type": "string", "pattern": "^[^\\/]+$"}
+    ),
+    "one_at_most": an_object(tags={"type": "array", "items": STRING, "maxItems": 1}),
+    "just_one": an_object(tags={"type": "array", "items": STRING, "minItems": 1, "maxItems": 1}),
     "date": an_object(d={"type": "string", "format": "date"}, t={"type": "string", "format": "date-time"}),
     "formats": an_object(u={"type": "string", "format": "uuid"}, i={"type": "string", "format": "ipv4"}),
     "unicode": an_object(**{"größe 🎉": STRING, 'a"b\\c': INTEGER, "": {"type": "boolean"}}),

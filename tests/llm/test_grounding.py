@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentkit.errors import SchemaError
 from agentkit.llm.arguments import argument_rules
 from agentkit.llm.grounding import PATH, Source, copied_parameters, mentions, sources
 from agentkit.llm.routing import _mention_evidence, _payload_evidence
@@ -108,6 +109,7 @@ def test_a_word_after_its_cue() -> None:
         ("Train 2.5 epochs", (), False),
         ("Train it on v2.txt", (), False),
         ("9" * 5000, (), False),
+        (f"Train epochs {'9' * 400}.5", (), False),
     ],
 )
 def test_numbers_are_offered_where_the_schema_allows_them(
@@ -120,6 +122,22 @@ def test_numbers_are_offered_where_the_schema_allows_them(
 def test_synonyms() -> None:
     assert mentions(LANGUAGES, "In German or en Français?") == ("fr", "de")
     assert mentions(LANGUAGES, "Germany") == ()
+    for wrong in (["a"], {"FR": None}, {"FR": "French"}, {"FR": [1]}):
+        with pytest.raises(SchemaError, match="x-synonyms gives each value a list of its names"):
+            mentions(wrong, "what is vitamin c please")  # type: ignore[arg-type]
+
+
+def test_objects_within_are_closed_whatever_is_copied() -> None:
+    to = {"type": "object", "properties": {"zip": {"type": "string"}}}
+    schema = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "to": to},
+        "required": ["text", "to"],
+    }
+    for found in ({}, {"text": Source(("x",))}):
+        assert (
+            '"additionalProperties": false' in "\n".join(argument_rules("a", schema, found)).split('"zip"')[0]
+        )
     assert sources(TOOL, "into French")["target"].values == ("fr",)
     assert "target" not in sources(TOOL, "into Klingon")
 

@@ -13,7 +13,15 @@ from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.formats.base import Markup
 from agentkit.llm.local import LocalModel
-from agentkit.llm.missing import ask_for, going_on, is_withdrawn, missing_arguments, question, words_for
+from agentkit.llm.missing import (
+    ask_for,
+    going_on,
+    is_withdrawn,
+    missing_arguments,
+    question,
+    words_for,
+    words_in,
+)
 from agentkit.messages import Completion, Message, ToolSpec
 
 EVERYTHING = read_tool_cases(Path(__file__).parents[1] / "data" / "tools.jsonl")
@@ -112,8 +120,35 @@ def test_the_question() -> None:
 def test_requests_that_are_taken_back() -> None:
     for text in ("Never mind.", "no, forget it", "Cancel that", "OK, stop", "No thanks!", "nothing", "No."):
         assert is_withdrawn(text), text
-    for text in ("Oslo", "no idea, Oslo maybe", "Notting Hill", "Norway", "5", "Stopford Road"):
+    for text in ("Oslo", "no idea, Oslo maybe", "Notting Hill", "Norway", "5", "Stopford Road", "Cancel order 1042",
+                 "Stop at Main Street", "Nothing special, Oslo", "Leave it at the door, 12 Main St"):  # fmt: skip
         assert not is_withdrawn(text), text
+
+
+@pytest.mark.parametrize(
+    ("reply", "missing"),
+    [("alice", []), ("The user's id is alice", []), ("I don't know", ["user_id"]), ("not sure, sorry", ["user_id"]),
+     ("Which one do you mean?", ["user_id"]), ("U-77", [])],
+)  # fmt: skip
+def test_what_answers_the_question_is_not_asked_for_again(reply: str, missing: list[str]) -> None:
+    user = tool("get_user", ("user_id",), user_id={"type": "string", "description": "Id of the user."})
+    said = [Message("user", "Show me the user"), Message("assistant", question(user, ["user_id"]))]
+    assert words_in(user, said[:1])[1] == ["user_id"]
+    assert words_in(user, [*said, Message("user", reply)])[1] == missing
+
+
+def test_what_a_reply_leaves_open_is_asked_for() -> None:
+    room = tool("book", ("city", "people"), city={"type": "string", "description": "Name of the city."},
+                people={"type": "integer", "description": "How many."})  # fmt: skip
+    said = [Message("user", "Please book it"), Message("assistant", question(room, ["city", "people"]))]
+    assert words_in(room, [*said, Message("user", "Oslo")])[1] == ["people"]
+    assert words_in(room, [*said, Message("user", "a few of us")])[1] == ["people"]  # a number needs one
+
+
+def test_the_end_of_a_long_turn_is_looked_at_too() -> None:
+    book = tool("book", ("day",), day={"type": "string", "format": "date", "description": "Day, YYYY-MM-DD."})
+    assert missing_arguments(book, "Here comes some text. " * 300) == ["day"]
+    assert missing_arguments(book, "Here comes some text. " * 300 + "Please book it for 3 May 2027") == []
 
 
 def test_the_local_model_asks_by_itself(smollm: LocalModel) -> None:

@@ -18,7 +18,7 @@ from remote_helpers import ASK, EVENTS, Answer, Fake, chunk, codes, completion, 
 from agentkit.errors import AgentkitError, ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.missing import question
-from agentkit.llm.openai.address import api_key
+from agentkit.llm.openai.address import Address, api_key
 from agentkit.llm.openai.sse import EventReader
 from agentkit.llm.protocol import Route
 from agentkit.llm.remote import RemoteModel
@@ -592,6 +592,23 @@ def test_a_schema_that_nothing_can_be_checked_against_is_refused(fake: Fake, nam
     with pytest.raises(SchemaError, match="response_format: #"):
         model.chat(ASK, response_format=schema)
     assert fake.asked == []
+
+
+def test_arguments_nested_without_measure_are_a_bad_call(fake: Fake) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(500):
+        deep = {"a": deep}
+    tool = ToolSpec("f", "F.", it.an_object(x={"type": "object"}))
+    fake.answers = [it.called(("f", {"x": deep})), it.called(("f", {"x": {"a": {}}}))]
+    events = list(fake.model().stream(ASK, tools=[tool]))
+    assert (proposed(events), codes(events)) == ([("f", {"x": {"a": {}}})], ["bad_call"])
+
+
+def test_numbers_of_a_server_that_count_nothing_are_none(fake: Fake) -> None:
+    choice = {"message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 10**400, "completion_tokens": -1}
+    fake.answers = [reply(json.dumps({"choices": [choice], "usage": usage}).encode())]
+    assert fake.model().chat(ASK).usage.prompt_tokens == 0
 
 
 def test_a_schema_without_measure_is_refused(fake: Fake) -> None:
@@ -1212,8 +1229,12 @@ def test_an_error_is_one_of_ours(fake: Fake) -> None:
 
 
 def test_openais_key_does_not_go_to_any_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key_for(server: str) -> str | None:
+        return api_key(Address.parse(f"openai+{server}/v1#m"))
+
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
-    assert api_key("api.openai.com") == api_key("127.0.0.1") == "sk-other"
-    assert api_key("models.example.org") is None
+    assert key_for("https://api.openai.com") == key_for("http://127.0.0.1:8000") == "sk-other"
+    assert key_for("https://models.example.org") is None
+    assert key_for("http://api.openai.com") is None  # anybody on the way could read it
     monkeypatch.setenv("AGENTKIT_API_KEY", "sk-own")
-    assert api_key("models.example.org") == api_key("api.openai.com") == "sk-own"
+    assert key_for("https://models.example.org") == key_for("https://api.openai.com") == "sk-own"

@@ -99,6 +99,13 @@ def test_time(tmp_path: Path) -> None:
         load_document(page, "deep.html", Limits(seconds=0.5, inline=0))
 
 
+def test_html_that_its_parser_goes_through_again_and_again_is_stopped(tmp_path: Path) -> None:
+    page = tmp_path / "open.html"
+    page.write_text("<p>x</p>" + "<a " * 40_000)  # a tenth of what is parsed here otherwise
+    with pytest.raises(KnowledgeError, match=r"open\.html takes more than 0\.5 s to read"):
+        load_document(page, "open.html", Limits(seconds=0.5))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on address space")
 def test_memory(tmp_path: Path) -> None:
     page = tmp_path / "wide.html"

@@ -152,6 +152,11 @@ class Format:
             at = ended.end() + len(between)
 
 
+def within(content: str, end: str) -> str:
+    """A result's JSON that cannot end the block it stands in: ``\\/`` says the same as ``/`` there."""
+    return content.replace(end, end.replace("/", "\\/"))
+
+
 def short_id(call_id: str) -> str:
     """A call's id in nine letters and digits, as some formats want it; an id that is so already stays."""
     if re.fullmatch(r"[A-Za-z0-9]{9}", call_id):

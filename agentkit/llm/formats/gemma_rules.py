@@ -191,6 +191,7 @@ class _Writer:
             return
         self.value(f"{name}_item", schema.get("items", True), f"{path}/items")
         more = f'("," {name}_item){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+        more = "" if most == 1 else more  # no grammar knows a repetition of nothing
         self._add(name, f'"[" ({name}_item {more}){"?" if least == 0 else ""} "]"')
 
     def _object(self, name: str, schema: dict[str, Any], path: str, found: dict[str, Source]) -> None:
@@ -285,5 +286,6 @@ def _whole(pattern: str, path: str) -> str:
     at_start, at_end = pattern.startswith("^"), len(pattern) - 1 in anchors
     if len(anchors) > at_start + at_end or (bars and anchors):
         raise _refused(path, "its pattern has anchors within")
-    inner = pattern[at_start : len(pattern) - at_end].replace("/", "\\/")
+    bare = pattern[at_start : len(pattern) - at_end]
+    inner = re.sub(r"\\.|/", lambda found: "\\/" if found[0] == "/" else found[0], bare, flags=re.DOTALL)
     return f"{'' if at_start else '(?s:.*)'}({inner}){'' if at_end else '(?s:.*)'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from agentkit.llm.formats.base import Format, Parts, name_and_arguments
+from agentkit.llm.formats.base import Format, Parts, name_and_arguments, within
 from agentkit.messages import Message, ToolSpec
 
 _OPEN, _CLOSE = "<tool_call>\n", "\n</tool_call>"
@@ -44,7 +44,7 @@ class Generic(Format):
         return (f"}}{_CLOSE}",)
 
     def result(self, message: Message) -> Parts:
-        return (f"<tool_response>\n{message.content}\n</tool_response>",)
+        return (f"<tool_response>\n{within(message.content, '</tool_response>')}\n</tool_response>",)
 
 
 FORMAT = Generic()

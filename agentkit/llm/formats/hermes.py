@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from agentkit.llm.formats.base import Format, Markup, Parts, example_calls, name_and_arguments, schema_lines
+from agentkit.llm.formats.base import (
+    Format,
+    Markup,
+    Parts,
+    example_calls,
+    name_and_arguments,
+    schema_lines,
+    within,
+)
 from agentkit.messages import Message, ToolSpec
 
 _OPEN, _CLOSE = Markup("<tool_call>"), Markup("</tool_call>")
@@ -48,7 +56,8 @@ class Hermes(Format):
         return ("}\n", _CLOSE)
 
     def result(self, message: Message) -> Parts:
-        return (Markup("<tool_response>"), f"\n{message.content}\n", Markup("</tool_response>"))
+        content = within(message.content, "</tool_response>")
+        return (Markup("<tool_response>"), f"\n{content}\n", Markup("</tool_response>"))
 
 
 FORMAT = Hermes()

@@ -11,7 +11,7 @@ from agentkit.errors import UsageError
 SCHEMES = ("openai+http://", "openai+https://")
 KEY_VARIABLES = ("AGENTKIT_API_KEY", "OPENAI_API_KEY")
 """Where the API key comes from, the first that is set; the second is not sent everywhere."""
-_TRUSTED = ("api.openai.com", "127.0.0.1", "::1", "localhost")
+_LOCAL = ("127.0.0.1", "::1", "localhost")
 _FORM = "write openai+http://HOST:PORT/v1#MODEL"
 
 
@@ -59,15 +59,17 @@ class Address:
         return cls(base, host, unquote(parts.fragment) or None)
 
 
-def api_key(host: str) -> str | None:
+def api_key(where: Address) -> str | None:
     """The key of the environment for a server, if there is one.
 
-    ``OPENAI_API_KEY`` goes to OpenAI and to this machine only: a project from elsewhere may name any server.
+    ``OPENAI_API_KEY`` goes to OpenAI, encrypted, and to this machine only: a project from elsewhere may name any
+    server.
 
     Raises:
         UsageError: It cannot be sent; the message does not show it.
     """
-    for name in KEY_VARIABLES if host in _TRUSTED else KEY_VARIABLES[:1]:
+    is_openai = where.host == "api.openai.com" and where.base_url.startswith("https://")
+    for name in KEY_VARIABLES if is_openai or where.host in _LOCAL else KEY_VARIABLES[:1]:
         key = os.environ.get(name, "").strip()
         if key:
             return checked_key(key, name)

@@ -203,4 +203,5 @@ def _text(content: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53
+    return value if counts else 0

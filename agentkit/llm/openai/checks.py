@@ -173,7 +173,25 @@ def _json(text: str, what: str) -> Any:
         raise Invalid(f"{what}: no JSON ({_shown(str(error))})") from error
     except ValueError as error:
         raise Invalid(f"{what}: no JSON ({_shown(str(error))})") from error
+    if _depth(value) > _DEEPEST:
+        raise Invalid(f"{what}: nested too deeply")
     return value
+
+
+_DEEPEST = 100
+"""Levels; what is deeper cannot be handed on as plain values, and no tool means it."""
+
+
+def _depth(value: Any) -> int:
+    level, found = [value], 0
+    while level:
+        found += 1
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
+        ]
+    return found
 
 
 def _fits(value: Any, schema: Mapping[str, Any], complaint: str) -> None:

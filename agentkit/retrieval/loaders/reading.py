@@ -35,7 +35,7 @@ def parse_document(data: bytes, path: Path, name: str, limits: Limits = DEFAULT)
     format = format_of(path)
     try:
         _check_kind(data, format)
-        if format.own and (format.separate or len(data) > limits.inline):
+        if format.own and (format.separate or len(data) > min(limits.inline, format.inline)):
             document = process.parse(data, path.suffix.lower(), name, limits)
         else:
             document = _parse_here(data, name, format, limits)

@@ -29,6 +29,8 @@ class Format:
     """What `kinds.recognise` says of such a file; empty for text, which has no signature."""
     separate: bool = False
     """Whether its parser is complex enough to run in a process of its own however small the file is."""
+    inline: int = 1 << 30
+    """Bytes up to which it may run in this process, if `Limits.inline` allows it too."""
     own: bool = True
     """Whether it is agentkit's, and so known to that process too."""
 
@@ -59,7 +61,8 @@ def _binary(module: str, function: str) -> Callable[[bytes, str, Limits], Docume
 
 
 _MARKDOWN = Format("Markdown", _text("markdown", "load_markdown"))
-_HTML = Format("HTML", _text("html", "load_html"), "html")
+_HTML = Format("HTML", _text("html", "load_html"), "html", inline=20_000)
+"""The parser looks again through all that is left at every tag and comment that is not closed."""
 _CSV = Format("a table", _text("faq", "load_csv", takes_limits=True))
 _JSONL = Format("JSON lines", _text("faq", "load_jsonl", takes_limits=True))
 OWN: dict[str, Format] = {
