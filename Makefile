@@ -34,11 +34,11 @@ bench: $(VENV)/.bench assets ## measure against llama.cpp, transformers, smolage
 	$(BIN)/python benchmarks/report.py
 
 .PHONY: check
-check: $(VENV)/.dev ## check format, lint, types and layers
+check: $(VENV)/.dev ## check format, lint, types, layers and docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
 
 .PHONY: venv
 venv: $(VENV)/.dev ## only set up .venv, with everything for development

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from agentkit import assets
 from agentkit.assets import ASSETS, Asset, Wheel, asset_path, installed, pull
 from agentkit.errors import AssetError, NotFoundError
 
@@ -184,6 +184,4 @@ def test_the_table_is_exact() -> None:
     assert set(ASSETS) >= {"smollm2-135m", "minilm", "ner-en", "efficientnet-lite0"}
     for asset in ASSETS.values():
         for wheel in asset.wheels:
-            assert len(wheel.sha256) == 64
-            assert wheel.requirement == f"{wheel.project}=={wheel.version}"
-    assert assets.asset_path is asset_path
+            assert re.fullmatch("[0-9a-f]{64}", wheel.sha256)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -255,9 +253,3 @@ def test_every_public_name_resolves() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         agentkit.nothing  # noqa: B018
     assert tool(double).name == "double"
-
-
-def test_importing_agentkit_loads_nothing_heavy() -> None:
-    code = "import agentkit, sys; print([m for m in ('torch', 'transformers', 'faiss', 'textual') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -12,7 +12,12 @@ import pytest
 from cli_helpers import Cli, ScriptedWorkspace
 
 from agentkit.assets import ASSETS
+<<<<<<< HEAD
 from agentkit.cli import doctor, turns
+=======
+from agentkit.build import open_project
+from agentkit.cli import turns
+>>>>>>> fixtests7
 from agentkit.events import ApprovalRequired
 from agentkit.messages import Passage, ToolCall
 
@@ -206,6 +211,37 @@ def test_a_search_is_narrowed(cli: Cli) -> None:
     assert cli.workspace.searched == {"folder": ["orders", "payment"]}
     assert cli("knowledge", "search", "days", "--where", "folder") == 2
     assert "'folder' is no condition; write --where KEY=VALUE" in cli.err
+
+
+def test_documents_come_and_go(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentkit.build.open_project", open_project)  # a real knowledge base
+    (cli.folder / "agentkit.toml").touch()
+    (cli.folder / "knowledge").mkdir()
+    (cli.folder / "returns.md").write_text("# Returns\n\nYou can return parcels within 30 days.\n")
+    assert cli("knowledge", "add", "returns.md", "--json") == 0
+    assert next(cli.lines())["added"] == ["returns.md"]
+    for command in (("list",), ("search", "return a parcel"), ("rebuild",), ("list",)):
+        assert cli("knowledge", *command, "--json") == 0
+        (line,) = cli.lines()
+        if command[0] == "list":
+            assert (line["name"], line["origin"]) == ("returns.md", "added")
+        elif command[0] == "search":
+            assert (line["document"], "30 days" in line["text"]) == ("returns.md", True)
+    assert cli("knowledge", "remove", "returns.md") == 0
+    assert cli.out == "removed returns.md\n"
+    assert cli("knowledge", "remove", "returns.md") == 2
+    assert "there is no document 'returns.md'" in cli.err
+    assert cli("knowledge", "list", "--json") == 0
+    assert cli.out == ""
+
+
+def test_doctor_tells_what_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTKIT_CACHE_DIR", str(cli.folder / "cache"))
+    assert cli("doctor", "--json") == 1
+    missing = {line["name"]: line["remedy"] for line in cli.lines() if line["needed"] and not line["ok"]}
+    needed = [asset.name for asset in ASSETS.values() if not asset.optional]
+    assert needed
+    assert missing == {name: f"agentkit models pull {name}" for name in needed}
 
 
 def test_chat_line_by_line(cli: Cli) -> None:

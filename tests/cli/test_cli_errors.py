@@ -13,8 +13,12 @@ from cli_helpers import Cli
 from agentkit.errors import ModelError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRON = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 MAIN = [sys.executable, "-m", "agentkit.cli.main"]
+
+
+def environ() -> dict[str, str]:
+    """That of the test: what its fixtures have set is not there yet when this module is imported."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "print('LOADED', *sorted(heavy & set(sys.modules)))\nsys.exit(code)"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRON, check=False, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ(), check=False, timeout=60
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.endswith("LOADED\n")
@@ -168,6 +172,6 @@ def test_arguments_from_stdin_are_utf_8(cli: Cli) -> None:
 def test_a_closed_pipe_is_quiet() -> None:
     shell = f"{' '.join(MAIN)} models list --json | true"
     run = subprocess.run(
-        ["bash", "-c", shell], capture_output=True, text=True, env=ENVIRON, check=False, timeout=60
+        ["bash", "-c", shell], capture_output=True, text=True, env=environ(), check=False, timeout=60
     )
     assert run.stderr == ""

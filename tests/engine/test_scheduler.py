@@ -135,17 +135,8 @@ def test_a_long_prompt_stalls_nobody(tiny: LoadedModel, monkeypatch: pytest.Monk
     short, long = aligned(tiny, PROMPTS[0]), aligned(tiny, [7] * 200)
     running = scheduler.run(loop(short, 30))
     next(running)
-    started = threading.Event()
-
-    def newcomer() -> None:
-        started.set()
-        list(scheduler.run(loop(long, 3)))
-
-    def talker() -> None:
-        started.wait()
-        list(running)
-
-    together(newcomer, talker)
+    newcomer = scheduler.run(loop(long, 3))
+    together(lambda: list(newcomer), lambda: list(running), first_pass=scheduler)
     reading = [sizes for sizes in passes.sizes[1:] if sum(sizes) > 3]
     assert sum(size for sizes in reading for size in sizes if size > 1) == 200
     assert len(reading) >= 5
@@ -157,7 +148,9 @@ def test_a_long_prompt_stalls_nobody(tiny: LoadedModel, monkeypatch: pytest.Monk
 def test_no_pass_is_larger_than_the_model_takes(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     passes, scheduler = Passes(monkeypatch), Scheduler(tiny)
     ledgers = [aligned(tiny, [n + 5] * 150) for n in range(6)]
-    together(*(lambda own=ledger: list(scheduler.run(loop(own, 2))) for ledger in ledgers))
+    tasks = [lambda own=ledger: list(scheduler.run(loop(own, 2))) for ledger in ledgers]
+    together(*tasks, first_pass=scheduler)
+    assert max(map(len, passes.sizes)) > 1
     assert max(map(sum, passes.sizes)) <= ROWS
     assert [ledger.ids for ledger in ledgers] == [alone(tiny, [n + 5] * 150, 2) for n in range(6)]
 

@@ -101,9 +101,13 @@ def test_cuda_takes_a_gguf_file_as_it_is() -> None:
 
 
 def test_pickled_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
     folder = tmp_path / "pickled"
     shutil.copytree(tiny_folder, folder)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="cannot load model"):
         load_weights(folder, device="cpu", quantize="none")
 

@@ -152,9 +152,9 @@ def test_a_conditioned_string_is_not_copied() -> None:
     "part", ["x", "a, ", "'a ", ": ", "[", "a.", "1", "-", "call it ", "“", "/", "it or "]
 )
 def test_long_turns_take_no_quadratic_time(part: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     sources(TOOL, part * (100_000 // len(part)))
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_paths_are_found_within_text() -> None:

@@ -102,9 +102,9 @@ def test_words_come_from_the_conversation_where_the_turn_lacks_them() -> None:
 
 def test_a_long_conversation_is_read_from_its_end() -> None:
     earlier = [Message("user", "so it is " * 50_000), Message("user", "I live in Oslo.")]
-    started = time.perf_counter()
+    started = time.thread_time()
     words, missing = words_for(tool(), "What's the weather like?", earlier)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
     assert (missing, len(words)) == ([], 4000)
 
 

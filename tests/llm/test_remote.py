@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -1050,19 +1051,34 @@ def test_models_that_want_max_completion_tokens(fake: Fake) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "kept"),
-    [(it.hang(headers=False), ""), (it.hang(), ""), (it.hang(first=event(chunk(content="One "))), "One ")],
+    [
+        (it.hang(60, headers=False), ""),
+        (it.hang(60), ""),
+        (it.hang(60, event(chunk(content="One "))), "One "),
+    ],
 )
 def test_cancel_ends_at_once_and_keeps_what_was_said(fake: Fake, answer: Answer, kept: str) -> None:
-    fake.answers = [answer]
-    cancel = threading.Event()
-    timer = threading.Timer(0.2, cancel.set)
-    timer.start()
-    started = time.monotonic()
-    events = list(fake.model().stream(ASK, cancel=cancel))
-    assert time.monotonic() - started < 2
+    cancel, cancelled, events = threading.Event(), [], []
+
+    def stop() -> None:
+        cancelled.append(time.monotonic())
+        cancel.set()
+
+    def asked(handler: Any) -> None:
+        if not kept:
+            timer.start()
+        answer(handler)
+
+    timer = threading.Timer(0.2, stop)
+    fake.answers = [asked]
+    for each in fake.model().stream(ASK, cancel=cancel):
+        events.append(each)
+        if isinstance(each, TextDelta):
+            timer.start()
+    assert time.monotonic() - cancelled[0] < 30
     assert completion(events).finish_reason == "cancelled"
     assert completion(events).text == kept
-    assert fake.left.wait(2)
+    assert fake.left.wait(30)
     timer.join()
 
 
@@ -1079,8 +1095,11 @@ def test_cancel_between_words_while_waiting_and_before(fake: Fake) -> None:
     assert len(fake.asked) == asked
     cancel.clear()
     fake.answers = [reply(b"", 503)]
-    threading.Timer(0.1, cancel.set).start()
-    events = list(fake.model(backoff_s=20).stream(ASK, cancel=cancel))
+    events: list[Any] = []
+    for each in fake.model(backoff_s=20).stream(ASK, cancel=cancel):
+        events.append(each)
+        if isinstance(each, Notice):  # it waits for the next try
+            threading.Timer(0.1, cancel.set).start()
     assert (codes(events), completion(events).finish_reason) == (["retry"], "cancelled")
 
 
@@ -1203,20 +1222,22 @@ def test_room_where_the_server_tells_its_length(fake: Fake, entry: dict[str, Any
 
 
 def test_room_waits_for_nobody(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentkit.llm.openai.catalogue._PAUSE_S", 0.2)
-    fake.models = it.hang(4)
+    clock = [0.0]
+    monkeypatch.setattr("agentkit.llm.openai.catalogue.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    fake.models = it.hang(60)
     model, hi = RemoteModel(f"openai+{fake.url}#tiny"), [Message("user", "Hi")]
     started = time.monotonic()
     assert model.room(hi) is None
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 30
+    monkeypatch.setattr("agentkit.llm.openai.catalogue._QUICK_S", 30.0)
     fake.models = reply(b"", 503)
     assert (model.room(hi), fake.models_asked) == (None, 1)
-    time.sleep(0.25)
+    clock[0] += 31
     assert (model.room(hi), fake.models_asked) == (None, 2)
-    time.sleep(0.25)
+    clock[0] += 31
     assert (model.room(hi), fake.models_asked) == (None, 2)  # the pause has doubled
     fake.models = {"data": [{"id": "tiny", "max_model_len": 1000}]}
-    time.sleep(0.2)
+    clock[0] += 30
     assert (model.room(hi) or 0) > 900
 
 

@@ -130,9 +130,9 @@ def test_nothing_runs_that_does_not_fit_and_the_session_goes_on(fake: Fake, proj
 
 
 BAD: dict[str, tuple[list[it.Answer], str, int]] = {
-    "slow": ([it.hang(2, headers=False)], "sent nothing for 0.3 s", 1),
-    "slow in the middle": ([it.hang(2, it.event(chunk(content="Order 10")))], "sent nothing for 0.3 s", 1),
-    "nothing but keep-alives": ([it.pinging(0.1)], "sent nothing but keep-alives for 0.3 s", 1),
+    "slow": ([it.hang(headers=False)], "sent nothing for 1 s", 1),
+    "slow in the middle": ([it.hang(5, it.event(chunk(content="Order 10")))], "sent nothing for 1 s", 1),
+    "nothing but keep-alives": ([it.pinging(0.1)], "sent nothing but keep-alives for 1 s", 1),
     "gone": ([it.drop], "closed the connection", 1),
     "busy": ([it.reply(b"", 429)], "answered 429", 1),
     "HTML": ([it.reply(b"<!DOCTYPE html><h1>Hello</h1>", 200, "text/html")], "answered with a web page", 1),
@@ -151,7 +151,8 @@ BAD: dict[str, tuple[list[it.Answer], str, int]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_one_event_tells_what_is_wrong_and_the_session_goes_on(fake: Fake, project: Path, name: str) -> None:
     answers, cause, asked = BAD[name]
-    agent = make_agent(fake, project, **{"remote.timeout_s": 0.3})
+    limit = {"remote.timeout_s": 1.0} if cause.endswith("for 1 s") else {}
+    agent = make_agent(fake, project, **limit)
     fake.answers = list(answers)
     events = list(agent.stream("Where is order 1042?"))
     (failed,) = [event for event in events if isinstance(event, TurnFailed)]

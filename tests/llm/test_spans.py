@@ -158,10 +158,10 @@ HOSTILE = ["9", "9,", "9.", "9 ", "'", "' a", '"', "“", "`", ",", ".", "a'", "
 @pytest.mark.parametrize("part", HOSTILE)
 def test_hostile_texts_are_bounded_and_fast(part: str) -> None:
     text = part * (100_000 // len(part))
-    started = time.perf_counter()
+    started = time.thread_time()
     found = spans(text)
     is_english(text)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
     assert len(found) <= MOST
     assert all(0 <= span.start < span.end <= LIMIT for span in found)
 
@@ -176,10 +176,10 @@ PATTERNS += [pattern for pattern, _ in module._DATES]
 def test_no_pattern_explodes(pattern: Any) -> None:
     for part in HOSTILE:
         text = part * (LIMIT // len(part)) + "!"
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in pattern.finditer(text):
             pass
-        assert time.perf_counter() - started < 0.5, part
+        assert time.thread_time() - started < 0.5, part
 
 
 def test_english() -> None:

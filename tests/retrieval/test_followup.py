@@ -106,6 +106,6 @@ def test_earlier_questions_are_corrected_too() -> None:
 
 @pytest.mark.parametrize("text", ["is it " * 20_000, "there " * 20_000, "and " * 20_000, "'" * 100_000])
 def test_a_long_message_is_looked_at_in_part(text: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     understood(text, said(text, text))
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2

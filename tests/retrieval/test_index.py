@@ -198,7 +198,8 @@ def test_replace_is_one_transaction(path: Path) -> None:
 
 
 def test_damaged_pages_are_found(path: Path) -> None:
-    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xa5" * (len(data) - 4096)
     path.write_bytes(data)

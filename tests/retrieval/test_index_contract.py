@@ -409,7 +409,7 @@ def test_five_thousand_chunks(index: Index) -> None:
 @on_all
 def test_readers_see_the_state_before_or_after(place: Place) -> None:
     writer = place.open()
-    done = threading.Event()
+    done, looked = threading.Event(), threading.Event()
     mixed: list[object] = []
 
     def put(version: int) -> None:
@@ -425,6 +425,7 @@ def test_readers_see_the_state_before_or_after(place: Place) -> None:
                     mixed.append(states)
                 ids = index.nearest(AXES[1], 3)
                 index.fetch(ids)  # they may be gone by now
+                looked.set()
         except Exception as error:
             mixed.append(error)
 
@@ -433,6 +434,9 @@ def test_readers_see_the_state_before_or_after(place: Place) -> None:
     for thread in threads:
         thread.start()
     for version in range(1, 15):
+        if version in (1, 8):
+            looked.clear()
+            assert looked.wait(60), mixed
         put(version)
     done.set()
     for thread in threads:

@@ -265,9 +265,10 @@ def test_writers_queue(index: PostgresIndex, opened: Open, monkeypatch: pytest.M
 
 def test_a_connection_that_was_cut_is_opened_again(index: PostgresIndex, admin: psycopg.Connection) -> None:
     def cut() -> None:
-        admin.execute(
+        ended = admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentkit'"
-        )
+        ).fetchall()
+        assert (True,) in ended
 
     for call in (
         index.counts,

@@ -299,8 +299,8 @@ def test_an_interrupt_of_the_program_propagates_and_stops_the_tool(
         from agentkit.tooling.registry import ToolRegistry, load_tools
         registry = ToolRegistry(load_tools(Path({str(tmp_path / "tools0")!r})))
         print(registry.run(ToolCall("1", "process", {{}})).value, flush=True)
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             registry.run(ToolCall("1", "hangs", {{}}))
         except KeyboardInterrupt:
             print("interrupted", len(registry._sandbox._workers))
@@ -349,7 +349,7 @@ def wait_until_gone(pid: int) -> None:
 def test_a_closure_runs_in_this_process_under_the_same_limits() -> None:
     seen: list[str] = []
 
-    @tool(timeout_s=0.3, output_limit=100)
+    @tool(output_limit=100)
     def note(text: str) -> Any:
         """Note it."""
         seen.append(text)

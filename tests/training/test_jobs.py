@@ -222,8 +222,9 @@ def test_one_job_trains_at_a_time_and_the_oldest_is_next(begin: Begin) -> None:
     first = running(begin(name="first", epochs=LONG), 1)
     second, third = (begin(name=name, epochs=1) for name in ("second", "third"))
     assert [job.ahead for job in (first, second, third)] == [0, 1, 2]
-    while "waiting for the jobs before" not in third.log.read_text(encoding="utf-8"):
+    while third.active and "waiting for the jobs before" not in third.log.read_text(encoding="utf-8"):
         third = wait(third, timeout=0.1)
+    assert third.active, third.error
     assert cancel(second).status == "cancelled"
     os.kill(first.pid, signal.SIGKILL)  # nobody tells those that wait
     assert wait(third).status == "done"

@@ -86,7 +86,7 @@ class ScriptedWorkspace:
     def ready_knowledge(self, progress: Callable[[str], None] | None = None) -> SimpleNamespace:
         if progress:
             progress("orders/returns.md")
-        self.loaded.wait(10)
+        self.loaded.wait(60)
         return SimpleNamespace(notices=self.notices)
 
     def agent(self, session: str | None = None) -> ScriptedAgent:
@@ -145,7 +145,7 @@ def call_tool(call: ToolCall, result: ToolResult, text: str = "Done.", ask: bool
     return play
 
 
-async def wait_until(condition: Callable[[], object], what: str = "", seconds: float = 8.0) -> None:
+async def wait_until(condition: Callable[[], object], what: str = "", seconds: float = 60.0) -> None:
     """Wait for a condition instead of a time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import threading
 from collections.abc import Callable, Iterator
+=======
+from collections.abc import Iterator
+>>>>>>> fixtests7
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from textual.widgets import Static
 from textual.widgets.markdown import MarkdownBlock
 
 from agentkit.errors import ModelError, StoreError
-from agentkit.events import Event, Notice, TextDelta, TurnDone, TurnFailed
+from agentkit.events import ApprovalRequired, Event, Notice, TextDelta, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
 from agentkit.ui.app import ChatApp
 from agentkit.ui.messages import Loading
@@ -82,7 +86,7 @@ async def test_an_answer_streams_and_is_replaced_by_its_checked_form(tmp_path: P
     def play(turn: Turn) -> Iterator[Event]:
         yield TextDelta("You have 30 days. ")
         yield TextDelta("Invented.")
-        turn.go.wait(5)
+        turn.go.wait(60)
         cite = Citation(1, "orders/returns.md", "Returns > Deadline", 2, "30 days", 0.9)
         yield Notice("unsupported_sentence", "removed, no passage supports it: Invented.")
         yield TurnDone(Reply("You have 30 days. [1]", citations=(cite,)))
@@ -380,11 +384,13 @@ async def test_quitting_during_generation_ends_the_thread_and_keeps_the_session(
 
 
 async def test_quitting_denies_a_waiting_approval(tmp_path: Path) -> None:
-    decided = threading.Event()
+    decided: list[bool] = []
 
     def play(turn: Turn) -> Iterator[Event]:
-        yield from call_tool(CALL, RESULT, ask=True)(turn)
-        decided.set()
+        request = ApprovalRequired(CALL, "order_status changes something")
+        yield request
+        decided.append(turn.approve(request))
+        yield TurnDone(Reply("I did not do it."))
 
     app = ChatApp(ScriptedWorkspace(tmp_path, play))
     async with app.run_test() as pilot:
@@ -392,7 +398,8 @@ async def test_quitting_denies_a_waiting_approval(tmp_path: Path) -> None:
         await send(pilot, "Do it", wait=False)
         await wait_until(lambda: isinstance(app.focused, ApprovalQuestion), "the question")
         await pilot.press("ctrl+q")
-    await wait_until(decided.is_set, "the thread")
+    await wait_until(lambda: decided, "the thread")
+    assert decided == [False]
 
 
 async def test_commands_and_new_session(tmp_path: Path) -> None:
