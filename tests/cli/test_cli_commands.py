@@ -12,12 +12,8 @@ import pytest
 from cli_helpers import Cli, ScriptedWorkspace
 
 from agentkit.assets import ASSETS
-<<<<<<< HEAD
-from agentkit.cli import doctor, turns
-=======
 from agentkit.build import open_project
-from agentkit.cli import turns
->>>>>>> fixtests7
+from agentkit.cli import doctor, turns
 from agentkit.events import ApprovalRequired
 from agentkit.messages import Passage, ToolCall
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import threading
 from collections.abc import Callable, Iterator
-=======
-from collections.abc import Iterator
->>>>>>> fixtests7
 from dataclasses import dataclass
 from pathlib import Path
 
