@@ -35,6 +35,8 @@ _REQUESTS = frozenset(
 )
 
 
+_END = 1_000
+"""Characters at the end of a turn that is longer than what is searched for spans."""
 _QUESTION = "To do that I need to know: "
 
 
@@ -95,7 +97,9 @@ def missing_arguments(tool: ToolSpec, said: str) -> list[str]:
     """
     if not is_english(said):
         return []
-    found = spans(said) if len(said) <= LIMIT else [*spans(said), *spans(said[-LIMIT:])]
+    found = spans(said)
+    if len(said) > LIMIT:  # whoever pastes a long text says at its end what is wanted
+        found = [*found, *spans(said[-_END:])]
     parameters = tool.parameters
     own = {*stems(tool.name.replace("_", " ")), *stems(tool.description), *_REQUESTS}
     slots = [slot_of(name, child, True) for name, child in parameters.get("properties", {}).items()]

@@ -156,7 +156,7 @@ def test_closed_streams_are_no_crash(tmp_path: Path, command: str, code: int, to
     (tmp_path / "tools" / "word_count.py").write_text(tool)
     run = subprocess.run(
         ["bash", "-c", f"{' '.join(MAIN)} {command}"],
-        capture_output=True, text=True, env={**ENVIRON, "AGENTKIT_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True, text=True, env={**environ(), "AGENTKIT_DATA_DIR": str(tmp_path / "data")},
         cwd=tmp_path, check=False, timeout=60,
     )  # fmt: skip
     assert run.returncode == code, run.stderr
