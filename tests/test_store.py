@@ -456,7 +456,7 @@ def test_newer_schema_is_refused_untouched(path: Path) -> None:
     store._db.read("PRAGMA user_version = 99")
     store.close()
     before = path.read_bytes()
-    assert "upgrade" in refused(path).remedy
+    assert "install a newer agentkit" in refused(path).remedy
     assert path.read_bytes() == before
 
 

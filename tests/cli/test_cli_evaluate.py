@@ -130,4 +130,4 @@ def test_without_matplotlib_nothing_is_asked(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert run(["eval", "rag", "--data", "questions.jsonl"]) == 1
-    assert "pip install 'agentkit[eval]'" in capsys.readouterr().err
+    assert "pip install 'matplotlib>=3.10'" in capsys.readouterr().err

@@ -105,5 +105,5 @@ def test_without_matplotlib_the_remedy_is_named(
     row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingBackendError, match=r"need matplotlib; pip install 'agentkit\[eval\]'"):
+    with pytest.raises(MissingBackendError, match=r"need matplotlib; pip install 'matplotlib>="):
         render([row()], summarize([row()]), {}, 0.5)

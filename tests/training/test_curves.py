@@ -37,5 +37,5 @@ def test_a_picture(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingBackendError, match=r"pip install 'agentkit\[eval\]'"):
+    with pytest.raises(MissingBackendError, match=r"pip install 'matplotlib>="):
         draw_curves(LINES, tmp_path / "a.png")
