@@ -15,10 +15,11 @@ from typing import Any, Protocol
 from agentkit.events import Notice
 from agentkit.messages import Citation, Passage
 from agentkit.prompts import PromptTemplate
-from agentkit.retrieval.citations import best_quotes, check_answer
+from agentkit.retrieval.citations import check_answer
 from agentkit.retrieval.documents import clean_line
 from agentkit.retrieval.followup import Question
 from agentkit.retrieval.protocol import Embedder, Reader, Retriever
+from agentkit.retrieval.quoting import best_quotes
 
 QUOTES = 2
 """Sentences of a quoted answer."""

@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
 
 from agentkit.messages import Citation, Passage
-from agentkit.retrieval.followup import Question
 from agentkit.retrieval.numbers import contradicts, numbers
 from agentkit.retrieval.protocol import Embedder
 from agentkit.retrieval.quotes import Sentence, last_heading, passage_quotes
@@ -19,19 +15,9 @@ from agentkit.retrieval.words import stems, words
 
 SUPPORT_THRESHOLD = 0.6
 """Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
-QUOTE_SHARE = 0.8
-"""Of the weight that the joined text of a follow-up has in the search: within a passage the new words decide more."""
 COURTESY_WORDS = 8
 REFUSAL_WORDS = 24
-RANK_WEIGHT, LEAD_WEIGHT, NUMBER_WEIGHT, WORDS_WEIGHT = 0.06, 0.1, 0.18, 0.15
-SAID_WEIGHT = 0.03
-"""Of the signals in `best_quotes`, against a cosine; chosen on the tuning questions."""
 
-_ASKS_NUMBER = re.compile(
-    r"\b(?:how (?:much|many|long|old|big|large|wide|high|heavy|far|often|soon|late|early|quickly|fast)|when|"
-    r"what time|costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
-    re.IGNORECASE,
-)
 _REFUSAL = re.compile(
     r"\bI (?:do not|don't|can't|cannot|could not|couldn't) (?:know|say|tell|find|answer)\b|\bI(?:'m| am) not sure\b"
     r"|\b(?:passages?|documents?|texts?|information|context|sources?)\b.{0,40}\b(?:do|does|did)(?: not|n't) "
@@ -77,17 +63,6 @@ class CheckedAnswer:
     """Sentences that no passage supports, in order."""
     refused: bool = False
     """A sentence says that the passages do not tell."""
-
-
-class Quote(NamedTuple):
-    """A sentence of a passage that answers a question."""
-
-    text: str
-    passage: Passage
-    score: float
-    """Cosine with the question: mean of the sentence alone and below its heading."""
-    start: int = 0
-    """Place in the passage."""
 
 
 def support(sentence: str, passages: Sequence[Passage], embedder: Embedder) -> Support:
@@ -206,48 +181,6 @@ def is_refusal(sentence: str) -> bool:
         return False
     more = [part for part in _GOES_ON.split(sentence[found.end() :])[1:] if words(part)]
     return all(is_courtesy(part) or is_refusal(part) for part in more)
-
-
-def best_quotes(
-    question: Question, passages: Sequence[Passage], embedder: Embedder, limit: int = 2
-) -> list[Quote]:
-    """The sentences that answer a question best, best first, each complete enough to stand alone.
-
-    ``passages`` are in the order of search. Beside the cosine count: the rank of the passage, whether the
-    sentence opens it, the words it shares with the question, and a number where the question asks for one. What
-    the answer before has quoted counts less: who asks on mostly wants more than that.
-    """
-    candidates = [
-        (quote, passage, rank, place)
-        for rank, passage in enumerate(passages)
-        for place, quote in enumerate(passage_quotes(passage))
-    ]
-    if not candidates or not question.text.strip():
-        return []
-    headed = [f"{last_heading(passage)}: {quote.text}" for quote, passage, *_ in candidates]
-    share = QUOTE_SHARE * question.weight
-    asked = embedder.embed([question.text, question.joined]).T @ [1 - share, share]
-    vectors = embedder.embed([*(quote.text for quote, *_ in candidates), *headed])
-    alone, below_heading = np.split(vectors @ asked, 2)
-    cosines = (alone + below_heading) / 2
-    asks_number = _ASKS_NUMBER.search(question.text) is not None
-    wanted = stems(question.text) or stems(question.joined)
-    scores = [
-        cosine
-        - RANK_WEIGHT * rank
-        + LEAD_WEIGHT * (place == 0)
-        + NUMBER_WEIGHT * (asks_number and bool(numbers(quote.text)))
-        + WORDS_WEIGHT * len(wanted & stems(text)) / max(len(wanted), 1)
-        - SAID_WEIGHT * (quote.text in question.said)
-        for cosine, (quote, _, rank, place), text in zip(cosines, candidates, headed, strict=True)
-    ]
-    best: dict[str, Quote] = {}
-    for n in np.argsort(-np.array(scores), kind="stable"):
-        quote, passage, *_ = candidates[int(n)]
-        best.setdefault(quote.text, Quote(quote.text, passage, float(cosines[n]), quote.start))
-        if len(best) == limit:
-            break
-    return list(best.values())
 
 
 def _plain(text: str) -> str:

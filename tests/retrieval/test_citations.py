@@ -8,7 +8,6 @@ import pytest
 from agentkit.messages import Passage
 from agentkit.retrieval.citations import (
     SUPPORT_THRESHOLD,
-    best_quotes,
     check_answer,
     is_courtesy,
     is_refusal,
@@ -18,6 +17,7 @@ from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.followup import alone
 from agentkit.retrieval.numbers import Number, contradicts, numbers
 from agentkit.retrieval.quotes import passage_quotes
+from agentkit.retrieval.quoting import best_quotes
 
 RETURNS = Passage(
     1,
