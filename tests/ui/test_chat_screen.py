@@ -24,7 +24,7 @@ from agentkit.ui.screens.chat import ChatScreen
 from agentkit.ui.widgets import question
 from agentkit.ui.widgets.answer import Answer
 from agentkit.ui.widgets.composer import Composer
-from agentkit.ui.widgets.conversation import Conversation
+from agentkit.ui.widgets.conversation import LEFT_OUT, REPLAYED, Conversation
 from agentkit.ui.widgets.lines import CommandAnswer, ErrorMessage, NoticeLine, UserMessage
 from agentkit.ui.widgets.question import ApprovalQuestion
 from agentkit.ui.widgets.tool_call import ToolCallLine
@@ -313,6 +313,23 @@ async def test_a_resumed_session_shows_its_history(tmp_path: Path) -> None:
         assert "secret" not in shown
         assert "only the model" not in shown
         assert session.id in shown
+
+
+async def test_of_a_long_session_the_end_is_shown(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    session = workspace.store.create()
+    session.append(Message("system", "secret prompt"))
+    for n in range(REPLAYED):
+        session.append(Message("user", f"Question {n}?"))
+        session.append(Message("assistant", f"Answer {n}."))
+    app = ChatApp(workspace, session.id)
+    async with app.run_test(size=(110, 30)) as pilot:
+        await ready(pilot)
+        await wait_until(lambda: answers(app)[-1:] == [f"Answer {REPLAYED - 1}."], "the history")
+        assert answers(app)[0] == f"Answer {REPLAYED // 2}."
+        assert len(app.screen.query(UserMessage)) == REPLAYED // 2
+        (line,) = app.screen.query(NoticeLine)
+        assert LEFT_OUT.format(REPLAYED) in str(line.render())
 
 
 async def test_results_of_calls_with_the_same_id_stand_at_their_own_call(tmp_path: Path) -> None:

@@ -17,6 +17,11 @@ from agentkit.ui.widgets.lines import CommandAnswer, ErrorMessage, NoticeLine, U
 from agentkit.ui.widgets.question import ApprovalQuestion
 from agentkit.ui.widgets.tool_call import ToolCallLine
 
+REPLAYED = 100
+"""Messages of a stored conversation that are shown, and the rest of the turn that they begin in: each is a widget, and
+a thousand of them take the terminal seconds."""
+LEFT_OUT = "earlier messages that are not shown here: {}; agentkit sessions show prints them"
+
 
 class Conversation(VerticalScroll, can_focus=False):
     """Shows messages and the events of a turn."""
@@ -82,17 +87,19 @@ class Conversation(VerticalScroll, can_focus=False):
             await self.mount(ErrorMessage(event.error))
 
     async def replay(self, messages: Sequence[Message]) -> None:
-        """Show a conversation from the store instead of what is there."""
+        """Show the end of a conversation from the store instead of what is there."""
         await self.remove_children()
         self._answer, self._calls, self.last_answer = None, {}, ""
-        widgets: list[Widget] = []
+        first = _first_shown(messages)
+        left_out = sum(_is_shown(message) for message in messages[:first])
+        widgets: list[Widget] = [NoticeLine(LEFT_OUT.format(left_out))] if left_out else []
         results: list[tuple[ToolCallLine, ToolResult]] = []
-        for message in messages:
+        for message in messages[first:]:
             if message.role == "tool":
                 result = _stored_result(message)
                 if line := self._calls.get(result.call_id):  # later turns may use the same id again
                     results.append((line, result))
-            elif message.role != "system" and message.meta.get("kind") != "context":
+            elif _is_shown(message):
                 widgets += self._stored(message)
         await self.mount_all(widgets)
         for line, result in results:
@@ -130,6 +137,18 @@ class Conversation(VerticalScroll, can_focus=False):
         elif answer is not None:
             await answer.remove()
         self.last_answer = clean(final) or self.last_answer
+
+
+def _is_shown(message: Message) -> bool:
+    """Whether it was said, by the user or the agent."""
+    return message.role in ("user", "assistant") and message.meta.get("kind") != "context"
+
+
+def _first_shown(messages: Sequence[Message]) -> int:
+    """Where the turn begins in which the last `REPLAYED` messages begin."""
+    start = max(0, len(messages) - REPLAYED)
+    asked = (n for n in range(start, 0, -1) if messages[n].role == "user" and _is_shown(messages[n]))
+    return next(asked, 0)
 
 
 def _stored_result(message: Message) -> ToolResult:
