@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,7 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         report: DataReport | None = read_report(folder / REPORT)
     except (OSError, ValueError):
         report = None
-    lines = read_progress(folder)
-    last = lines[-1] if lines else {}
+    last, val_loss, scores = _newest(folder)
     done = settings is not None and record.status == "done"
     return Job(
         id=record.id,
@@ -130,17 +130,36 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         epoch=last.get("epoch", 0),
         epochs=settings.epochs if settings else 0,
         loss=last.get("loss"),
-        val_loss=next(
-            (line["val_loss"] for line in reversed(lines) if line.get("val_loss") is not None), None
-        ),
+        val_loss=val_loss,
         tokens_per_s=last.get("tokens_per_s"),
         eta_s=last.get("eta_s"),
         report=report.sentence() if report else "",
         ahead=ahead,
         error=record.error,
         task=settings.task if settings else "chat",
-        scores=next((line["scores"] for line in reversed(lines) if line.get("scores")), {}),
+        scores=dict(scores),
     )
+
+
+Newest = tuple[dict[str, Any], float | None, dict[str, float]]
+"""The line of the last step, and what was measured last, by whichever step: loss of held-out examples, and scores."""
+
+
+def _newest(folder: Path) -> Newest:
+    try:
+        state = (folder / PROGRESS).stat()
+    except OSError:
+        return {}, None, {}
+    return _newest_of(folder, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _newest_of(folder: Path, size: int, changed: int) -> Newest:
+    """Read once for every state of the file: who watches a job lists them all, and most have ended."""
+    lines = read_progress(folder)
+    val_losses = (line["val_loss"] for line in reversed(lines) if line.get("val_loss") is not None)
+    scores = (line["scores"] for line in reversed(lines) if line.get("scores"))
+    return lines[-1] if lines else {}, next(val_losses, None), next(scores, {})
 
 
 def stage_dir(adapters_dir: Path, id: str) -> Path:

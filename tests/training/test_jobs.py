@@ -20,10 +20,11 @@ import pytest
 from agentkit.assets import asset_path
 from agentkit.engine.weights import load_weights
 from agentkit.errors import NotFoundError, UsageError
+from agentkit.training import job as job_module
 from agentkit.training import jobs, loop, worker
 from agentkit.training.adapters import get_adapter, list_adapters
 from agentkit.training.data import load_chats
-from agentkit.training.job import view
+from agentkit.training.job import read_progress, view
 from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
 from agentkit.training.process import WORKER, Process
 from agentkit.training.report import read_report
@@ -420,6 +421,28 @@ def test_only_the_job_that_is_asked_for_is_read(
         assert get_job(folder, asked).id == found
         assert read == [found]
     assert [job.id for job in list_jobs(folder)] == ["3-a", "2-b", "1-a"]
+
+
+def test_progress_is_read_again_only_where_there_is_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def noted(folder: Path) -> list[dict[str, Any]]:
+        read.append(folder)
+        return read_progress(folder)
+
+    monkeypatch.setattr(job_module, "read_progress", noted)
+    record = Record("1-a", "a", "2026", "running", Process.of(os.getpid()), None)
+    assert view(record, tmp_path).step == 0
+    progress = tmp_path / "progress.jsonl"
+    for step in (1, 2):
+        with progress.open("a", encoding="utf-8") as file:
+            line = {"step": step, "steps": 9, "loss": 1.0, "val_loss": 0.5 if step == 1 else None}
+            file.write(json.dumps(line) + "\n")
+        seen = [view(record, tmp_path) for _ in range(3)]
+        assert {(job.step, job.val_loss) for job in seen} == {(step, 0.5)}
+        assert len(read) == step
 
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
