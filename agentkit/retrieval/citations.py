@@ -22,10 +22,10 @@ _REFUSAL = re.compile(
     r"\bI (?:do not|don't|can't|cannot|could not|couldn't) (?:know|say|tell|find|answer)\b|\bI(?:'m| am) not sure\b"
     r"|\b(?:passages?|documents?|texts?|information|context|sources?)\b.{0,40}\b(?:do|does|did)(?: not|n't) "
     r"(?:mention|say|state|tell|answer|contain|specify|provide|include)\b"
-    r"|\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b|\bno information\b",
+    r"|(?P<subject>\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b)|\bno information\b",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(r"\b(?:but|however|although|though)\b|[,;]\s*(?:so|yet)\b|;", re.IGNORECASE)
+_GOES_ON = re.compile(r"\b(?:but|however|although|though)\b|[,;]\s*(?:so|yet|and)\b|;", re.IGNORECASE)
 _FEEL_FREE = re.compile(r"\bfeel free\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
 _NEGATIONS = frozenset("not no never cannot without neither nor none nothing unable except".split())  # noqa: SIM905
@@ -34,8 +34,11 @@ _COURTESY = stems(
     "contact hello hi hey sure course great good answer assist assistance reach feel ask enjoy day "
     "wish kind regards further more here there pleasure apologies afraid moment check look nice"
 )
-
-
+_SOURCES = stems(
+    "unfortunately based according given provided passages documents texts information context sources answer above "
+    "however but while looked read checked searched far see"
+)
+"""Beside courtesies all that may stand before the words of a refusal: what they rest on."""
 _POLITE = frozenset({"thank", "thanks", "hello", "hi", "hey", "please", "sorry", "welcome", "okay"})
 """Stop words that make a courtesy."""
 
@@ -179,8 +182,12 @@ def is_refusal(sentence: str) -> bool:
     found = _REFUSAL.search(sentence)
     if found is None or len(words(sentence)) > REFUSAL_WORDS or numbers(sentence):
         return False
-    more = [part for part in _GOES_ON.split(sentence[found.end() :])[1:] if words(part)]
-    return all(is_courtesy(part) or is_refusal(part) for part in more)
+    before, after = _GOES_ON.split(sentence[: found.start()]), _GOES_ON.split(sentence[found.end() :])[1:]
+    if found["subject"]:
+        before.pop()  # "The price" is not mentioned in the passages
+    if not stems(_FEEL_FREE.sub("feel", " ".join(before))) <= _COURTESY | _SOURCES:
+        return False  # "Returns are free, but I'm not sure"
+    return all(is_courtesy(part) or is_refusal(part) for part in after if words(part))
 
 
 def _plain(text: str) -> str:

@@ -217,6 +217,14 @@ def test_a_quote_of_two_sentences_stays_one(minilm: MiniLMEmbedder) -> None:
         ("I'm not sure about the fee, but returns are always free.", False),
         ("The passages do not mention a fee; returns are free.", False),
         ("I do not know the fee of thirty euros.", False),
+        ("Returns are always free, but I'm not sure about the fee.", False),
+        ("I do not know the fee, and returns are always free.", False),
+        ("Returns are always free, and the fee is not mentioned in the passages.", False),
+        ("The price of the lamp is not mentioned in the passages.", True),
+        ("Unfortunately, based on the passages above, I cannot say.", True),
+        ("I'm afraid that I do not know.", True),
+        ("I looked in the documents, but I could not find it.", True),
+        ("Sorry, I do not know, and the documents do not tell.", True),
     ],
 )
 def test_refusals(sentence: str, expected: bool) -> None:
