@@ -1,10 +1,11 @@
 """The adapter that agentkit ships for smollm2-135m, made anew: data, training, and where the result lies.
 
-    python training/make_adapter.py                  # everything; about two hours on two cores
+    python training/make_adapter.py                  # everything; two and a half hours on two cores
     python training/make_adapter.py --scenes 200     # a smaller one, to look at
     python training/make_adapter.py --data-only      # only write the data
 
-A run that was stopped goes on from its last checkpoint.
+Training goes through the dialogues in stages (`STAGES`), each from where the one before has left off. A run that was
+stopped goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import argparse
 import hashlib
 import itertools
 import json
+import shutil
 import sys
-import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -29,6 +30,7 @@ from passages import Grouped, grouped_conversations, grouped_judgements
 
 from agentkit.__about__ import __version__
 from agentkit.assets import asset_path
+from agentkit.engine.peft_files import read_lora
 from agentkit.engine.weights import load_weights
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.training import loop
@@ -43,6 +45,27 @@ ROOT = Path(__file__).resolve().parent.parent
 SEED = 6
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One pass over dialogues, from where the stage before has left off."""
+
+    number: int
+    share: int
+    """Percent of the dialogues, by their groups; other ones in every stage."""
+    fresh: int
+    """Percent of as many judgements as there are, made anew for this stage."""
+    batch_size: int
+    learning_rate: float
+
+    def folder(self, build: Path) -> Path:
+        """Its data, log, checkpoints and adapter."""
+        return build / f"stage-{self.number}"
+
+
+STAGES = (Stage(1, 100, 0, 40, 1e-3), Stage(2, 33, 0, 16, 6e-4), Stage(3, 6, 100, 32, 4e-4))
+"""All; a third once more, in smaller steps; then mostly judgements, each of which has one token to be learned by."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--scenes", type=int, default=1300, help="sets of tools, with eight dialogues each")
@@ -53,15 +76,18 @@ def main() -> int:
         "--build", type=Path, default=ROOT / "build" / "adapter", help="data, checkpoints, log"
     )
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--batch-size", type=int, default=40)
     parser.add_argument("--data-only", action="store_true")
     options = parser.parse_args()
-    options.build.mkdir(parents=True, exist_ok=True)
-    data = options.build / "data.jsonl"
-    count = write(data, options)
-    print(f"{count} dialogues in {data}", flush=True)
-    train(options, data)
+    before: Path | None = None
+    for stage in STAGES:
+        folder = stage.folder(options.build)
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"{write(folder / 'data.jsonl', options, stage)} dialogues in {folder}", flush=True)
+        if not (folder / "adapter" / CARD).exists():
+            train(folder, options, stage, before)
+        before = folder / "adapter"
+    if not options.data_only:
+        finish(options.build)
     return 0
 
 
@@ -78,16 +104,27 @@ SERVED = {"reads": True, "evidence": {"values": 0.5, "calls": 0.0}}
 """What serving goes by; how far evidence counts was chosen on the tuning half of ``tests/data/several.jsonl``."""
 
 
-def write(path: Path, options: argparse.Namespace) -> int:
-    """The training data; returns the number of dialogues."""
+def write(path: Path, options: argparse.Namespace, stage: Stage = STAGES[0]) -> int:
+    """The data of a stage; returns the number of dialogues."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for groups, example in grouped(options):
+        for groups, example in dialogues(options, stage):
             split = split_of(groups)
             if split is not None:
                 file.write(json.dumps({**example, "split": split}, ensure_ascii=False) + "\n")
                 count += 1
     return count
+
+
+def dialogues(options: argparse.Namespace, stage: Stage) -> Iterator[Grouped]:
+    """The dialogues of a stage, with their groups; what is held out is the same in all of them."""
+    for groups, example in grouped(options):
+        drawn = zlib.crc32(f"{stage.number} {min(groups)}".encode()) % 100
+        if drawn < stage.share or split_of(groups) == "validation":
+            yield groups, example
+    for groups, example in grouped_judgements(SEED + stage.number, options.judgements * stage.fresh // 100):
+        if split_of(groups) == "train":
+            yield groups, example
 
 
 def grouped(options: argparse.Namespace) -> Iterator[Grouped]:
@@ -134,37 +171,54 @@ def weighted(rows: list[Row]) -> list[Row]:
     return [replace(row, weight=weight(row)) for row in rows]
 
 
-def train(options: argparse.Namespace, data: Path) -> None:
+def train(folder: Path, options: argparse.Namespace, stage: Stage, before: Path | None) -> None:
+    """One stage, from the adapter of the one before."""
+    data = folder / "data.jsonl"
     settings = make_settings(
         {
             "name": MODEL, "model_name": MODEL, "model_source": str(asset_path(MODEL)), "data_name": data.name,
-            "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(), "adapters_dir": options.build,
-            "device": "cpu", "epochs": 1, "batch_size": options.batch_size, "batch_tokens": 16384, "max_length": 1536,
-            "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": options.learning_rate,
-            "warmup": 0.04, "seed": SEED,
+            "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(), "adapters_dir": folder,
+            "device": "cpu", "epochs": 1, "batch_size": stage.batch_size, "batch_tokens": 16384, "max_length": 1536,
+            "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": stage.learning_rate,
+            "warmup": 0.04, "seed": SEED + stage.number - 1,
         }
     )  # fmt: skip
     loaded = load_weights(settings.model_source, name=MODEL, device="cpu", quantize="none", trainable=True)
     encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
     rows, report = encode(load_chats(data), encoder, settings.max_length)
     rows = weighted(rows)
-    plan = steps([row for row in rows if row.split == "train"], settings, Random(SEED))
+    plan = steps([row for row in rows if row.split == "train"], settings, Random(settings.seed))
     read = sum(len(packed.ids) for step in plan for packed in step)
     print(f"{report}; {read} tokens to be read in {len(plan)} steps", flush=True)
     if options.data_only:
         return
-    started = time.perf_counter()
-    with (options.build / "progress.jsonl").open("a", encoding="utf-8") as log:
+    with (folder / "progress.jsonl").open("a", encoding="utf-8") as log:
 
         def note(progress: dict[str, Any]) -> None:
             log.write(json.dumps(progress) + "\n")
             log.flush()
             print(progress, flush=True)
 
-        trained = loop.train(settings, loaded.model, rows, note, checkpoint_dir=options.build / "checkpoints")
-    print(f"{time.perf_counter() - started:.0f} s; held out {trained.loss_before} to {trained.loss_after}")
-    save(trained.model, options.build / "adapter")
-    write_card(options.build / "adapter", settings, report, trained)
+        start = read_lora(before) if before else None
+        kept = folder / "checkpoints"
+        trained = loop.train(settings, loaded.model, rows, note, start=start, checkpoint_dir=kept)
+    print(f"{trained.seconds:.0f} s; held out {trained.loss_before} to {trained.loss_after}")
+    save(trained.model, folder / "adapter")
+    write_card(folder / "adapter", settings, report, trained)
+
+
+def finish(build: Path) -> None:
+    """The last stage's adapter, with a card that tells of all of them."""
+    folders = [stage.folder(build) / "adapter" for stage in STAGES]
+    cards = [json.loads((folder / CARD).read_text(encoding="utf-8")) for folder in folders]
+    summed = {
+        key: sum(card[key] for card in cards) for key in ("examples", "duplicates", "cut", "epochs", "steps")
+    }
+    seconds = round(sum(card["seconds"] for card in cards), 1)
+    whole = {**cards[-1], **summed, "seconds": seconds, "loss_before": cards[0]["loss_before"]}
+    whole["data_sha256"] = cards[0]["data_sha256"]
+    shutil.copytree(folders[-1], build / "adapter", dirs_exist_ok=True)
+    (build / "adapter" / CARD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def save(model: Any, folder: Path) -> None:

@@ -170,6 +170,26 @@ def test_what_is_held_out_shares_no_tools_and_no_passage_with_what_is_trained(
     assert not sides["train"] & sides["validation"]
 
 
+def test_later_stages_hold_out_the_same(options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_adapter, "HELD_OUT_EVERY", 10)
+    stages: list[dict[str, set[str]]] = []
+    for stage in make_adapter.STAGES:
+        path = options.build / f"{stage.number}.jsonl"
+        make_adapter.write(path, options, stage)
+        sides: dict[str, set[str]] = {"train": set(), "validation": set()}
+        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            sides[row.pop("split")].add(json.dumps(row))
+        stages.append(sides)
+    first, *later = stages
+    for sides in later:
+        assert sides["validation"] == first["validation"]
+        assert not sides["train"] & first["validation"]
+    assert later[0]["train"] < first["train"]
+    fresh = later[1]["train"] - first["train"]
+    assert len(fresh) > options.judgements / 2
+    assert {json.loads(row)["messages"][-1]["content"] for row in fresh} == {"Yes", "No"}
+
+
 def test_chats_are_asked_for_anew_where_the_prompts_have_changed(
     options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
