@@ -96,9 +96,9 @@ def _contained(question: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
 def elsewhere(embedder: Embedder) -> list[Asked]:
     """The written questions over passages of other domains."""
     sys.path.insert(0, str(ROOT / "training"))
-    from passages import _rows  # the recipe reads the same files, and leaves the evaluated domain out
+    from passages import written_rows  # the recipe reads the same files, and leaves the evaluated domain out
 
-    rows = _rows()
+    rows = written_rows()
     vectors = embedder.embed([f"{row['heading']} {row['text']}" for row in rows])
     found = []
     for number, row in enumerate(rows):

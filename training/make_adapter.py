@@ -82,8 +82,9 @@ def main() -> int:
     for stage in STAGES:
         folder = stage.folder(options.build)
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"{write(folder / 'data.jsonl', options, stage)} dialogues in {folder}", flush=True)
-        if not (folder / "adapter" / CARD).exists():
+        data = folder / "data.jsonl"
+        print(f"{write(data, options, stage)} dialogues in {folder}", flush=True)
+        if options.data_only or not is_trained(folder / "adapter", digest(data)):
             train(folder, options, stage, before)
         before = folder / "adapter"
     if not options.data_only:
@@ -171,13 +172,23 @@ def weighted(rows: list[Row]) -> list[Row]:
     return [replace(row, weight=weight(row)) for row in rows]
 
 
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def is_trained(adapter: Path, data_sha256: str) -> bool:
+    """Whether a stage has been trained on these data."""
+    card = adapter / CARD
+    return card.exists() and json.loads(card.read_text(encoding="utf-8"))["data_sha256"] == data_sha256
+
+
 def train(folder: Path, options: argparse.Namespace, stage: Stage, before: Path | None) -> None:
     """One stage, from the adapter of the one before."""
     data = folder / "data.jsonl"
     settings = make_settings(
         {
             "name": MODEL, "model_name": MODEL, "model_source": str(asset_path(MODEL)), "data_name": data.name,
-            "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(), "adapters_dir": folder,
+            "data_sha256": digest(data), "adapters_dir": folder,
             "device": "cpu", "epochs": 1, "batch_size": stage.batch_size, "batch_tokens": 16384, "max_length": 1536,
             "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": stage.learning_rate,
             "warmup": 0.04, "seed": SEED + stage.number - 1,
@@ -192,6 +203,8 @@ def train(folder: Path, options: argparse.Namespace, stage: Stage, before: Path 
     print(f"{report}; {read} tokens to be read in {len(plan)} steps", flush=True)
     if options.data_only:
         return
+    for later in STAGES[stage.number :]:  # they would go on from another adapter
+        shutil.rmtree(later.folder(options.build), ignore_errors=True)
     with (folder / "progress.jsonl").open("a", encoding="utf-8") as log:
 
         def note(progress: dict[str, Any]) -> None:

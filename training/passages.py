@@ -125,7 +125,7 @@ def group(text: str) -> str:
 
 def held_out() -> list[Document]:
     """The passages that train nothing, with all their questions."""
-    return [_written(row) for row in _rows() if _is_held_out(row)]
+    return [_written(row) for row in written_rows() if _is_held_out(row)]
 
 
 @cache
@@ -258,7 +258,7 @@ def _is_held_out(row: dict[str, Any]) -> bool:
 
 
 @cache
-def _rows() -> list[dict[str, Any]]:
+def written_rows() -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in ANSWERABLE.read_text(encoding="utf-8").splitlines()]
     return [*(row for row in rows if row["domain"] != EVALUATED), *itertools.chain(*pairs())]
 
@@ -287,7 +287,7 @@ def _training_pairs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 @cache
 def _training_rows() -> list[dict[str, Any]]:
-    return [row for row in _rows() if not _is_held_out(row)]
+    return [row for row in written_rows() if not _is_held_out(row)]
 
 
 @cache

@@ -39,6 +39,8 @@ _SOURCES = stems(
     "however but while looked read checked searched far see"
 )
 """Beside courtesies all that may stand before the words of a refusal: what they rest on."""
+_CLAIMS = re.compile(r"\b(?:yes|you)\b", re.IGNORECASE)
+"""Stop words that claim something before a refusal."""
 _POLITE = frozenset({"thank", "thanks", "hello", "hi", "hey", "please", "sorry", "welcome", "okay"})
 """Stop words that make a courtesy."""
 
@@ -185,8 +187,9 @@ def is_refusal(sentence: str) -> bool:
     before, after = _GOES_ON.split(sentence[: found.start()]), _GOES_ON.split(sentence[found.end() :])[1:]
     if found["subject"]:
         before.pop()  # "The price" is not mentioned in the passages
-    if not stems(_FEEL_FREE.sub("feel", " ".join(before))) <= _COURTESY | _SOURCES:
-        return False  # "Returns are free, but I'm not sure"
+    first = " ".join(before)
+    if _CLAIMS.search(first) or not stems(_FEEL_FREE.sub("feel", first)) <= _COURTESY | _SOURCES:
+        return False  # "Yes, you can, but I'm not sure"
     return all(is_courtesy(part) or is_refusal(part) for part in after if words(part))
 
 

@@ -218,6 +218,7 @@ def test_a_quote_of_two_sentences_stays_one(minilm: MiniLMEmbedder) -> None:
         ("The passages do not mention a fee; returns are free.", False),
         ("I do not know the fee of thirty euros.", False),
         ("Returns are always free, but I'm not sure about the fee.", False),
+        ("Yes, you can, but I'm not sure.", False),
         ("I do not know the fee, and returns are always free.", False),
         ("Returns are always free, and the fee is not mentioned in the passages.", False),
         ("The price of the lamp is not mentioned in the passages.", True),
