@@ -101,7 +101,7 @@ KEEP_WEIGHT = 2.0
 """Of plain conversation: divergences are small where losses are not."""
 
 
-SERVED = {"reads": True, "evidence": {"values": 0.5, "calls": 0.0}}
+SERVED = {"reads": True, "evidence": {"values": 0.75, "calls": 0.75}}
 """What serving goes by; how far evidence counts was chosen on the tuning half of ``tests/data/several.jsonl``."""
 
 

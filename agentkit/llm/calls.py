@@ -50,6 +50,7 @@ def read_message(text: str, tools: Sequence[ToolSpec], format: Format, *, thinks
     repeated = []
     for name, arguments, call_id in _read(rest, list(specs), format):
         _validate(specs[name], arguments)
+        arguments = as_formatted(arguments, specs[name].schema)
         call = ToolCall(call_id or f"call_{uuid.uuid4().hex[:12]}", name, arguments)
         key = json.dumps([name, arguments], sort_keys=True)
         if key in calls:
@@ -65,6 +66,20 @@ def _read(text: str, names: list[str], format: Format) -> list[tuple[str, dict[s
     except TooLarge as error:  # the grammar of a number knows no bound
         cause = f"the model called a tool with the number {error}, which is too large"
         raise ModelError(cause, "ask differently, or give the parameter a maximum in its schema") from error
+
+
+def as_formatted(value: Any, schema: Any) -> Any:
+    """Numbers whose schema says ``"format": "float"`` or ``"double"``, as OpenAPI has it, with a decimal point."""
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, dict):
+        children = schema.get("properties", {})
+        return {key: as_formatted(each, children.get(key)) for key, each in value.items()}
+    if isinstance(value, list):
+        return [as_formatted(each, schema.get("items")) for each in value]
+    if schema.get("format") in ("float", "double") and type(value) is int and int(float(value)) == value:
+        return float(value)
+    return value
 
 
 def _validate(spec: ToolSpec, arguments: dict[str, object]) -> None:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of, stems
-from agentkit.llm.spans import Span, spans
+from agentkit.llm.records import records
+from agentkit.llm.spans import Kind, Span, spans
+from agentkit.llm.units import unit
 
 ASSIGNED = 8.0
 """Weight of the span that fits a parameter best."""
@@ -31,6 +33,12 @@ CUE = 2.5
 _NEGATIVE = re.compile(
     r"\b(?:no|not|without|don't|doesn't|never|exclude|excluding|except|off|isn't)\b(?: \w+){0,2} ?$"
 )
+MENTIONED = 4.0
+"""Fit of a value that schema or description name."""
+HOME = 3.0
+"""What it counts that a span stands in the words that ask for the tool."""
+_JOINED = re.compile(r",? ?(?:(?:and|or|&|to) )?(?:a |an |the )?")
+_WORDS = re.compile(r"[^\W\d_]+\d?")
 MOST = 200
 """Parameters of a tool for which spans are weighed."""
 
@@ -55,96 +63,136 @@ class Parameter:
     """Nats in favour of giving it; negative where it is optional and not spoken of."""
 
 
-def evidence(schema: Mapping[str, Any], turn: str, most: int = 1) -> list[list[Parameter]]:
+def evidence(
+    schema: Mapping[str, Any], turn: str, most: int = 1, part: Part | None = None
+) -> list[list[Parameter]]:
     """What ``turn`` says about the parameters of an object schema, in the schema's order.
 
     Args:
         schema: Of the arguments.
         turn: The user's words.
         most: Calls at most.
+        part: Where in the turn this tool is asked for, from and to; what stands there comes before what stands
+            elsewhere.
 
     Returns:
-        The parameters of a first call. A further one follows where the turn holds other values like those of the
-        first: what it repeats is the same, what it does not name again stays.
+        The parameters of a first call. A further one follows where the turn, or the part, holds other values like
+        those of the first: what it repeats is the same, what it does not name again stays.
     """
-    found = spans(turn)
+    said = Said(spans(turn), turn, part or (0, len(turn)))
     required = set(schema.get("required", ()))
     slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
     known = {word for slot in slots for word in slot.words}
     for slot in slots[:MOST]:
-        fits = ((n, fit_of(slot, span, turn, known)) for n, span in enumerate(found))
+        fits = ((n, fit_of(slot, span, turn, known)) for n, span in enumerate(said.spans))
         slot.fits = {n: fit for n, fit in fits if fit is not None}
-    _assign(slots, found)
-    calls = [_parameters(slots, found, turn, 0)]
-    firsts = {slot.name: slot.chosen for slot in slots}
-    used = {slot.chosen for slot in slots if slot.chosen is not None}
-    while len(calls) < most:
-        _assign_like(slots, found, firsts, used)
-        chosen = {slot.chosen for slot in slots if slot.chosen is not None}
-        parameters = _parameters(slots, found, turn, len(calls))
-        if chosen <= used and parameters == calls[-1]:
-            break
-        if not chosen - used and not any(_is_listed(slot) for slot in slots):
-            break
-        used |= chosen
-        calls.append(parameters)
+    _assign(slots, said)
+    once = _parameters(slots, said, said.part)
+    if most == 1:
+        return [once]
+    for slot in slots[:MOST]:
+        _mention(slot, said)
+    least = {slot.name: _least(slot) for slot in slots}
+    found = records(slots, said.spans, turn, said.part, least, most)
+    if len(found) < 2:
+        return [once]
+    calls: list[list[Parameter]] = []
+    for record in found:
+        for slot in slots:
+            slot.chosen = record.spans.get(slot.name)
+        calls.append(_parameters(slots, said, (record.start, record.end)))
     return calls
 
 
-def _parameters(slots: Sequence[Slot], found: Sequence[Span], turn: str, call: int) -> list[Parameter]:
+Part = tuple[int, int]
+"""From where to where in a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn, and what of it is said for one tool."""
+
+    spans: list[Span]
+    turn: str
+    part: Part
+
+    @property
+    def whole(self) -> Part:
+        """All of the turn."""
+        return 0, len(self.turn)
+
+    def has(self, span: Span) -> bool:
+        """Whether a span is said for the tool."""
+        return self.part[0] <= span.start < self.part[1]
+
+
+def _parameters(slots: Sequence[Slot], said: Said, part: Part) -> list[Parameter]:
     chosen = {slot.chosen for slot in slots if slot.chosen is not None}
-    return [_parameter(slot, found, turn, chosen - {slot.chosen}, call) for slot in slots]
+    return [_parameter(slot, said, chosen - {slot.chosen}, part) for slot in slots]
 
 
-def _is_listed(slot: Slot) -> bool:
-    return slot.type == "array" or "enum" in slot.schema
+def _mention(slot: Slot, said: Said) -> None:
+    """Lists, and the values of an enumeration, as spans."""
+    new: list[Span] = []
+    if "enum" in slot.schema or (slot.type == "string" and slot.chosen is None):
+        values = slot.schema.get("enum", slot.choices)
+        named = named_in(values, said.turn, said.part)
+        new = [Span("phrase", said.turn[start:end], start, end, value) for value, start, end in named]
+    elif slot.type == "array":
+        tells = _items(slot).get("type") != "string"  # a single word could be anything
+        runs = [
+            each
+            for each in _item_runs(slot, said, said.part)
+            if len(each[0]) > 1 or (tells and slot.required)
+        ]
+        new = [Span("list", said.turn[a:b], a, b, run) for run, a, b in runs]
+    for span in new:
+        slot.fits[len(said.spans)] = MENTIONED
+        slot.chosen = len(said.spans) if slot.chosen is None else slot.chosen
+        said.spans.append(span)
 
 
-def _assign_like(
-    slots: Sequence[Slot], found: Sequence[Span], firsts: Mapping[str, int | None], used: set[int]
-) -> None:
-    """For a further call: spans not used yet that are like those of the first; else what the call before had."""
-    taken = [found[n] for n in used]
-    for slot in slots:
-        first = firsts[slot.name]
-        if first is None:
-            continue
-        model = found[first]
-        for n, fit in slot.fits.items():
-            span = found[n]
-            like = span.kind == model.kind and (span.unit == model.unit or span.kind != "number")
-            apart = all(span.end <= other.start or other.end <= span.start for other in taken)
-            if like and apart and n > first and fit >= slot.fits[first] - CUE:
-                slot.chosen = n
-                taken.append(span)
-                break
-
-
-def _assign(slots: Sequence[Slot], found: Sequence[Span]) -> None:
+def _assign(slots: Sequence[Slot], said: Said) -> None:
     """The best pairs first, each span and each parameter once; among equals in the order of both."""
     pairs = [(fit, slot.required, slot, n) for slot in slots for n, fit in slot.fits.items()]
     order = {id(slot): n for n, slot in enumerate(slots)}
-    pairs.sort(key=lambda pair: (-pair[0], not pair[1], order[id(pair[2])], pair[3]))
+    home = [said.has(span) for span in said.spans]
+    pairs.sort(key=lambda pair: (-pair[0] - HOME * home[pair[3]], not pair[1], order[id(pair[2])], pair[3]))
     used: list[Span] = []
+    for slot in slots:
+        slot.chosen = None
     for fit, required, slot, n in pairs:
-        span = found[n]
+        span = said.spans[n]
+        if not required and not said.has(span):
+            continue
         if slot.chosen is not None or any(
             span.start < other.end and other.start < span.end for other in used
         ):
             continue
-        if fit < (CUE if not required else -1.0 if slot.type in ("number", "integer") else WEAK):
+        if fit < _least(slot):
             continue
         slot.chosen = n
         used.append(span)
 
 
-def _parameter(slot: Slot, found: Sequence[Span], turn: str, taken: set[int], call: int) -> Parameter:
+def _least(slot: Slot) -> float:
+    """The fit from which on a span may be a parameter's value."""
+    if not slot.required:
+        return CUE
+    return -1.0 if slot.type in ("number", "integer") else WEAK
+
+
+def _parameter(slot: Slot, said: Said, taken: set[int], part: Part) -> Parameter:
+    """What is known of one, for a call that is asked for in this part."""
     if slot.type == "boolean":
-        return _boolean(slot, turn)
-    if "enum" in slot.schema:
-        return _enumerated(slot, turn, call)
+        return _boolean(slot, said.turn[part[0] : part[1]])
+    if "enum" in slot.schema or (slot.type == "string" and slot.choices and slot.chosen is None):
+        named = _enumerated(slot, said, part)
+        if named is not None:
+            return named
     if slot.type == "array":
-        return _listed(slot, found, turn, call)
+        return _listed(slot, said, part)
+    found = said.spans
     best = max(slot.fits.values(), default=0.0)
     weak = ASSIGNED if slot.chosen is None else POSSIBLE
     candidates = [
@@ -186,6 +234,8 @@ def _date_text(slot: Slot, span: Span) -> str:
     asked = slot.description.upper()
     for name, form in _FORMS:
         if name in asked:
+            if re.fullmatch(re.sub("[YMD]", r"\\d", name), span.text):
+                return span.text  # which is the day and which the month only the form tells
             return str(span.value.strftime(form))
     iso = slot.schema.get("format") == "date" or re.search(r"\d{4}-\d{2}-\d{2}", asked)
     return str(span.value.isoformat()) if iso else span.text
@@ -201,53 +251,109 @@ def _boolean(slot: Slot, turn: str) -> Parameter:
     return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)
 
 
-def _enumerated(slot: Slot, turn: str, call: int) -> Parameter:
-    said = set(stems(turn))
-    values = [value for value in slot.schema["enum"] if isinstance(value, str)]
-    named = [v for v in values if stems(v) and set(stems(v)) <= said]
-    if call and named:
-        named = [named[min(call, len(named) - 1)]]
-    candidates = tuple(Candidate(json.dumps(v, ensure_ascii=False), ASSIGNED) for v in named)
+def _enumerated(slot: Slot, said: Said, part: Part) -> Parameter | None:
+    """One of the values that the schema or the description names, where the turn names it too."""
+    closed = "enum" in slot.schema
+    if slot.chosen is not None and said.spans[slot.chosen].kind == "phrase":
+        named = [str(said.spans[slot.chosen].value)]
+    else:
+        values = slot.schema["enum"] if closed else slot.choices
+        where = [part, said.part, *([said.whole] if slot.required else [])]
+        found = next(filter(None, (named_in(values, said.turn, each) for each in where)), [])
+        named = [value for value, _, _ in found]
+    if not named and not closed:
+        return None
+    candidates = tuple(
+        Candidate(json.dumps(value, ensure_ascii=False), ASSIGNED) for value in dict.fromkeys(named)
+    )
     return Parameter(slot.name, candidates, _wanted(slot, bool(named)))
 
 
-def _listed(slot: Slot, found: Sequence[Span], turn: str, call: int) -> Parameter:
-    items = slot.schema.get("items")
-    items = items if isinstance(items, Mapping) else {}
-    kind = items.get("type")
-    runs: list[list[Any]] = []
-    if kind in ("number", "integer"):
-        numbers = [s for s in found if s.kind == "number" and (kind == "number" or isinstance(s.value, int))]
-        numbers = [s for s in numbers if re.search(r"\d", s.text)] or numbers
-        runs = [[span.value for span in run] for run in _runs(numbers, turn)]
-    elif isinstance(items.get("enum"), list):
-        said = set(stems(turn))
-        named = [v for v in items["enum"] if set(stems(str(v))) <= said and stems(str(v))]
-        runs = [named] if named else []
-    elif kind == "string":
-        for kinds in (("quoted",), ("name",), ("phrase",)):
-            pieces = [s for s in found if s.kind in kinds]
-            runs += [[span.text for span in run] for run in _runs(pieces, turn)]
-    if call and runs:
-        longest = [run for run in runs if len(run) > 1] or runs
-        runs = [longest[min(call, len(longest) - 1)]]
-    runs.sort(key=len, reverse=True)
-    spoken_of = bool(runs) and (slot.required or len(runs[0]) > 1)
+def named_in(values: Iterable[Any], turn: str, part: Part) -> list[tuple[str, int, int]]:
+    """Where a part of a turn names which of the texts; of "vice president" and "president" only the longer one."""
+    words = [(match[0], *match.span()) for match in _WORDS.finditer(turn, *part)]
+    said = [
+        ({stem, word.lower().removesuffix("s")}, start, end)
+        for word, start, end in words
+        for stem in stems(word)
+    ]
+    found: list[tuple[str, int, int]] = []
+
+    def add(text: str, start: int, end: int) -> None:
+        if all(end <= a or start >= b for _, a, b in found):
+            found.append((text, start, end))
+
+    for text in sorted((value for value in values if isinstance(value, str)), key=lambda text: -len(text)):
+        wanted = stems(text)
+        if len(wanted) < len(_WORDS.findall(text)):  # "A minor" is more than "minor"
+            for match in re.compile(rf"(?<!\w){re.escape(text)}(?!\w)").finditer(turn, *part):
+                add(text, *match.span())
+            continue
+        for n in range(len(said) - len(wanted) + 1 if wanted else 0):
+            if all(stem in forms for stem, (forms, _, _) in zip(wanted, said[n:], strict=False)):
+                add(text, said[n][1], said[n + len(wanted) - 1][2])
+        measure = unit(text)
+        for word, start, end in words if measure else ():
+            if unit(word) == measure and len(word) > 1:  # "in miles" for `mi`
+                add(text, start, end)
+    return sorted(found, key=lambda each: each[1])
+
+
+def _listed(slot: Slot, said: Said, part: Part) -> Parameter:
+    if slot.chosen is not None:
+        runs = [(said.spans[slot.chosen].value, 0, 0)]
+    else:
+        runs = _item_runs(slot, said, part)
+        if not runs and slot.required:
+            runs = _item_runs(slot, said, said.whole)
+    lists = sorted((run for run, _, _ in runs), key=len, reverse=True)
+    closed = bool(lists) and set(lists[0]) <= {*_named_items(slot)}
+    spoken_of = bool(lists) and (slot.required or len(lists[0]) > 1 or closed)
     candidates = [
         Candidate(json.dumps(run, ensure_ascii=False), ASSIGNED if n == 0 and spoken_of else POSSIBLE)
-        for n, run in enumerate(runs)
+        for n, run in enumerate(lists)
     ]
     return Parameter(slot.name, _best(candidates), _wanted(slot, spoken_of))
 
 
-def _runs(pieces: Sequence[Span], turn: str) -> list[list[Span]]:
-    """Pieces that follow each other with nothing but commas and conjunctions between them."""
+def _items(slot: Slot) -> Mapping[str, Any]:
+    items = slot.schema.get("items")
+    return items if isinstance(items, Mapping) else {}
+
+
+def _named_items(slot: Slot) -> Sequence[Any]:
+    """What schema or description name as members of an array of texts."""
+    items = _items(slot)
+    closed = items.get("enum")
+    return closed if isinstance(closed, list) else slot.choices if items.get("type") == "string" else ()
+
+
+def _item_runs(slot: Slot, said: Said, part: Part) -> list[tuple[list[Any], int, int]]:
+    """Lists that an array could be, with where they stand."""
+    items = _items(slot)
+    kind = items.get("type")
+    near = [span for span in said.spans if part[0] <= span.start < part[1]]
+    if kind in ("number", "integer"):
+        numbers = [s for s in near if s.kind == "number" and (kind == "number" or isinstance(s.value, int))]
+        return _runs([s for s in numbers if re.search(r"\d", s.text)] or numbers, said.turn)
+    named = named_in(_named_items(slot), said.turn, part)
+    if named:
+        return [(list(dict.fromkeys(value for value, _, _ in named)), named[0][1], named[-1][2])]
+    if kind != "string" or "enum" in items:
+        return []
+    kinds: tuple[Kind, ...] = ("email", "path", "quoted", "code", "name", "phrase")
+    return [run for each in kinds for run in _runs([s for s in near if s.kind == each], said.turn)]
+
+
+def _runs(pieces: Sequence[Span], turn: str) -> list[tuple[list[Any], int, int]]:
+    """Pieces that follow each other with nothing but commas and conjunctions between them: values, from and to."""
     runs: list[list[Span]] = []
     for span in pieces:
-        if runs and re.fullmatch(
-            r",? ?(?:(?:and|or|&|to) )?(?:a |an |the )?", turn[runs[-1][-1].end : span.start]
-        ):
+        if runs and _JOINED.fullmatch(turn, runs[-1][-1].end, span.start):
             runs[-1].append(span)
         else:
             runs.append([span])
-    return runs
+    return [
+        ([span.value if span.kind == "number" else span.text for span in run], run[0].start, run[-1].end)
+        for run in runs
+    ]

@@ -14,7 +14,7 @@ _PREPOSITIONS = {
     "from": "from source origin start departure sender input base begin",
     "to": "to target destination end goal arrival recipient output into",
     "into": "to target destination output into",
-    "in": "city location place country state region language currency court unit year folder room color colour",
+    "in": "city location place country state region language currency court unit year folder room color colour target",
     "at": "location place address time rate restaurant venue",
     "on": "date day",
     "by": "author artist director by creator",
@@ -23,6 +23,21 @@ _PREPOSITIONS = {
     "since": "from start year", "until": "end to return", "till": "end to return", "named": "name title",
     "called": "name title label", "labelled": "label title", "with": "percent reference subject",
 }  # fmt: skip
+_BOUNDS = (
+    (
+        re.compile(
+            r"(?:\b(?:at most|(?:no|not) more than|up to|less than|maximum of|max\.?)|n't(?: \w+){1,4} more than)"
+            r" ?[$€£]?$",
+            re.I,
+        ),
+        words("max maximum limit highest most largest upper"),
+    ),
+    (
+        re.compile(r"\b(?:at least|(?:no|not) less than|more than|minimum of|min\.?) ?[$€£]?$", re.I),
+        words("min minimum lowest fewest least smallest lower"),
+    ),
+)
+"""What stands before a bound, and the words of a parameter that takes it."""
 _SYNONYMS = {"tall": "height", "high": "height", "wide": "width", "long": "length", "deep": "depth", "old": "age",
              "aged": "age", "weighs": "weight", "weighing": "weight", "mass": "weight", "moves": "velocity",
              "speed": "velocity", "cost": "price", "costs": "price", "text": "body", "message": "body",
@@ -37,7 +52,10 @@ _WANTS: tuple[tuple[Kind, str], ...] = (
     ("date", r"\bdate|\bday\b|birthday|yyyy|deadline|check.?in\b|check.?out\b"),
     ("time", r"\btime\b|hh:mm|o'clock|\bhour\b"),
     ("formula", r"function|equation|expression|polynomial|formula|integrand"),
-    ("code", r"\bids?\b|sequence|tracking|serial|phone|\bzip\b|postal|account|iban|isbn|\bsku\b|\bvin\b"),
+    (
+        "code",
+        r"\bids?\b|sequence|tracking|serial|phone|number\b|\bzip\b|postal|account|iban|isbn|\bsku\b|\bvin\b",
+    ),
     (
         "quoted",
         r"\btitle|subject|\blabel|\btext|message|\bbody|\bnote|question|pattern|phrase|reference|sentence",
@@ -55,6 +73,16 @@ _PER = re.compile(r"\b(?:per|a|an|each)[ _](\w+)")
 
 _DESCRIPTION = 1_000
 """Characters of a description that are read."""
+_NAMED = re.compile(r"(?<!\w)(?:'([^'\n]{1,40})'|\"([^\"\n]{1,40})\"|`([^`\n]{1,40})`)(?!\w)")
+"""A value that a description names."""
+_VALUE = r"[\w+-]+(?: [\w+-]+){0,2}"
+_NAMED_LIST = re.compile(
+    r"(?:\(|\b(?:e\. ?g\.|such as|for example|like|either|one of|can be|options?:|options are"
+    r"|choices are|values?:),? ?:? ?)"
+    rf"((?:{_VALUE}(?:, (?:or |and )?| or | and |/)){{1,20}}{_VALUE})(?=[.);,]|$| etc)",
+    re.I,
+)
+_NAMED_MOST = 60
 
 
 @dataclass(slots=True)
@@ -69,6 +97,8 @@ class Slot:
     about: frozenset[str]
     """Stems of its description."""
     description: str
+    choices: tuple[str, ...] = ()
+    """Values that the description names."""
     fits: dict[int, float] = field(default_factory=dict)
     """Span number to fit."""
     chosen: int | None = None
@@ -79,8 +109,10 @@ class Slot:
         return f"{self.name.replace('_', ' ')} {self.description}".lower()
 
     def units(self) -> list[Unit]:
-        """What it is measured in; the unit that a rate is per does not count."""
-        return units_in(re.sub(r"(\w+) per \w+", r"\1", f"{self.description} {self.name.replace('_', ' ')}"))
+        """What it is measured in, such as metres per second; the unit that a rate is per does not count alone."""
+        text = f"{self.description} {self.name.replace('_', ' ')}"
+        compound = [each for each in units_in(text) if "/" in each[0]]
+        return compound or units_in(re.sub(r"(\w+) per \w+", r"\1", text))
 
     @property
     def type(self) -> str:
@@ -97,7 +129,16 @@ def slot_of(name: str, schema: Mapping[str, Any] | bool, required: bool) -> Slot
         schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
     description = str(schema.get("description", ""))[:_DESCRIPTION]
     own = frozenset(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or [name.lower()])
-    return Slot(name, schema, required, own, frozenset(stems(description)) - own, description)
+    named = _choices(description)
+    return Slot(name, schema, required, own, frozenset(stems(description)) - own, description, named)
+
+
+def _choices(description: str) -> tuple[str, ...]:
+    """``by 'train', 'bus' or 'tram'``, ``How to travel (walk, bike, drive)``: values that a description names."""
+    found = [next(filter(None, match.groups())) for match in _NAMED.finditer(description)]
+    for match in _NAMED_LIST.finditer(description):
+        found += re.split(r", (?:or |and )?| or | and |/", match[1])
+    return tuple(dict.fromkeys(text.strip() for text in found if text.strip()))[:_NAMED_MOST]
 
 
 def stems(text: str) -> list[str]:
@@ -145,8 +186,8 @@ def _number_fit(slot: Slot, span: Span, turn: str) -> float | None:
             fit -= 2.0
         stem = stem_of(_SYNONYMS.get(span.unit.lower(), span.unit.lower()))
         fit += 3.0 if stem in slot.words else 1.5 if stem in slot.about else 0.0
-        if span.unit == "%" and _SHARES.search(slot.about_text):
-            fit += 2.0
+        if span.unit == "%":
+            fit += 2.0 if _SHARES.search(slot.about_text) else 0.0 if "%" in slot.about_text else -2.0
     elif re.search(r"year", slot.name) and isinstance(value, int) and 1000 <= value <= 2200:
         fit += 2.5
     return fit
@@ -189,6 +230,8 @@ def _text_fit(slot: Slot, span: Span) -> float | None:
     verb = 0.0 if span.start or span.kind not in ("name", "phrase") else 1.5  # a first word is mostly a verb
     if span.kind in by_name:
         return 3.0 - verb
+    if span.kind == "code" and "formula" in by_name:  # of a molecule
+        return 2.0
     if span.kind in wants:
         return 2.0 - verb
     fits = {"quoted": 1.5, "name": 1.0, "phrase": 0.5, "code": 0.0, "path": -1.0, "email": -1.0}
@@ -228,13 +271,20 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
         fit += -2.0 if slot.words & {"to", "target"} else 2.0
     if words:
         roles = _PREPOSITIONS.get(words[-1] if words[-1] != "the" else (words[-2:-1] or [""])[0], "").split()
-        parts = _parts(slot.name)
+        parts = parts_of(slot)
         away = bool({"from", "source", "origin"} & set(parts)) and "from" not in roles
         if not away and any(role in slot.words or role in parts for role in roles):
             fit += 3.0
+        elif not roles and words[-2:-1]:  # "from page 4"
+            roles = _PREPOSITIONS.get(words[-2], "").split()
+            fit += 1.5 if any(role in slot.words or role in parts for role in roles) else 0.0
+    if span.kind == "number":
+        bound = next((roles for pattern, roles in _BOUNDS if pattern.search(turn[: span.start])), frozenset())
+        fit += 3.0 if bound & {*parts_of(slot), *slot.about} else 0.0
     follows = re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0]
     # the first numbers of a list are followed by its unit too
-    after = re.findall(r"[^\W\d_][\w'-]*", (span.unit or follows).lower())[:2]
+    counted = span.unit if span.unit != "%" else ""
+    after = re.findall(r"[^\W\d_][\w'-]*", (counted or follows).lower())[:2]
     for distance, word in enumerate(after):
         stem = stem_of(_SYNONYMS.get(word, word))
         if stem in slot.words:
@@ -248,5 +298,6 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
     return fit
 
 
-def _parts(name: str) -> list[str]:
-    return re.findall(r"[a-z]+", name.lower())
+def parts_of(slot: Slot) -> list[str]:
+    """The words of a parameter's name."""
+    return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", slot.name).lower())

@@ -18,10 +18,11 @@ from agentkit.engine.masks import Bits, Masked, first_of, has, packed_bits
 from agentkit.errors import ModelError, SchemaError
 from agentkit.llm.arguments import is_plain_object, schema_text
 from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
-from agentkit.llm.evidence import evidence
+from agentkit.llm.evidence import Parameter, evidence
 from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
 from agentkit.llm.grounding import sources
 from agentkit.llm.guide import FULL, CallText, Guided, Strength
+from agentkit.llm.plan import plan
 from agentkit.llm.schemas import SchemaCheck, canonical
 from agentkit.messages import ToolSpec
 
@@ -126,17 +127,28 @@ class GrammarCompiler:
         ):
             return grammar
         most = MAX_CALLS if options.parallel else 1
-        known = {
-            "".join((*self.format.head(tool.name), "{")): evidence(tool.schema, options.turn, most)
-            for tool in own
-        }
+        heads = {tool.name: "".join((*self.format.head(tool.name), "{")) for tool in tools}
+        known: dict[str, list[list[Parameter]]] = {heads[tool.name]: [] for tool in own}
+        order: list[tuple[str, float]] = []
+        for asked in plan(options.turn, tools, options.parallel):
+            tool, head = tools[asked.tool], heads[tools[asked.tool].name]
+            if tool in own:
+                where = (asked.start, asked.end) if options.parallel else None
+                made = evidence(tool.schema, options.turn, most, where)
+                known[head] += made
+                order += [(head, asked.sure)] * len(made)
+            else:
+                order.append((head, asked.sure))
+        for tool in own:
+            head = heads[tool.name]
+            known[head] = known[head] or evidence(tool.schema, options.turn, most)
         around = CallText(
             self._plain_start(self.format.tail("0" * 9)),
             self._plain_start(self.format.between),
             self._eos_ids,
         )
         encode, decode = self._encoder.encode_plain, self._encoder.decode
-        return Guided(grammar, known, around, encode, decode, options.strength)
+        return Guided(grammar, known, around, encode, decode, options.strength, order)
 
     def _plain_start(self, parts: Sequence[str]) -> str:
         """The beginning of parts, up to the first control token."""

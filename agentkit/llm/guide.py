@@ -38,6 +38,10 @@ class Strength:
 
 
 FULL = Strength()
+NAMED = 4.0
+"""Weight of the tool that the turn's words speak of, for the first call."""
+ENOUGH = 3.0
+"""Weight of the end, once all that the turn was found to ask for has been called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Guided:
         encode: Text to token ids, without control tokens.
         decode: Token ids to text.
         strength: Factors for the weights.
+        order: The calls that the turn asks for, where it tells: what stands before the arguments, and a factor for how
+            sure that is.
     """
 
     def __init__(
@@ -73,8 +79,10 @@ class Guided:
         encode: Callable[[str], Sequence[int]],
         decode: Callable[[Sequence[int]], str],
         strength: Strength = FULL,
+        order: Sequence[tuple[str, float]] = (),
     ) -> None:
         self._grammar, self._known, self._around = grammar, known, around
+        self._order = order
         self._strength = strength
         self._decode = decode
         self._encode = encode
@@ -151,17 +159,34 @@ class Guided:
         # of heads that end alike the longest is the one written
         at, head = max(found, key=lambda pair: (pair[0] >= 0, pair[0] + len(pair[1]), len(pair[1])))
         if at < 0:
-            return []
+            return self._named(written)
         number, calls = written.count(head) - 1, self._known[head]
         parameters = calls[min(number, len(calls) - 1)]
         used, tail = _members(written[at + len(head) :])
         after = _closed(tail) if "}" in tail else None
         if after is not None:
-            return self._after(after, head if number + 1 < len(calls) else None)
+            return self._after(after, written)
         return [
             (text, weight * self._strength.values)
             for text, weight in self._arguments(parameters, used, tail, beyond=number >= len(calls))
         ]
+
+    def _next(self, written: str) -> tuple[str, float] | None:
+        """The first call that the turn asks for and that is not there yet; none where all are."""
+        there = {head: written.count(head) for head, _ in self._order}
+        for head, sure in self._order:
+            there[head] -= 1
+            if there[head] < 0:
+                return head, sure
+        return None
+
+    def _named(self, written: str) -> list[tuple[str, float]]:
+        """While the name of the first call is being written."""
+        if not self._order or not self._strength.calls:
+            return []
+        head, sure = self._order[0]
+        most = next((n for n in range(len(head) - 1, 0, -1) if written.endswith(head[:n])), 0)
+        return [(head[most:], NAMED * sure * self._strength.calls)] if most else []
 
     def _arguments(
         self, parameters: Sequence[Parameter], used: dict[str, str], tail: str, *, beyond: bool
@@ -189,7 +214,8 @@ class Guided:
         ]
         if _finished(value):
             more = any(c.json != value and c.json.startswith(value) for c in candidates)
-            found.append((follow, -STRUCTURE / 2 if more else STRUCTURE / 2))
+            further = STRUCTURE if follow.startswith(",") else STRUCTURE / 2
+            found.append((follow, -STRUCTURE / 2 if more else further))
         elif value.startswith('"') or any(c.json.startswith('"') for c in candidates):
             other = "}" + self._around.closing if follow.startswith(",") else ","
             found.append(('"' + other, -STRUCTURE))
@@ -197,18 +223,18 @@ class Guided:
             found.append((follow, -STRUCTURE / 2))  # no number ends before all of it has been written
         return found
 
-    def _after(self, written: str, head: str | None) -> list[tuple[str, float]]:
-        """Behind the arguments: another call by the tool of ``head``, or the end."""
-        closing, between = self._around.closing, self._around.between
-        if not written.startswith(closing):
+    def _after(self, rest: str, written: str) -> list[tuple[str, float]]:
+        """Behind the arguments: the next call that the turn asks for, or the end."""
+        closing = self._around.closing
+        if not rest.startswith(closing) or not self._order or not self._strength.calls:
             return []
-        more = f"{between}{head or next(iter(self._known))}"
-        rest, weight = written[len(closing) :], STRUCTURE * self._strength.calls
-        if not more.startswith(rest) or not weight:
+        rest, following = rest[len(closing) :], self._next(written)
+        if following is None:
+            return [] if rest else [("", ENOUGH * self._strength.calls)]
+        more = self._around.between + following[0]
+        if not more.startswith(rest):
             return []
-        if rest:
-            return [(more[len(rest) :], weight)]
-        return [(more, weight)] if head else [("", weight)]
+        return [(more[len(rest) :], STRUCTURE * following[1] * self._strength.calls)]
 
     def _follow(self, parameters: Sequence[Parameter], last: str | None) -> str:
         """What comes after the argument ``last``: the next one that is wanted, or the end."""

@@ -20,7 +20,9 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-Kind = Literal["number", "date", "time", "email", "path", "quoted", "code", "formula", "name", "phrase"]
+Kind = Literal[
+    "number", "date", "time", "email", "path", "quoted", "code", "formula", "name", "phrase", "list"
+]
 
 LIMIT = 4_000
 """Characters of a turn that are searched."""
@@ -52,6 +54,7 @@ _ADDRESSES: tuple[tuple[Kind, re.Pattern[str]], ...] = (("email", _EMAIL), ("pat
 _QUOTED = re.compile(
     r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)|`([^`]+)`", re.DOTALL
 )
+_AROUND = {('"', '"'), ("“", "”"), ("«", "»")}
 _ONES = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _TENS = {
     "twenty": 20,
@@ -89,16 +92,17 @@ _LISTED = re.compile(r",? ?(?:(?:and|or) )?")
 _CODE = re.compile(
     r"(?<![\w.,-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|kg|g|km|m|cm|mm|s|h|l|v|w)\b)"
     r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*(?![\w-]|[.,:]\d)"
-    r"|(?<!\w)[ACGTU]{4,}(?!\w)",
+    r"|(?<![\w/])\d{4}/\d{2}(?![\w/])|(?<!\w)[ACGTU]{4,}(?!\w)",
     re.A,
 )
 _MEASURED = re.compile(r"\d+(?:[eE][-+]?\d+|([A-Za-z]+))")
+_HOST = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:[/:]\d{1,5})?(?![\w.]*\w)")
 _PHONE = re.compile(r"(?<![\w.])(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d(?!\w)")
 _CONNECTORS = r"(?:v|vs|versus|of|the|de|da|del|di|van|von|&|la|le|el)"
 _CAPITAL = r"[A-ZÄÖÜÀ-Þ][\w'’&.-]*"
 _NAME = re.compile(
     rf"(?<![\w'’.])(?:\d+ (?={_CAPITAL} {_CAPITAL}))?{_CAPITAL}"
-    rf"(?:(?: {_CONNECTORS}\.?){{0,2}} (?:{_CAPITAL}|\d+\b(?![.,:/]\d)))*(?<![.'])"
+    rf"(?:(?<![^\W\d_]{{4}}\.)(?: {_CONNECTORS}\.?){{0,2}} (?:{_CAPITAL}|\d+\b(?![.,:/]\d)))*(?<![.'])"
 )
 _STOP = words(
     "a an the of in on at to for from by with and or but is are was were be been am do does did have has "
@@ -106,8 +110,19 @@ _STOP = words(
     "their this that these those what which who whom when where why how much many please give tell show "
     "find get need want like look let make some any all each every if so as than then there here out up "
     "over under into about per it's what's i'm i'd i've us not no yes just also whether between using use "
-    "given whose during let's calculate compute determine identify retrieve search provide help know"
+    "given whose during after before since because while once she'd he'd we'd they'd you'd i'll she'll he'll we'll "
+    "they'll you'll it'll don't can't won't doesn't isn't that's there's here's he's she's they're we're you're "
+    "let's calculate compute determine identify retrieve search provide help know"
 )
+_VERBS = words(
+    "add analyse analyze apply assign book buy call cancel change check choose close compare compute convert copy "
+    "count create delete dim download draw estimate export fetch file fill generate get go import install list load "
+    "log look lower make mark measure move note open order pay pick play plot post predict print pull put raise "
+    "rank read record register remind remove rent replace report reserve reset resize roll run save schedule search "
+    "sell send set show solve sort start stop store submit subscribe summarise summarize switch take tell track "
+    "transfer translate turn update upload use watch write"
+)
+"""With which a request begins, in capitals at the beginning of a sentence."""
 _FOREIGN = words(
     "der die das den dem und ist ein eine einen einem ich wir mir mich bitte wie nicht von zu zum zur mit für auf im "
     "le les des un une et est je pour avec dans ce que qui quel quelle du au sur el los las y es en por con qué como "
@@ -139,7 +154,7 @@ class Span:
 
 def spans(text: str) -> list[Span]:
     """Everything in ``text`` that an argument could be, in the order of the text; spans may lie within others."""
-    text = text[:LIMIT]
+    text = unquoted(text)[:LIMIT]
     found: list[Span] = []
     taken: list[tuple[int, int]] = []
 
@@ -157,6 +172,15 @@ def spans(text: str) -> list[Span]:
     found += [span for span in _numbers(text) if free(span.start, span.end)]
     outside = [s for s in found if s.kind == "quoted" or all(s.end <= a or s.start >= b for a, b in quoted)]
     return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]
+
+
+def unquoted(text: str) -> str:
+    """The text with spaces for quotation marks around all of it: they quote nothing."""
+    inner = text.strip()
+    if len(inner) < 3 or (inner[0], inner[-1]) not in _AROUND or inner[-1] in inner[1:-1]:
+        return text
+    start = text.index(inner)
+    return f"{text[:start]} {inner[1:-1]} {text[start + len(inner) :]}"
 
 
 def is_english(text: str) -> bool:
@@ -277,7 +301,7 @@ def _formulas(text: str) -> Iterator[Span]:
 
 
 def _codes(text: str) -> Iterator[Span]:
-    for pattern in (_PHONE, _CODE):
+    for pattern in (_HOST, _PHONE, _CODE):
         for match in pattern.finditer(text):
             yield Span("code", match[0].strip(), match.start(), match.end(), match[0].strip())
 
@@ -286,18 +310,21 @@ def _names(text: str) -> Iterator[Span]:
     for match in _NAME.finditer(text):
         words = match[0].split()
         start = match.start()
-        while (
-            words
-            and (words[0].lower().rstrip(".") in _STOP or _starts_sentence(text, start))
-            and not (len(words) == 1 and words[0].lower() not in _STOP)
+        while words and (
+            _is_no_name(words[0], text, start) or (_starts_sentence(text, start) and len(words) > 1)
         ):
-            if words[0].lower() not in _STOP and _starts_sentence(text, start):
+            if not _is_no_name(words[0], text, start):
                 yield Span("name", " ".join(words), start, start + len(" ".join(words)), " ".join(words))
             start += len(words[0]) + 1
             words = words[1:]
-        if words and (words[0].lower() not in _STOP):
+        if words:
             name = " ".join(words)
             yield Span("name", name, start, start + len(name), name)
+
+
+def _is_no_name(word: str, text: str, start: int) -> bool:
+    lowered = word.lower().rstrip(".")
+    return lowered in _STOP or (lowered in _VERBS and _starts_sentence(text, start))
 
 
 def _starts_sentence(text: str, start: int) -> bool:

@@ -51,7 +51,7 @@ def test_functions_become_tools(leaderboard: None) -> None:
     assert bike.parameters == {
         "type": "object",
         "properties": {
-            "hours": {"type": "number", "description": "For how many hours."},
+            "hours": {"type": "number", "format": "float", "description": "For how many hours."},
             "kind": {"type": "string", "enum": ["city", "cargo"]},
         },
         "required": ["hours"],

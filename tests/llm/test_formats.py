@@ -532,3 +532,21 @@ def test_results_stand_where_the_family_has_them(smollm: LocalModel) -> None:
     )
     assert '<|start_header_id|>ipython<|end_header_id|>\n\n"{\\"result\\": 0}"<|eot_id|>' in texts["llama3"]
     assert "<|im_start|>user\n<tool_response>\n" in texts["hermes"]
+
+
+def test_numbers_have_the_format_that_their_schema_asks_for() -> None:
+    real = {"type": "number", "format": "float"}
+    properties = {
+        "a": real,
+        "b": {"type": "array", "items": {**real, "format": "double"}},
+        "c": {"type": "object", "properties": {"d": real, "e": {"type": "integer"}}},
+        "f": {"type": "number"},
+        "g": real,
+    }
+    spec = ToolSpec("f", "F.", {"type": "object", "properties": properties})
+    written = {"a": 1, "b": [2, 3.5], "c": {"d": 4, "e": 5}, "f": 6, "g": 2**53 + 1}
+    text = "".join(GENERIC.calls((ToolCall("c", "f", written),)))
+    (call,) = read_message(text, [spec], GENERIC).calls
+    assert json.dumps(call.arguments) == (
+        '{"a": 1.0, "b": [2.0, 3.5], "c": {"d": 4.0, "e": 5}, "f": 6, "g": 9007199254740993}'
+    )

@@ -54,7 +54,10 @@ class AnyByte:
 
 
 def guided(
-    known: dict[str, list[list[Parameter]]] | None = None, grammar: Any = None, strength: Strength = FULL
+    known: dict[str, list[list[Parameter]]] | None = None,
+    grammar: Any = None,
+    strength: Strength = FULL,
+    order: Sequence[tuple[str, float]] = (),
 ) -> Guided:
     around = CallText(")\n", "then ", frozenset({0}))
     return Guided(
@@ -64,11 +67,16 @@ def guided(
         lambda text: list(text.encode()),
         lambda ids: bytes(ids).decode("utf-8", "replace"),
         strength,
+        order,
     )
 
 
-def likeliest(written: str, known: dict[str, list[list[Parameter]]] | None = None) -> str | None:
-    found = guided(known).continuations(written)
+def likeliest(
+    written: str,
+    known: dict[str, list[list[Parameter]]] | None = None,
+    order: Sequence[tuple[str, float]] = (),
+) -> str | None:
+    found = guided(known, order=order).continuations(written)
     return max(found, key=lambda pair: pair[1])[0] if found else None
 
 
@@ -95,19 +103,34 @@ def test_continuations(written: str, follows: str | None) -> None:
 
 
 def test_behind_the_arguments_comes_another_call_or_the_end() -> None:
-    written = HEAD + '"n": 5})\n'
-    assert likeliest(written, {HEAD: [BOTH, BOTH]}) == "then " + HEAD
-    assert likeliest(written + "then ", {HEAD: [BOTH, BOTH]}) == HEAD
-    assert likeliest(written) == ""
-    assert likeliest(HEAD + '"n": 5}') is None  # the grammar leaves no choice
+    written, twice = HEAD + '"n": 5})\n', [(HEAD, 1.0), (HEAD, 1.0)]
+    assert likeliest(written, order=twice) == "then " + HEAD
+    assert likeliest(written + "then ", order=twice) == HEAD
+    assert likeliest(written, order=twice[:1]) == ""
+    assert likeliest(written) is None  # the turn does not tell
+    assert likeliest(HEAD + '"n": 5}', order=twice) is None  # the grammar leaves no choice
+
+
+def test_calls_come_in_the_order_of_the_turn() -> None:
+    other = "call g {"
+    known = {HEAD: [BOTH], other: [BOTH]}
+    order = [(other, 1.0), (HEAD, 0.5)]
+    assert guided(known, order=order).continuations("call") == [(" g {", 4.0)]
+    assert guided(known, order=order).continuations("") == []  # something else may come before the calls
+    written = other + '"n": 5})\n'
+    assert guided(known, order=order).continuations(written) == [("then " + HEAD, 3.0)]
+    assert likeliest(written + "then call g {", known, order) == '"name":'  # the model knows better
+    both = HEAD + '"n": 5})\nthen ' + written
+    assert likeliest(both, known, order) == ""
 
 
 def test_how_far_evidence_counts() -> None:
-    whole = HEAD + '"name": "c", "n": 5})\n'
-    half = guided({HEAD: [BOTH, BOTH]}, strength=Strength(values=0.5, calls=0.0))
-    full = guided({HEAD: [BOTH, BOTH]})
+    whole, twice = HEAD + '"name": "c", "n": 5})\n', [(HEAD, 1.0), (HEAD, 1.0)]
+    half = guided({HEAD: [BOTH, BOTH]}, strength=Strength(values=0.5, calls=0.0), order=twice)
+    full = guided({HEAD: [BOTH, BOTH]}, order=twice)
     assert full.continuations(whole) == [("then " + HEAD, 6.0)]
     assert half.continuations(whole) == []
+    assert half.continuations("call") == []
     assert full.continuations(HEAD) == [('"name":', 6.0)]
     assert half.continuations(HEAD) == [('"name":', 3.0)]
 
