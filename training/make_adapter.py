@@ -102,7 +102,8 @@ KEEP_WEIGHT = 2.0
 
 
 SERVED = {"reads": True, "evidence": {"values": 0.75, "calls": 0.75}}
-"""What serving goes by; how far evidence counts was chosen on the tuning half of ``tests/data/several.jsonl``."""
+"""What serving goes by; how far evidence counts was chosen on ``tests/data/messages.jsonl`` and the tuning half of
+``tests/data/several.jsonl``."""
 
 
 def write(path: Path, options: argparse.Namespace, stage: Stage = STAGES[0]) -> int:

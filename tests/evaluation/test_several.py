@@ -95,8 +95,28 @@ def test_the_project_s_own_messages() -> None:
     assert not known & set(names)
 
 
-def test_right_are_all_the_calls_and_no_others() -> None:
-    for case in read_tool_cases(DATA / "several.jsonl"):
+def test_messages_to_tune_by() -> None:
+    cases = [case for case in read_tool_cases(DATA / "messages.jsonl") if isinstance(case, SeveralCase)]
+    assert Counter((case.split, case.kind) for case in cases) == {
+        ("tune", "one function"): 50,
+        ("tune", "several functions"): 60,
+        ("tune", "one call"): 90,
+    }
+    report = [
+        *read_tool_cases(DATA / "several.jsonl", "report"),
+        *read_tool_cases(DATA / "tools.jsonl", "report"),
+    ]
+    reported = {
+        tool.name
+        for case in report
+        for tool in (case.tools if isinstance(case, SeveralCase) else (case.tool,))
+    }
+    assert not reported & {tool.name for case in cases for tool in case.tools}
+
+
+@pytest.mark.parametrize("name", ["several.jsonl", "messages.jsonl"])
+def test_right_are_all_the_calls_and_no_others(name: str) -> None:
+    for case in read_tool_cases(DATA / name):
         assert isinstance(case, SeveralCase)
         calls = first_of(case)
         assert case.is_right(calls), case.id
