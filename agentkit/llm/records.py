@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentkit.llm.fits import Slot, stem_of
@@ -17,6 +17,8 @@ from agentkit.llm.spans import Span, words
 
 ANOTHER, ITEM = 2.0, 0.4
 """What a further record costs; and where it goes on with a list."""
+GAIN = 0.5
+"""What it counts that a span is given to a parameter at all."""
 ORDER = 0.1
 """What it counts that a record's values stand in the order of the parameters."""
 _SLOTS = 8
@@ -47,7 +49,7 @@ def records(
     spans: Sequence[Span],
     turn: str,
     part: tuple[int, int],
-    least: dict[str, float],
+    least: Mapping[str, float],
     most: int,
 ) -> list[Record]:
     """The records of a part of a turn.
@@ -63,38 +65,101 @@ def records(
     told = [slot for slot in slots if slot.chosen is not None][:_SLOTS]
     inside = [n for n, span in enumerate(spans) if part[0] <= span.start < part[1]]
     inside.sort(key=lambda n: (spans[n].start, -spans[n].end))
-    fits = {slot.name: _fits(slot, spans, inside, turn) for slot in told}
-    runs = {slot.name: _run(slot, fits[slot.name], spans, turn) for slot in told}
-    several = [name for name, run in runs.items() if len(run) > 1]
-    if (
-        len(several) > 1
-        and not _overlap([runs[name] for name in several], spans)
-        and _only(runs, fits, several, spans)
-    ):
-        return _crossed(told, runs, several, turn, part)[:most]
-    return _spread(told, _best(told, fits, least, spans, inside, turn, most), part)
+    reading = _Reading(told, spans, turn, inside)
+    return reading.crossed(part)[:most] or _spread(told, reading.best(least, most), part)
 
 
-def _fits(slot: Slot, spans: Sequence[Span], inside: Sequence[int], turn: str) -> dict[int, float]:
-    """The spans that are like what was chosen, with their fits; those of a list fit like its first."""
-    assert slot.chosen is not None
-    model = spans[slot.chosen]
-    found: dict[int, float] = {}
-    for n in inside:
-        if n in slot.fits and _alike(spans[n], model):
-            before = [m for m in found if _follows(turn, spans[m], spans[n])]
-            found[n] = max([slot.fits[n], *(found[m] for m in before)])
-    return found
+class _Reading:
+    """A part of a turn, read for a tool."""
+
+    def __init__(self, told: Sequence[Slot], spans: Sequence[Span], turn: str, inside: Sequence[int]) -> None:
+        self.told, self.spans, self.turn, self.inside = told, spans, turn, inside
+        self.fits = {slot.name: self._fits(slot) for slot in told}
+        """The spans that are like what was chosen, with their fits; those of a list fit like its first."""
+
+    def _fits(self, slot: Slot) -> dict[int, float]:
+        assert slot.chosen is not None
+        found: dict[int, float] = {}
+        for n in self.inside:
+            if n in slot.fits and _alike(self.spans[n], self.spans[slot.chosen]):
+                found[n] = max([slot.fits[n], *(fit for m, fit in found.items() if self._follows(m, n))])
+        return found
+
+    def _follows(self, before: int, n: int) -> bool:
+        """Whether both stand in one list, one after the other: "after day 10 and after day 20"."""
+        first, span = self.spans[before], self.spans[n]
+        if not 0 < span.start - first.end < _GAP:
+            return False
+        between = self.turn[first.end : span.start].lower()
+        repeated = self.turn[max(0, first.start - _GAP) : first.start].lower().split()[-2:]
+        said = {*_JOINTS, *repeated, first.unit.lower()}
+        return not _ENDS.search(between) and all(word in said for word in _BETWEEN.findall(between))
+
+    def crossed(self, part: tuple[int, int]) -> list[Record]:
+        """Every value of one list with every value of another, or pairs where the turn says so; none where there are no
+        two lists, or further values beside them.
+        """
+        runs = {slot.name: self._run(slot) for slot in self.told}
+        several = [name for name, run in runs.items() if len(run) > 1]
+        taken = sorted((self.spans[n].start, self.spans[n].end) for name in several for n in runs[name])
+        if len(several) < 2 or any(after[0] < before[1] for before, after in itertools.pairwise(taken)):
+            return []
+        others = (self.spans[n] for name in several for n in self.fits[name])
+        if any(all(span.end <= a or span.start >= b for a, b in taken) for span in others):
+            return []
+        lists = [runs[name] for name in several]
+        pairwise = _PAIRWISE.search(self.turn) and len({len(each) for each in lists}) == 1
+        once = {name: run[0] for name, run in runs.items() if name not in several}
+        rows = zip(*lists, strict=True) if pairwise else itertools.product(*lists)
+        return [Record({**once, **dict(zip(several, row, strict=True))}, *part) for row in rows]
+
+    def _run(self, slot: Slot) -> list[int]:
+        """The list of values that the chosen one stands in."""
+        assert slot.chosen is not None
+        run: list[int] = []
+        for n in self.fits[slot.name]:
+            if run and self._follows(run[-1], n):
+                run.append(n)
+            elif slot.chosen in run:
+                break
+            else:
+                run = [n]
+        return run if slot.chosen in run else [slot.chosen]
+
+    def best(self, least: Mapping[str, float], most: int) -> list[Record]:
+        """The records with the highest sum of fits."""
+        states: dict[tuple[int, int], State] = {(0, 0): (0.0, ())}
+        """By the record's parameters, as bits, and where the last span ends."""
+        for n in self.inside:
+            grown = dict(states)
+            for (filled, end), (score, given) in states.items():
+                if self.spans[n].start < end:
+                    continue
+                for bit, slot in enumerate(self.told):
+                    fit = self.fits[slot.name].get(n)
+                    if fit is None or fit < least[slot.name]:
+                        continue
+                    again = filled >> bit & 1
+                    number = given[-1][0] + again if given else 0
+                    if number == most:
+                        continue
+                    key = (1 << bit if again else filled | 1 << bit, self.spans[n].end)
+                    goes_on = given and given[-1][1] == slot.name and self._follows(given[-1][2], n)
+                    cost = (ITEM if goes_on else ANOTHER) if again else -ORDER if filled >> bit == 0 else 0.0
+                    made = score + fit - least[slot.name] + GAIN - cost
+                    if key not in grown or made > grown[key][0]:
+                        grown[key] = (made, (*given, (number, slot.name, n)))
+            states = dict(sorted(grown.items(), key=lambda item: -item[1][0])[:_STATES])
+        found: list[Record] = []
+        for number, name, n in max(states.values(), key=lambda state: state[0])[1]:
+            if number == len(found):
+                found.append(Record(start=self.spans[n].start))
+            found[-1].spans[name] = n
+        return found
 
 
-def _follows(turn: str, before: Span, span: Span) -> bool:
-    """Whether both stand in one list, one after the other: "after day 10 and after day 20"."""
-    if not 0 < span.start - before.end < _GAP:
-        return False
-    between = turn[before.end : span.start].lower()
-    repeated = turn[max(0, before.start - _GAP) : before.start].lower().split()[-2:]
-    said = {*_JOINTS, *repeated, before.unit.lower()}
-    return not _ENDS.search(between) and all(word in said for word in _BETWEEN.findall(between))
+State = tuple[float, tuple[tuple[int, str, int], ...]]
+"""The score, and for each span that was given: the record, the parameter, the span."""
 
 
 def _alike(span: Span, model: Span) -> bool:
@@ -107,100 +172,6 @@ def _alike(span: Span, model: Span) -> bool:
     if span.text[-1].isalpha() != model.text[-1].isalpha():
         return False  # "the two rooms, 14 and 16"
     return not span.unit or not model.unit or stem_of(span.unit.lower()) == stem_of(model.unit.lower())
-
-
-def _run(slot: Slot, fits: dict[int, float], spans: Sequence[Span], turn: str) -> list[int]:
-    """The list of values that the chosen one stands in."""
-    assert slot.chosen is not None
-    run: list[int] = []
-    for n in sorted(fits, key=lambda n: spans[n].start):
-        if run and _follows(turn, spans[run[-1]], spans[n]):
-            run.append(n)
-        elif slot.chosen in run:
-            break
-        else:
-            run = [n]
-    return run if slot.chosen in run else [slot.chosen]
-
-
-def _overlap(runs: Sequence[Sequence[int]], spans: Sequence[Span]) -> bool:
-    taken = sorted((spans[n].start, spans[n].end) for run in runs for n in run)
-    return any(after[0] < before[1] for before, after in itertools.pairwise(taken))
-
-
-def _only(
-    runs: dict[str, list[int]],
-    fits: dict[str, dict[int, float]],
-    several: Sequence[str],
-    spans: Sequence[Span],
-) -> bool:
-    """Whether nothing outside of the lists looks like a further value."""
-    taken = [(spans[n].start, spans[n].end) for run in runs.values() for n in run]
-    return not any(
-        all(spans[n].end <= a or spans[n].start >= b for a, b in taken)
-        for name in several
-        for n in fits[name]
-    )
-
-
-def _crossed(
-    told: Sequence[Slot], runs: dict[str, list[int]], several: Sequence[str], turn: str, part: tuple[int, int]
-) -> list[Record]:
-    """Every value of one list with every value of the other; pairs where the turn says so."""
-    lists = [runs[name] for name in several]
-    pairwise = _PAIRWISE.search(turn) and len({len(each) for each in lists}) == 1
-    once = {slot.name: runs[slot.name][0] for slot in told if slot.name not in several}
-    rows = zip(*lists, strict=True) if pairwise else itertools.product(*lists)
-    return [Record({**once, **dict(zip(several, row, strict=True))}, *part) for row in rows]
-
-
-State = tuple[float, tuple[tuple[int, str, int], ...]]
-"""The score, and for each span that was given: the record, the parameter, the span."""
-
-
-def _best(
-    told: Sequence[Slot],
-    fits: dict[str, dict[int, float]],
-    least: dict[str, float],
-    spans: Sequence[Span],
-    inside: Sequence[int],
-    turn: str,
-    most: int,
-) -> list[Record]:
-    """The records with the highest sum of fits."""
-    states: dict[tuple[int, int], State] = {(0, 0): (0.0, ())}
-    """By the record's parameters, as bits, and where the last span ends."""
-    for n in inside:
-        grown = dict(states)
-        for (filled, end), (score, given) in states.items():
-            if spans[n].start < end:
-                continue
-            for bit, slot in enumerate(told):
-                fit = fits[slot.name].get(n)
-                if fit is None or fit < least[slot.name]:
-                    continue
-                again = filled >> bit & 1
-                number = given[-1][0] + again if given else 0
-                if number >= most:
-                    continue
-                key = (1 << bit if again else filled | 1 << bit, spans[n].end)
-                goes_on = (
-                    given and given[-1][1] == slot.name and _follows(turn, spans[given[-1][2]], spans[n])
-                )
-                cost = (ITEM if goes_on else ANOTHER) if again else -ORDER if filled >> bit == 0 else 0.0
-                made = score + fit - least[slot.name] + 0.5 - cost
-                if key not in grown or made > grown[key][0]:
-                    grown[key] = (made, (*given, (number, slot.name, n)))
-        best = sorted(grown.items(), key=lambda item: -item[1][0])[:_STATES]
-        states = dict(best)
-    _, given = max(states.values(), key=lambda state: state[0])
-    found: list[Record] = []
-    for number, name, n in given:
-        if number == len(found):
-            found.append(Record(start=spans[n].start, end=spans[n].end))
-        found[-1].spans[name] = n
-        found[-1].end = spans[n].end
-    return found
 
 
 def _spread(told: Sequence[Slot], found: list[Record], part: tuple[int, int]) -> list[Record]:
