@@ -38,6 +38,8 @@ _BOUNDS = (
     ),
 )
 """What stands before a bound, and the words of a parameter that takes it."""
+_NEAR = 60
+"""Characters before a number in which that is looked for."""
 _SYNONYMS = {"tall": "height", "high": "height", "wide": "width", "long": "length", "deep": "depth", "old": "age",
              "aged": "age", "weighs": "weight", "weighing": "weight", "mass": "weight", "moves": "velocity",
              "speed": "velocity", "cost": "price", "costs": "price", "text": "body", "message": "body",
@@ -279,7 +281,8 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
             roles = _PREPOSITIONS.get(words[-2], "").split()
             fit += 1.5 if any(role in slot.words or role in parts for role in roles) else 0.0
     if span.kind == "number":
-        bound = next((roles for pattern, roles in _BOUNDS if pattern.search(turn[: span.start])), frozenset())
+        near = turn[max(0, span.start - _NEAR) : span.start]
+        bound = next((roles for pattern, roles in _BOUNDS if pattern.search(near)), frozenset())
         fit += 3.0 if bound & {*parts_of(slot), *slot.about} else 0.0
     follows = re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0]
     # the first numbers of a list are followed by its unit too

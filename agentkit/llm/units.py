@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _BASES = {"metre": "m meter", "gram": "g", "second": "s sec", "litre": "l L liter", "volt": "V", "ampere": "A amp",
           "watt": "W", "hertz": "Hz", "joule": "J", "newton": "N", "pascal": "Pa", "farad": "F", "henry": "H",
@@ -38,6 +39,7 @@ def _table() -> dict[str, Unit]:
 _TABLE = _table()
 
 
+@lru_cache(4096)
 def unit(word: str) -> Unit | None:
     """What ``word`` measures: ``km`` is (metre, 1000); ``m/s`` is (metre/second, 1); none for other words."""
     parts = re.split(r"/| per ", word)
