@@ -153,11 +153,18 @@ def _mention(slot: Slot, said: Said) -> None:
 
 
 def _assign(slots: Sequence[Slot], said: Said) -> None:
-    """The best pairs first, each span and each parameter once; among equals in the order of both."""
+    """The best pairs first, each span and each parameter once; among equals in the order of both.
+
+    Of what stands outside of the tool's own words the nearest before them comes first: "to Rome, and a hotel there".
+    """
     pairs = [(fit, slot.required, slot, n) for slot in slots for n, fit in slot.fits.items()]
     order = {id(slot): n for n, slot in enumerate(slots)}
     home = [said.has(span) for span in said.spans]
-    pairs.sort(key=lambda pair: (-pair[0] - HOME * home[pair[3]], not pair[1], order[id(pair[2])], pair[3]))
+    away = [max(said.part[0] - span.start, 0) or len(said.turn) + span.start for span in said.spans]
+    place = [n if home[n] else away[n] for n in range(len(home))]
+    pairs.sort(
+        key=lambda pair: (-pair[0] - HOME * home[pair[3]], not pair[1], order[id(pair[2])], place[pair[3]])
+    )
     used: list[Span] = []
     for slot in slots:
         slot.chosen = None

@@ -97,7 +97,7 @@ class Slot:
     words: frozenset[str]
     """Stems of its name."""
     about: frozenset[str]
-    """Stems of its description."""
+    """Stems of its description, but for those of values that it names."""
     description: str
     choices: tuple[str, ...] = ()
     """Values that the description names."""
@@ -132,7 +132,8 @@ def slot_of(name: str, schema: Mapping[str, Any] | bool, required: bool) -> Slot
     description = str(schema.get("description", ""))[:_DESCRIPTION]
     own = frozenset(stems(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)) or [name.lower()])
     named = _choices(description)
-    return Slot(name, schema, required, own, frozenset(stems(description)) - own, description, named)
+    about = frozenset(stems(description)) - own - {word for value in named for word in stems(value)}
+    return Slot(name, schema, required, own, about, description, named)
 
 
 def _choices(description: str) -> tuple[str, ...]:

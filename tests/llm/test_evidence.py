@@ -210,3 +210,51 @@ def test_listed_numbers_share_the_unit_of_the_last() -> None:
     schema = {"properties": {"payment": payment, "years": years}, "required": ["payment", "years"]}
     calls = evidence(schema, "Save $800 per year for 10, 20 and 30 years.", most=8)
     assert [best(call) for call in calls] == [{"payment": 800, "years": n} for n in (10, 20, 30)]
+
+
+def test_values_that_a_description_names() -> None:
+    kind = about("How to travel (walk, bike, drive).", type="string")
+    assert best(evidence(schema("", kind=kind), "I want to bike to Oslo")[0]) == {"kind": "bike"}
+    unit = about("Unit of the result, 'km' or 'mi'.", type="string")
+    assert best(evidence(schema("", unit=unit), "How many miles is it?")[0]) == {"unit": "mi"}
+    assert best(evidence(schema("", unit=unit), "How far is it?")[0]) == {}
+    key = about("Key, such as 'A minor'.", type="string")
+    assert best(evidence(schema("", key=key), "Put it into A minor")[0]) == {"key": "A minor"}
+    assert best(evidence(schema("", key=key), "Put it into E minor")[0]) == {}
+    extras = about("What to show, e.g. 'wind' or 'rain'.", type="array", items=STRING)
+    assert best(evidence(schema("", extras=extras), "Is there rain and wind?")[0]) == {
+        "extras": ["rain", "wind"]
+    }
+    source, target = (
+        about(text, type="string") for text in ("Currency, such as 'EUR'.", "Wanted, such as 'USD'.")
+    )
+    found = best(evidence(schema("source target", source=source, target=target), "What are 9 EUR in USD?")[0])
+    assert found == {"source": "EUR", "target": "USD"}
+
+
+def test_bounds_and_measures() -> None:
+    rent = schema("", max_rent=about("Highest rent in euros.", **NUMBER), min_rooms=INTEGER)
+    assert best(evidence(rent, "Flats for at most 1400 euros")[0]) == {"max_rent": 1400}
+    assert best(evidence(rent, "I don't want to spend more than 900 euros")[0]) == {"max_rent": 900}
+    assert best(evidence(rent, "Flats with at least 3 rooms")[0]) == {"min_rooms": 3}
+    speed = schema("mass speed", mass=NUMBER, speed=about("In metres per second.", **NUMBER))
+    assert best(evidence(speed, "a car of 1200 kg at 14 m/s")[0]) == {"mass": 1200, "speed": 14}
+    day = schema("date", date=about("Date in the format DD/MM/YYYY.", **STRING))
+    assert best(evidence(day, "on 12/06/2026")[0]) == {"date": "12/06/2026"}
+
+
+def test_what_stands_in_the_tool_s_own_words_comes_first_and_else_the_nearest() -> None:
+    turn = "Fly me from Oslo to Rome, and a hotel there for 4 nights"
+    hotel = schema("city nights", city=about("City of the hotel.", **STRING), nights=INTEGER)
+    (call,) = evidence(hotel, turn, 8, (turn.index(", and"), len(turn)))
+    assert best(call) == {"city": "Rome", "nights": 4}
+    turn = "Feed 3 cats, and walk 2 dogs"
+    (call,) = evidence(schema("count", count=INTEGER), turn, 8, (turn.index("and"), len(turn)))
+    assert best(call) == {"count": 2}
+
+
+def test_quotation_marks_around_the_whole_message_quote_nothing() -> None:
+    city = schema("city", city=about("City of the forecast.", **STRING))
+    assert best(evidence(city, '"Will it rain in Oslo? I hope not."')[0]) == {"city": "Oslo"}
+    quoted = schema("title", title=STRING)
+    assert best(evidence(quoted, '"Emma" or "Ulysses"')[0]) == {"title": "Emma"}
