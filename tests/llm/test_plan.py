@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from random import Random
 from typing import Any
 
 import pytest
 
+from agentkit.llm.evidence import evidence
+from agentkit.llm.missing import missing_arguments
 from agentkit.llm.plan import plan, sections
 from agentkit.messages import ToolSpec
 
@@ -80,3 +84,38 @@ def test_odd_schemas_and_long_turns() -> None:
     odd = ToolSpec("x", "", {"type": "object", "properties": {"a": True, "b": {"enum": [1, None]}}})
     assert sections("a flight " * 3_000, [odd, *TOOLS])[0].tool == 1
     assert sections(",,, ;;; ... and and", [odd, *TOOLS]) == []
+
+
+ODD: list[Any] = [
+    True, False, {}, STRING, {"type": "integer"}, {"type": "number", "description": "Between 0 and 1, e.g. '0.5'."},
+    {"type": "boolean"}, {"type": "array"}, {"type": "array", "items": True}, {"type": "object"},
+    {"type": "array", "items": STRING, "description": "Such as 'wind', 'rain' or ``."}, {"enum": []},
+    {"type": "array", "items": {"type": "number"}}, {"type": "array", "items": {"enum": [1, "rain"]}},
+    {"enum": [1, None, "a b", "mi", ""]}, {"type": ["string", "null"]}, {"anyOf": [STRING, {"type": "null"}]},
+    {"type": "string", "description": "Day, DD/MM/YYYY."}, {"type": "string", "description": "(x, y, z"},
+]  # fmt: skip
+PIECES = (
+    "\" “ ” ' ` ( ) [ % $ - -- − , . ? ; \n and or to from in at é 日本 🎉 \x00 \ud800 12 3.5e7 1e400 2026-13-45 5:99 "
+    "12/12/2026 a@b.c /x/y x^2 one hundred minus twelve-sided A AA Oslo Rome rain 3 km m/s St. Thursday. {} \\"
+)
+
+
+def test_nothing_that_is_said_breaks_it() -> None:
+    random = Random(1)
+    for _ in range(400):
+        turn = random.choice(("", " ")).join(random.choices(PIECES.split(" "), k=random.randrange(30)))
+        names = [
+            random.choice(("from", "unit", "größe", "to_date", "ids", "max price")) + str(n) for n in range(8)
+        ]
+        tools = [
+            tool(f"get.it{n}", "Get 'it' (or not).", **{name: random.choice(ODD) for name in names})
+            for n in range(3)
+        ]
+        for several in (True, False):
+            for asked_for in plan(turn, tools, several):
+                schema = {**tools[asked_for.tool].parameters, "required": names[::2]}
+                calls = evidence(schema, turn, 16 if several else 1, (asked_for.start, asked_for.end))
+                assert all(
+                    json.loads(c.json) is not ... for call in calls for p in call for c in p.candidates
+                )
+        missing_arguments(ToolSpec("get", "", {**tools[0].parameters, "required": names[:2]}), turn)

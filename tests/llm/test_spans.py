@@ -223,3 +223,10 @@ def test_units_of_a_description() -> None:
     assert units_in("Speed in km/h, not in metres per second") == [unit("km/h"), unit("m/s")]
     assert units_in("a b m s") == []
     assert units_in("Share in %") == [unit("%")]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("it is -$5", -5), ("it is $-5", -5), ("it is --5", 5), ("is −-5", 5)]
+)
+def test_signs(text: str, value: int) -> None:
+    assert [span.value for span in spans(text) if span.kind == "number"] == [value]
