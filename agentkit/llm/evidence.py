@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of, stems
+from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of
+from agentkit.llm.named import Part, named_in
 from agentkit.llm.records import records
 from agentkit.llm.spans import Kind, Span, spans
-from agentkit.llm.units import unit
 
 ASSIGNED = 8.0
 """Weight of the span that fits a parameter best."""
@@ -38,7 +38,6 @@ MENTIONED = 4.0
 HOME = 3.0
 """What it counts that a span stands in the words that ask for the tool."""
 _JOINED = re.compile(r",? ?(?:(?:and|or|&|to) )?(?:a |an |the )?")
-_WORDS = re.compile(r"[^\W\d_]+\d?")
 MOST = 200
 """Parameters of a tool for which spans are weighed."""
 
@@ -61,6 +60,24 @@ class Parameter:
     candidates: tuple[Candidate, ...] = ()
     weight: float = 0.0
     """Nats in favour of giving it; negative where it is optional and not spoken of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn, and what of it is said for one tool."""
+
+    spans: list[Span]
+    turn: str
+    part: Part
+
+    @property
+    def whole(self) -> Part:
+        """All of the turn."""
+        return 0, len(self.turn)
+
+    def has(self, span: Span) -> bool:
+        """Whether a span is said for the tool."""
+        return self.part[0] <= span.start < self.part[1]
 
 
 def evidence(
@@ -104,28 +121,6 @@ def evidence(
     return calls
 
 
-Part = tuple[int, int]
-"""From where to where in a turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A turn, and what of it is said for one tool."""
-
-    spans: list[Span]
-    turn: str
-    part: Part
-
-    @property
-    def whole(self) -> Part:
-        """All of the turn."""
-        return 0, len(self.turn)
-
-    def has(self, span: Span) -> bool:
-        """Whether a span is said for the tool."""
-        return self.part[0] <= span.start < self.part[1]
-
-
 def _parameters(slots: Sequence[Slot], said: Said, part: Part) -> list[Parameter]:
     chosen = {slot.chosen for slot in slots if slot.chosen is not None}
     return [_parameter(slot, said, chosen - {slot.chosen}, part) for slot in slots]
@@ -166,8 +161,6 @@ def _assign(slots: Sequence[Slot], said: Said) -> None:
         key=lambda pair: (-pair[0] - HOME * home[pair[3]], not pair[1], order[id(pair[2])], place[pair[3]])
     )
     used: list[Span] = []
-    for slot in slots:
-        slot.chosen = None
     for fit, required, slot, n in pairs:
         span = said.spans[n]
         if not required and not said.has(span):
@@ -276,36 +269,6 @@ def _enumerated(slot: Slot, said: Said, part: Part) -> Parameter | None:
     return Parameter(slot.name, candidates, _wanted(slot, bool(named)))
 
 
-def named_in(values: Iterable[Any], turn: str, part: Part) -> list[tuple[str, int, int]]:
-    """Where a part of a turn names which of the texts; of "vice president" and "president" only the longer one."""
-    words = [(match[0], *match.span()) for match in _WORDS.finditer(turn, *part)]
-    said = [
-        ({stem, word.lower().removesuffix("s")}, start, end)
-        for word, start, end in words
-        for stem in stems(word)
-    ]
-    found: list[tuple[str, int, int]] = []
-
-    def add(text: str, start: int, end: int) -> None:
-        if all(end <= a or start >= b for _, a, b in found):
-            found.append((text, start, end))
-
-    for text in sorted((value for value in values if isinstance(value, str)), key=lambda text: -len(text)):
-        wanted = stems(text)
-        if len(wanted) < len(_WORDS.findall(text)):  # "A minor" is more than "minor"
-            for match in re.compile(rf"(?<!\w){re.escape(text)}(?!\w)").finditer(turn, *part):
-                add(text, *match.span())
-            continue
-        for n in range(len(said) - len(wanted) + 1 if wanted else 0):
-            if all(stem in forms for stem, (forms, _, _) in zip(wanted, said[n:], strict=False)):
-                add(text, said[n][1], said[n + len(wanted) - 1][2])
-        measure = unit(text)
-        for word, start, end in words if measure else ():
-            if unit(word) == measure and len(word) > 1:  # "in miles" for `mi`
-                add(text, start, end)
-    return sorted(found, key=lambda each: each[1])
-
-
 def _listed(slot: Slot, said: Said, part: Part) -> Parameter:
     if slot.chosen is not None:
         runs = [(said.spans[slot.chosen].value, 0, 0)]
@@ -314,7 +277,7 @@ def _listed(slot: Slot, said: Said, part: Part) -> Parameter:
         if not runs and slot.required:
             runs = _item_runs(slot, said, said.whole)
     lists = sorted((run for run, _, _ in runs), key=len, reverse=True)
-    closed = bool(lists) and set(lists[0]) <= {*_named_items(slot)}
+    closed = bool(lists) and all(item in _named_items(slot) for item in lists[0])
     spoken_of = bool(lists) and (slot.required or len(lists[0]) > 1 or closed)
     candidates = [
         Candidate(json.dumps(run, ensure_ascii=False), ASSIGNED if n == 0 and spoken_of else POSSIBLE)

@@ -282,8 +282,8 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
             roles = _PREPOSITIONS.get(words[-2], "").split()
             fit += 1.5 if any(role in slot.words or role in parts for role in roles) else 0.0
     if span.kind == "number":
-        near = turn[max(0, span.start - _NEAR) : span.start]
-        bound = next((roles for pattern, roles in _BOUNDS if pattern.search(near)), frozenset())
+        lead = turn[max(0, span.start - _NEAR) : span.start]
+        bound = next((roles for pattern, roles in _BOUNDS if pattern.search(lead)), frozenset())
         fit += 3.0 if bound & {*parts_of(slot), *slot.about} else 0.0
     follows = re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0]
     # the first numbers of a list are followed by its unit too

@@ -118,11 +118,9 @@ def _bag(tool: ToolSpec) -> dict[str, float]:
 
 def _told_apart(bags: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """Words count by how few of the tools they speak of."""
-    if len(bags) == 1:
-        return [dict(bag) for bag in bags]
     known: dict[str, float] = {}
     for word in set().union(*bags):
-        known[word] = (len(bags) - sum(word in bag for bag in bags)) / (len(bags) - 1)
+        known[word] = (len(bags) - sum(word in bag for bag in bags)) / max(len(bags) - 1, 1)
     return [{word: weight * known[word] for word, weight in bag.items() if known[word]} for bag in bags]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentkit.llm.fits import Slot, stem_of
+from agentkit.llm.named import Part
 from agentkit.llm.spans import Span, words
 
 ANOTHER, ITEM = 2.0, 0.4
@@ -48,7 +49,7 @@ def records(
     slots: Sequence[Slot],
     spans: Sequence[Span],
     turn: str,
-    part: tuple[int, int],
+    part: Part,
     least: Mapping[str, float],
     most: int,
 ) -> list[Record]:
@@ -95,7 +96,7 @@ class _Reading:
         said = {*_JOINTS, *repeated, first.unit.lower()}
         return not _ENDS.search(between) and all(word in said for word in _BETWEEN.findall(between))
 
-    def crossed(self, part: tuple[int, int]) -> list[Record]:
+    def crossed(self, part: Part) -> list[Record]:
         """Every value of one list with every value of another, or pairs where the turn says so; none where there are no
         two lists, or further values beside them.
         """
@@ -174,7 +175,7 @@ def _alike(span: Span, model: Span) -> bool:
     return not span.unit or not model.unit or stem_of(span.unit.lower()) == stem_of(model.unit.lower())
 
 
-def _spread(told: Sequence[Slot], found: list[Record], part: tuple[int, int]) -> list[Record]:
+def _spread(told: Sequence[Slot], found: list[Record], part: Part) -> list[Record]:
     """What one record says and another does not holds for both, unless it may be left out."""
     if not found:
         return [Record({slot.name: slot.chosen for slot in told if slot.chosen is not None}, *part)]

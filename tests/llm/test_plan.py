@@ -90,7 +90,7 @@ ODD: list[Any] = [
     True, False, {}, STRING, {"type": "integer"}, {"type": "number", "description": "Between 0 and 1, e.g. '0.5'."},
     {"type": "boolean"}, {"type": "array"}, {"type": "array", "items": True}, {"type": "object"},
     {"type": "array", "items": STRING, "description": "Such as 'wind', 'rain' or ``."}, {"enum": []},
-    {"type": "array", "items": {"type": "number"}}, {"type": "array", "items": {"enum": [1, "rain"]}},
+    {"type": "array", "items": {"type": "number"}}, {"type": "array", "items": {"enum": [1, "rain", {"a": 1}]}},
     {"enum": [1, None, "a b", "mi", ""]}, {"type": ["string", "null"]}, {"anyOf": [STRING, {"type": "null"}]},
     {"type": "string", "description": "Day, DD/MM/YYYY."}, {"type": "string", "description": "(x, y, z"},
 ]  # fmt: skip
@@ -115,7 +115,9 @@ def test_nothing_that_is_said_breaks_it() -> None:
             for asked_for in plan(turn, tools, several):
                 schema = {**tools[asked_for.tool].parameters, "required": names[::2]}
                 calls = evidence(schema, turn, 16 if several else 1, (asked_for.start, asked_for.end))
-                assert all(
-                    json.loads(c.json) is not ... for call in calls for p in call for c in p.candidates
-                )
+                for call in calls:
+                    assert [parameter.name for parameter in call] == list(schema["properties"])
+                    for parameter in call:
+                        for candidate in parameter.candidates:
+                            json.loads(candidate.json)  # raises where it is none
         missing_arguments(ToolSpec("get", "", {**tools[0].parameters, "required": names[:2]}), turn)

@@ -93,7 +93,7 @@ def test_at_most_so_many() -> None:
 
 
 def test_many_parameters_and_values_take_no_long_time() -> None:
-    names = {f"p{n}": INTEGER for n in range(30)}
+    names: dict[str, Any] = {f"p{n}": INTEGER for n in range(30)}
     turn = " ".join(f"{n} and" for n in range(150))
     assert len(calls(turn, " ".join(names), most=16, **names)) <= 16
     assert calls("", "p1", **names) == [{}]
