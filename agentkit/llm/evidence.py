@@ -101,6 +101,8 @@ def evidence(
     slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
     known = {word for slot in slots for word in slot.words}
     for slot in slots[:MOST]:
+        if slot.type == "string" and slot.choices and named_in(slot.choices, turn, said.part):
+            continue
         fits = ((n, fit_of(slot, span, turn, known)) for n, span in enumerate(said.spans))
         slot.fits = {n: fit for n, fit in fits if fit is not None}
     _assign(slots, said)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentkit.llm.places import CITIES, COUNTRIES, STATES, WITHIN
 from agentkit.llm.spans import Kind, Span, words
 from agentkit.llm.units import Unit, unit, units_in
 
@@ -40,6 +41,17 @@ _BOUNDS = (
 """What stands before a bound, and the words of a parameter that takes it."""
 _NEAR = 60
 """Characters before a number in which that is looked for."""
+_LEADS_TO = re.compile(r" (?:in)?to (?!be\b)")
+_SOURCES = words("from source base origin start")
+_TARGETS = words("to target destination end into")
+_RANGES = (
+    (re.compile(r"\bbetween (?:the )?(?:\w+ ){0,2}$", re.I), words("from start lower min minimum low begin origin source")),
+    (
+        re.compile(r"\bbetween [^,;.?!]{1,40} and (?:the )?(?:\w+ ){0,2}$", re.I),
+        words("to end upper max maximum high finish destination target stop"),
+    ),
+)
+"""What stands before the ends of a range or way, and the words of parameters that take them."""
 _SYNONYMS = {"tall": "height", "high": "height", "wide": "width", "long": "length", "deep": "depth", "old": "age",
              "aged": "age", "weighs": "weight", "weighing": "weight", "mass": "weight", "moves": "velocity",
              "speed": "velocity", "cost": "price", "costs": "price", "text": "body", "message": "body",
@@ -67,7 +79,7 @@ _WANTS: tuple[tuple[Kind, str], ...] = (
         r"\bname|\btitle|song|album|movie|\bbook|city|country|person|author|artist|company|place|location|state|team|player|street|address",
     ),
 )
-_SHARES = re.compile(r"rate|percent|fraction|probab|ratio|interest|discount|chance|share|0 to 1")
+_SHARES = re.compile(r"rate|percent|fraction|probab|ratio|interest|discount|chance|share|confidence|0 to 1")
 _FORM = re.compile(r"yyyy|hh:mm")
 _ABBREVIATED = re.compile(r"\biso\b|currency|\bsymbol|ticker|abbreviat|language code|country code")
 _PER = re.compile(r"\b(?:per|a|an|each)[ _](\w+)")
@@ -164,6 +176,8 @@ def fit_of(slot: Slot, span: Span, turn: str, known: set[str]) -> float | None:
         base = _number_fit(slot, span, turn)
     elif slot.type == "string" and "enum" not in slot.schema:
         base = _text_fit(slot, span)
+        if base is not None and span.kind == "name":
+            base += _place_fit(slot, span, turn, known)
     else:
         return None
     return None if base is None else base + _cues(slot, span, turn, known)
@@ -241,6 +255,29 @@ def _text_fit(slot: Slot, span: Span) -> float | None:
     return None if span.kind not in fits else fits[span.kind] - verb
 
 
+_REGIONS = words("state country nation province region")
+_TOWNS = words("city town")
+_PLACES = words("location place address destination origin area venue")
+
+
+_BEHIND = re.compile(r"[A-ZÄÖÜÀ-Þ][\w'’.-]+, $")
+
+
+def _place_fit(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
+    """Whether the parameter takes cities, states or countries, or the one within the other."""
+    own = set(parts_of(slot))
+    together = bool(own & (_TOWNS | _PLACES)) and not known & _REGIONS
+    if WITHIN.search(span.text):
+        return 1.0 if together else -3.0
+    if together and _BEHIND.search(turn[: span.start]) and span.text in STATES | COUNTRIES:
+        return -4.0
+    if span.text in STATES | COUNTRIES:
+        if own & _REGIONS:
+            return 2.0
+        return -2.0 if span.text not in CITIES and own & _TOWNS else 0.0
+    return -2.0 if own & _REGIONS and known & _TOWNS else 0.0
+
+
 def text_kind(slot: Slot) -> Kind | None:
     """The kind of span that a text parameter takes and no other, where its name or the form it asks for tells."""
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
@@ -281,6 +318,14 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
         elif not roles and words[-2:-1]:  # "from page 4"
             roles = _PREPOSITIONS.get(words[-2], "").split()
             fit += 1.5 if any(role in slot.words or role in parts for role in roles) else 0.0
+    lead = turn[max(0, span.start - _NEAR) : span.start]
+    if slot.type != "boolean" and any(
+        pattern.search(lead) and roles & set(parts_of(slot)) for pattern, roles in reversed(_RANGES)
+    ):
+        fit += 3.0
+    if _LEADS_TO.match(turn, span.end) and span.kind != "number":
+        own = set(parts_of(slot))
+        fit += 1.5 if own & _SOURCES else -3.0 if own & _TARGETS else 0.0
     if span.kind == "number":
         lead = turn[max(0, span.start - _NEAR) : span.start]
         bound = next((roles for pattern, roles in _BOUNDS if pattern.search(lead)), frozenset())
@@ -297,6 +342,8 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
     inside = set(stems(span.text))
     if span.kind in ("phrase", "name") and inside & slot.words and inside - slot.words - slot.about:
         fit += 2.0  # "the living room"
+    if span.kind == "name" and inside & (known - slot.words - slot.about):
+        fit -= 1.5  # "the Sheraton Hotel" is no location where there is a parameter for hotels
     if span.kind in ("phrase", "name") and inside and inside <= (slot.words | slot.about | known):
         fit -= 4.0  # the parameter's own name is not its value
     return fit

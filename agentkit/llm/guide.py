@@ -213,7 +213,10 @@ class Guided:
             (gap + c.json[len(value) :] + follow, c.weight) for c in candidates if c.json.startswith(value)
         ]
         if _finished(value):
-            more = any(c.json != value and c.json.startswith(value) for c in candidates)
+            own = max((c.weight for c in candidates if c.json == value), default=0.0)
+            more = any(
+                c.json != value and c.json.startswith(value) and c.weight >= own for c in candidates
+            )
             further = STRUCTURE if follow.startswith(",") else STRUCTURE / 2
             found.append((follow, -STRUCTURE / 2 if more else further))
         elif value.startswith('"') or any(c.json.startswith('"') for c in candidates):

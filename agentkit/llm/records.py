@@ -28,9 +28,13 @@ _STATES = 64
 """States that are followed."""
 _JOINTS = words("and or & plus as well then also again both a an the")
 _BETWEEN = re.compile(r"[^\s,]+")
+_JOINED = re.compile(r"\s*(?:,|and|,\s*and|&)\s*")
+_NOUN = re.compile(r" (?!and\b|or\b|in\b|on\b|at\b|to\b|for\b|from\b|with\b|of\b|by\b|is\b)[a-z]")
+_TELLING = 1.5
+"""Difference of fits that tells which parameter a number is for."""
 _GAP = 40
 """Characters between the items of a list, at most."""
-_ENDS = re.compile(r"[.?!;:]")
+_ENDS = re.compile(r"[.?!;:](?=\s|$)")
 _PAIRWISE = re.compile(r"\brespectively\b|\bin (?:that|this) order\b", re.I)
 
 
@@ -66,17 +70,22 @@ def records(
     told = [slot for slot in slots if slot.chosen is not None][:_SLOTS]
     inside = [n for n, span in enumerate(spans) if part[0] <= span.start < part[1]]
     inside.sort(key=lambda n: (spans[n].start, -spans[n].end))
-    reading = _Reading(told, spans, turn, inside)
+    reading = _Reading(told, spans, turn, inside, part)
     return reading.crossed(part)[:most] or _spread(told, reading.best(least, most), part)
 
 
 class _Reading:
     """A part of a turn, read for a tool."""
 
-    def __init__(self, told: Sequence[Slot], spans: Sequence[Span], turn: str, inside: Sequence[int]) -> None:
+    def __init__(
+        self, told: Sequence[Slot], spans: Sequence[Span], turn: str, inside: Sequence[int], part: Part
+    ) -> None:
         self.told, self.spans, self.turn, self.inside = told, spans, turn, inside
         self.fits = {slot.name: self._fits(slot) for slot in told}
         """The spans that are like what was chosen, with their fits; those of a list fit like its first."""
+        self.pairwise = bool(_PAIRWISE.search(turn, *part))
+        self.firsts = self._order_tuples()
+        """The first numbers of tuples."""
 
     def _fits(self, slot: Slot) -> dict[int, float]:
         assert slot.chosen is not None
@@ -96,36 +105,106 @@ class _Reading:
         said = {*_JOINTS, *repeated, first.unit.lower()}
         return not _ENDS.search(between) and all(word in said for word in _BETWEEN.findall(between))
 
+    def _order_tuples(self) -> set[int]:
+        """Of "(3, 4) and (6, 8)" the first number of each goes to the first parameter, the second to the second."""
+        numeric = [slot for slot in self.told if self._kind(slot) == "number"]
+        if len(numeric) < 2:
+            return set()
+        runs = self._number_runs()
+        needed = sum(slot.required for slot in numeric)
+        if not runs or not all(max(needed, 2) <= len(run) <= len(numeric) for run in runs):
+            return set()
+        pairs = [(slot.fits.get(n), n) for run in runs for slot, n in zip(numeric, run, strict=False)]
+        if any(fit is None for fit, _ in pairs):
+            return set()
+        if not self.pairwise:
+            best = {n: max(slot.fits.get(n, 0.0) for slot in numeric) for _, n in pairs}
+            if any(fit is not None and fit < best[n] - _TELLING for fit, n in pairs):
+                return set()  # something else tells which is which
+        level = max(max(slot.fits.values()) for slot in numeric)
+        for slot in numeric:
+            self.fits[slot.name] = {}
+        for run in runs:
+            for slot, n in zip(numeric, run, strict=False):
+                self.fits[slot.name][n] = level
+        return {run[0] for run in runs}
+
+    def _kind(self, slot: Slot) -> str:
+        return "" if slot.chosen is None else self.spans[slot.chosen].kind
+
+    def _number_runs(self) -> list[list[int]]:
+        """Numbers in digits with nothing but commas and conjunctions between them; brackets keep them apart, and so do
+        commas where conjunctions join ("3 and 4, 5 and 12").
+        """
+        runs: list[list[int]] = []
+        joints: list[list[str]] = []
+        for n in self.inside:
+            span = self.spans[n]
+            if span.kind != "number" or span.text[-1].isalpha():
+                continue
+            between = self.turn[self.spans[runs[-1][-1]].end : span.start] if runs else ""
+            if runs and _JOINED.fullmatch(between):
+                runs[-1].append(n)
+                joints[-1].append(between.strip())
+            else:
+                runs.append([n])
+                joints.append([])
+        split: list[list[int]] = []
+        for run, joint in zip(runs, joints, strict=True):
+            if len(run) > 2 and len(run) % 2 == 0 and joint[::2] == ["and"] * (len(run) // 2) and "and" not in joint[1::2]:
+                split += [run[n : n + 2] for n in range(0, len(run), 2)]
+            else:
+                split.append(run)
+        return split
+
     def crossed(self, part: Part) -> list[Record]:
         """Every value of one list with every value of another, or pairs where the turn says so; none where there are no
         two lists, or further values beside them.
         """
+        if self.firsts:
+            return []
         runs = {slot.name: self._run(slot) for slot in self.told}
+        if self.pairwise and (rows := self._rows()):
+            once = {name: run[0] for name, run in runs.items() if name not in rows[0]}
+            return [Record({**once, **row}, *part) for row in rows]
         several = [name for name, run in runs.items() if len(run) > 1]
         taken = sorted((self.spans[n].start, self.spans[n].end) for name in several for n in runs[name])
         if len(several) < 2 or any(after[0] < before[1] for before, after in itertools.pairwise(taken)):
             return []
-        others = (self.spans[n] for name in several for n in self.fits[name])
+        others = (self.spans[n] for name in several for n in self.fits[name] if not self._is_attribute(n))
         if any(all(span.end <= a or span.start >= b for a, b in taken) for span in others):
             return []
         lists = [runs[name] for name in several]
-        pairwise = _PAIRWISE.search(self.turn) and len({len(each) for each in lists}) == 1
         once = {name: run[0] for name, run in runs.items() if name not in several}
-        rows = zip(*lists, strict=True) if pairwise else itertools.product(*lists)
-        return [Record({**once, **dict(zip(several, row, strict=True))}, *part) for row in rows]
+        return [
+            Record({**once, **dict(zip(several, row, strict=True))}, *part) for row in itertools.product(*lists)
+        ]
+
+    def _rows(self) -> list[dict[str, int]]:
+        """The longest lists of parameters, pair by pair; none where they differ in length."""
+        lists = {slot.name: max(self._runs(slot), key=len, default=[]) for slot in self.told}
+        lists = {name: run for name, run in lists.items() if len(run) > 1}
+        if len(lists) < 2 or len({len(run) for run in lists.values()}) > 1:
+            return []
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+    def _is_attribute(self, n: int) -> bool:
+        """A name before another word says of what kind that is: "NBA seasons"."""
+        return self.spans[n].kind == "name" and _NOUN.match(self.turn, self.spans[n].end) is not None
 
     def _run(self, slot: Slot) -> list[int]:
         """The list of values that the chosen one stands in."""
         assert slot.chosen is not None
-        run: list[int] = []
+        return next((run for run in self._runs(slot) if slot.chosen in run), [slot.chosen])
+
+    def _runs(self, slot: Slot) -> list[list[int]]:
+        runs: list[list[int]] = []
         for n in self.fits[slot.name]:
-            if run and self._follows(run[-1], n):
-                run.append(n)
-            elif slot.chosen in run:
-                break
+            if runs and self._follows(runs[-1][-1], n):
+                runs[-1].append(n)
             else:
-                run = [n]
-        return run if slot.chosen in run else [slot.chosen]
+                runs.append([n])
+        return runs
 
     def best(self, least: Mapping[str, float], most: int) -> list[Record]:
         """The records with the highest sum of fits."""
@@ -145,7 +224,8 @@ class _Reading:
                     if number == most:
                         continue
                     key = (1 << bit if again else filled | 1 << bit, self.spans[n].end)
-                    goes_on = given and given[-1][1] == slot.name and self._follows(given[-1][2], n)
+                    listed = given and given[-1][1] == slot.name and self._follows(given[-1][2], n)
+                    goes_on = listed or n in self.firsts
                     cost = (ITEM if goes_on else ANOTHER) if again else -ORDER if filled >> bit == 0 else 0.0
                     made = score + fit - least[slot.name] + GAIN - cost
                     if key not in grown or made > grown[key][0]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Literal
 
+from agentkit.llm.places import CITIES, COUNTRIES, STATES, WITHIN
 from agentkit.llm.units import unit
 
 
@@ -71,12 +72,14 @@ _WORDS = {**_ONES, **_TENS, "zero": 0, "once": 1, "twice": 2, "ten": 10, "eleven
           "hundred": 100}  # fmt: skip
 _SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+_POWER = r"(?:[eE][-+]?\d+| ?[x×] ?10\^[-−]?\d+)"
+"""``1e-4``, ``8.8 x 10^-12``"""
 _TO_99 = (
     rf"(?:(?:{'|'.join(_TENS)})[- ](?:{'|'.join(_ONES)})|{'|'.join(w for w in _WORDS if w != 'hundred')})"
 )
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?:(?<=[\s(\[,=:])|(?<!.))(?:[-−][$€£]|[$€£][-−]|[-−$€£])?{_DIGITS}(?:[eE][-+]?\d+)?"
-    rf"|(?<![\w.])[$€£]?{_DIGITS}"
+    rf"(?<![\w.^])(?:(?<=[\s(\[,=:])|(?<!.))(?:[-−][$€£]|[$€£][-−]|[-−$€£])?{_DIGITS}{_POWER}?"
+    rf"|(?<![\w.^])[$€£]?{_DIGITS}"
     rf"|(?<!\w)(?:(?:(?:{'|'.join(_ONES)}) )?hundred(?:(?: and)? {_TO_99})?|{_TO_99})(?!\w)",
     re.I,
 )
@@ -84,18 +87,18 @@ _MINUS = re.compile(r"(?<![\w-])(?<!\d )(?:minus|negative) $", re.I)
 _LARGEST = 1e100
 """A number beyond it is no argument, and its arithmetic would overflow."""
 _AFTER_NUMBER = re.compile(
-    r"(?: (thousand|million|billion|trillion)\b|(k)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*))?",
+    r"(?: (thousand|million|billion|trillion)\b|(k)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*(?:\^-?\d)?))?",
     re.I,
 )
 _LISTED = re.compile(r",? ?(?:(?:and|or) )?")
 """Between the numbers of a list."""
 _CODE = re.compile(
-    r"(?<![\w.,-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|kg|g|km|m|cm|mm|s|h|l|v|w)\b)"
+    r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|kg|g|km|m|cm|mm|s|h|l|v|w)\b)(?!\d+-[a-z]{3,}\b)"
     r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*(?![\w-]|[.,:]\d)"
     r"|(?<![\w/])\d{4}/\d{2}(?![\w/])|(?<!\w)[ACGTU]{4,}(?!\w)",
     re.A,
 )
-_MEASURED = re.compile(r"\d+(?:[eE][-+]?\d+|([A-Za-z]+))")
+_MEASURED = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+|([A-Za-z]+))")
 _HOST = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:[/:]\d{1,5})?(?![\w.]*\w)")
 _PHONE = re.compile(r"(?<![\w.])(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d(?!\w)")
 _CONNECTORS = r"(?:v|vs|versus|of|the|de|da|del|di|van|von|&|la|le|el)"
@@ -112,7 +115,7 @@ _STOP = words(
     "over under into about per it's what's i'm i'd i've us not no yes just also whether between using use "
     "given whose during after before since because while once she'd he'd we'd they'd you'd i'll she'll he'll we'll "
     "they'll you'll it'll don't can't won't doesn't isn't that's there's here's he's she's they're we're you're "
-    "let's calculate compute determine identify retrieve search provide help know"
+    "let's another same calculate compute determine identify retrieve search provide help know"
 )
 _VERBS = words(
     "add analyse analyze apply assign book buy call cancel change check choose close compare compute convert copy "
@@ -168,7 +171,9 @@ def spans(text: str) -> list[Span]:
     quoted = [(s.start, s.end) for s in found if s.kind == "quoted"]
     for finder in (_formulas, _codes, _names, _phrases):
         found += [span for span in finder(text) if free(span.start, span.end)]
-    taken += [(s.start, s.end) for s in found if s.kind == "code" and not _is_number(s.text)]
+    taken += [
+        (s.start, s.end) for s in found if s.kind in ("code", "formula") and not _is_number(s.text)
+    ]
     found += [span for span in _numbers(text) if free(span.start, span.end)]
     outside = [s for s in found if s.kind == "quoted" or all(s.end <= a or s.start >= b for a, b in quoted)]
     return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]
@@ -240,6 +245,7 @@ def _addresses(text: str) -> Iterator[Span]:
     found = [(m, kind) for kind, pattern in _ADDRESSES for m in pattern.finditer(text)]
     for match, kind in sorted(found, key=lambda pair: (pair[0].start(), -pair[0].end())):
         if match.start() >= end:  # the host of an address is no path
+            kind = "phrase" if unit(match[0]) else kind  # "m/s"
             yield Span(kind, match[0], match.start(), match.end(), match[0])
             end = match.end()
 
@@ -281,7 +287,7 @@ _PLAIN = str.maketrans({"−": "-", ",": None, "$": None, "€": None, "£": Non
 def _number(literal: str) -> int | float:
     parts = [_WORDS.get(word) for word in re.split(r"[- ]", literal) if word != "and"]
     if None in parts:
-        plain = literal.translate(_PLAIN)
+        plain = re.sub(" ?[x×] ?10\\^", "e", literal.translate(_PLAIN))
         return int(plain) if re.fullmatch(r"-?\d+", plain) else float(plain)
     total = 0
     for part in parts:
@@ -319,7 +325,10 @@ def _names(text: str) -> Iterator[Span]:
             words = words[1:]
         if words:
             name = " ".join(words)
-            yield Span("name", name, start, start + len(name), name)
+            end = start + len(name)
+            yield Span("name", name, start, end, name)
+            if (within := WITHIN.match(text, end)) and (name in CITIES or name not in STATES | COUNTRIES):
+                yield Span("name", text[start : within.end()], start, within.end(), text[start : within.end()])
 
 
 def _is_no_name(word: str, text: str, start: int) -> bool:

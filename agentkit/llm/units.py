@@ -39,6 +39,10 @@ def _table() -> dict[str, Unit]:
 _TABLE = _table()
 
 
+_POWER = re.compile(r"([^\W\d_²³]+)(?:\^?([2-9²³]))")
+_RAISED = str.maketrans("²³", "23")
+
+
 @lru_cache(4096)
 def unit(word: str) -> Unit | None:
     """What ``word`` measures: ``km`` is (metre, 1000); ``m/s`` is (metre/second, 1); none for other words."""
@@ -53,13 +57,17 @@ def unit(word: str) -> Unit | None:
 
 
 def _simple(word: str) -> Unit | None:
+    if power := _POWER.fullmatch(word):
+        base, exponent = _simple(power[1]), int(power[2].translate(_RAISED))
+        return (f"{base[0]}^{exponent}", base[1] ** exponent) if base else None
     for form in (word, word.lower(), word.lower().removesuffix("s"), word.lower().removesuffix("es")):
         if form in _TABLE:
             return _TABLE[form]
     return None
 
 
-_TEXT_UNIT = re.compile(r"[^\W\d_]+(?:(?:/| per )[^\W\d_]+)?|%")
+_WORD = r"[^\W\d_]+(?:\^\d)?"
+_TEXT_UNIT = re.compile(rf"{_WORD}(?:(?:/| per ){_WORD})?|%")
 
 
 def units_in(text: str) -> list[Unit]:
