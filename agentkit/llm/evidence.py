@@ -16,7 +16,7 @@ from typing import Any
 
 from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of
 from agentkit.llm.named import Part, named_in
-from agentkit.llm.records import records
+from agentkit.llm.records import Record, records
 from agentkit.llm.spans import Kind, Span, spans
 
 ASSIGNED = 8.0
@@ -37,6 +37,13 @@ MENTIONED = 4.0
 """Fit of a value that schema or description name."""
 HOME = 3.0
 """What it counts that a span stands in the words that ask for the tool."""
+_CLAUSE = re.compile(r"(?:[^.;,?!]|[.,](?=\S))+")
+_OF_ALL = re.compile(r"\b(?:their|both|all|each|every|either)\b", re.I)
+_SAME = re.compile(
+    r"\b(?:do(?:ing)? (?:it|that|the same)|the same (?:for|but|with|thing|as|goes)|same calculation|again|likewise"
+    r"|repeat|instead)\b",
+    re.I,
+)
 _JOINED = re.compile(r",? ?(?:(?:and|or|&|to) )?(?:a |an |the )?")
 MOST = 200
 """Parameters of a tool for which spans are weighed."""
@@ -105,6 +112,7 @@ def evidence(
             continue
         fits = ((n, fit_of(slot, span, turn, known)) for n, span in enumerate(said.spans))
         slot.fits = {n: fit for n, fit in fits if fit is not None}
+    _leave_named(slots, said)
     _assign(slots, said)
     once = _parameters(slots, said, said.part)
     if most == 1:
@@ -120,7 +128,50 @@ def evidence(
         for slot in slots:
             slot.chosen = record.spans.get(slot.name)
         calls.append(_parameters(slots, said, (record.start, record.end)))
+    _share(slots, said, found, calls)
     return calls
+
+
+def _share(
+    slots: Sequence[Slot], said: Said, found: Sequence[Record], calls: Sequence[list[Parameter]]
+) -> None:
+    """What may be left out holds for all calls where it is said before the first or of several ("both", "their"), and
+    for a call that is to be the same as the one before.
+    """
+    first = min(said.spans[n].start for record in found for n in record.spans.values())
+    clauses = [match.span() for match in _CLAUSE.finditer(said.turn, *said.part)]
+    common = [clause for clause in clauses if _OF_ALL.search(said.turn, *clause)]
+    for k, slot in enumerate(slots):
+        if slot.required:
+            continue
+        for start, end in [(said.part[0], first), *common]:
+            if slot.type == "boolean":
+                parameter = _boolean(slot, said.turn[start:end])
+            else:
+                spans = [record.spans[slot.name] for record in found if slot.name in record.spans]
+                slot.chosen = next((n for n in spans if start <= said.spans[n].start < end), None)
+                if slot.chosen is None:
+                    continue
+                parameter = _parameter(slot, said, set(), (start, end))
+            if parameter.weight > 0:
+                for call in calls:
+                    call[k] = parameter if call[k].weight < 0 else call[k]
+        for record, before, call in zip(found[1:], calls, calls[1:], strict=False):
+            if call[k].weight < 0 < before[k].weight and _SAME.search(said.turn, record.start, record.end):
+                call[k] = before[k]
+
+
+def _leave_named(slots: Sequence[Slot], said: Said) -> None:
+    """The values of one parameter's enumeration are no texts for another."""
+    for closed in slots[:MOST]:
+        values = closed.schema.get("enum") or _items(closed).get("enum") or ()
+        for _, start, end in named_in(values, said.turn, said.part):
+            for slot in slots[:MOST]:
+                if slot is not closed and slot.type == "string":
+                    slot.fits = {
+                        n: fit for n, fit in slot.fits.items()
+                        if said.spans[n].start < start or said.spans[n].end > end
+                    }  # fmt: skip
 
 
 def _parameters(slots: Sequence[Slot], said: Said, part: Part) -> list[Parameter]:
@@ -224,7 +275,11 @@ def _json(slot: Slot, span: Span) -> str:
         return json.dumps(int(value) if slot.type == "integer" else value)
     if span.kind == "date":
         return json.dumps(_date_text(slot, span))
-    return json.dumps(span.value if isinstance(span.value, str) else span.text, ensure_ascii=False)
+    text = span.value if isinstance(span.value, str) else span.text
+    first, _, rest = text.partition(" ")
+    if span.kind == "phrase" and rest and stem_of(first.lower()) in slot.words:
+        text = rest  # "the color magenta"
+    return json.dumps(text, ensure_ascii=False)
 
 
 _FORMS = (("YYYY-MM-DD", "%Y-%m-%d"), ("MM/DD/YYYY", "%m/%d/%Y"), ("DD/MM/YYYY", "%d/%m/%Y"),
@@ -246,9 +301,11 @@ def _date_text(slot: Slot, span: Span) -> str:
 def _boolean(slot: Slot, turn: str) -> Parameter:
     """True where its words are mentioned, false where they are denied."""
     lowered = turn.lower()
-    for match in re.finditer(r"[^\W\d_]+", lowered):
-        if stem_of(match[0]) in slot.words - {"is", "ha", "includ", "only", "show", "get", "return", "allow"}:
-            value = "false" if _NEGATIVE.search(lowered[: match.start()]) else "true"
+    own = slot.words - {"is", "ha", "includ", "only", "show", "get", "return", "allow"}
+    for match in re.finditer(r"(un|non-?)?([^\W\d_]+)", lowered):
+        denied = bool(match[1]) and stem_of(match[2]) in own
+        if denied or stem_of(match[0]) in own:
+            value = "false" if denied or _NEGATIVE.search(lowered[: match.start()]) else "true"
             return Parameter(slot.name, (Candidate(value, ASSIGNED),), STRUCTURE)
     return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)
 

@@ -8,6 +8,7 @@ programming over the spans, with the parameters that a record has already as the
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ GAIN = 0.5
 """What it counts that a span is given to a parameter at all."""
 ORDER = 0.1
 """What it counts that a record's values stand in the order of the parameters."""
+BREAK = 0.4
+"""What it counts for a further record, and against going on with one, that a clause ends before it."""
+_CLAUSE = re.compile(r", (?:and|then|another)\b|[.;?!](?=\s)|\bthen\b|\banother\b")
+_BREAK = re.compile(r"[,;:?!]|\.(?=\s)|\b(?:and|then|but|while|plus)\b")
 _SLOTS = 8
 """Parameters that tell records apart, at most: there are two to the power of them states."""
 _STATES = 64
@@ -30,6 +35,8 @@ _JOINTS = words("and or & plus as well then also again both a an the")
 _BETWEEN = re.compile(r"[^\s,]+")
 _JOINED = re.compile(r"\s*(?:,|and|,\s*and|&)\s*")
 _NOUN = re.compile(r" (?!and\b|or\b|in\b|on\b|at\b|to\b|for\b|from\b|with\b|of\b|by\b|is\b)[a-z]")
+_WORSE = 3.0
+"""By so much less than the one chosen does no text fit that is of its kind."""
 _TELLING = 1.5
 """Difference of fits that tells which parameter a number is for."""
 _GAP = 40
@@ -67,21 +74,22 @@ def records(
         least: The fit from which on a span may be a parameter's value.
         most: Records at most.
     """
-    told = [slot for slot in slots if slot.chosen is not None][:_SLOTS]
     inside = [n for n, span in enumerate(spans) if part[0] <= span.start < part[1]]
     inside.sort(key=lambda n: (spans[n].start, -spans[n].end))
-    reading = _Reading(told, spans, turn, inside, part)
-    return reading.crossed(part)[:most] or _spread(told, reading.best(least, most), part)
+    reading = _Reading(slots, spans, turn, inside, part)
+    return reading.crossed(part)[:most] or _spread(reading.told, reading.best(least, most), part)
 
 
 class _Reading:
     """A part of a turn, read for a tool."""
 
     def __init__(
-        self, told: Sequence[Slot], spans: Sequence[Span], turn: str, inside: Sequence[int], part: Part
+        self, slots: Sequence[Slot], spans: Sequence[Span], turn: str, inside: Sequence[int], part: Part
     ) -> None:
-        self.told, self.spans, self.turn, self.inside = told, spans, turn, inside
-        self.fits = {slot.name: self._fits(slot) for slot in told}
+        self.told = [slot for slot in slots if slot.chosen is not None][:_SLOTS]
+        self.untold = [slot for slot in slots if slot.chosen is None]
+        self.spans, self.turn, self.inside = spans, turn, inside
+        self.fits = {slot.name: self._fits(slot) for slot in self.told}
         """The spans that are like what was chosen, with their fits; those of a list fit like its first."""
         self.pairwise = bool(_PAIRWISE.search(turn, *part))
         self.firsts = self._order_tuples()
@@ -90,10 +98,12 @@ class _Reading:
     def _fits(self, slot: Slot) -> dict[int, float]:
         assert slot.chosen is not None
         found: dict[int, float] = {}
+        words = self.spans[slot.chosen].kind in ("name", "phrase")
+        worst = slot.fits[slot.chosen] - _WORSE if words else -math.inf
         for n in self.inside:
             if n in slot.fits and _alike(self.spans[n], self.spans[slot.chosen]):
                 found[n] = max([slot.fits[n], *(fit for m, fit in found.items() if self._follows(m, n))])
-        return found
+        return {n: fit for n, fit in found.items() if fit > worst}
 
     def _follows(self, before: int, n: int) -> bool:
         """Whether both stand in one list, one after the other: "after day 10 and after day 20"."""
@@ -107,10 +117,12 @@ class _Reading:
 
     def _order_tuples(self) -> set[int]:
         """Of "(3, 4) and (6, 8)" the first number of each goes to the first parameter, the second to the second."""
-        numeric = [slot for slot in self.told if self._kind(slot) == "number"]
+        runs = self._number_runs()
+        longest = max(map(len, runs), default=0)
+        numeric = [slot for slot in self.told if slot.type in ("number", "integer")]
+        numeric += [slot for slot in self.untold if slot.type in ("number", "integer")][: max(0, longest - len(numeric))]
         if len(numeric) < 2:
             return set()
-        runs = self._number_runs()
         needed = sum(slot.required for slot in numeric)
         if not runs or not all(max(needed, 2) <= len(run) <= len(numeric) for run in runs):
             return set()
@@ -123,14 +135,14 @@ class _Reading:
                 return set()  # something else tells which is which
         level = max(max(slot.fits.values()) for slot in numeric)
         for slot in numeric:
+            if slot not in self.told:
+                self.told.append(slot)
+                slot.chosen = next(run[-1] for run in runs if len(run) == longest)
             self.fits[slot.name] = {}
         for run in runs:
             for slot, n in zip(numeric, run, strict=False):
                 self.fits[slot.name][n] = level
         return {run[0] for run in runs}
-
-    def _kind(self, slot: Slot) -> str:
-        return "" if slot.chosen is None else self.spans[slot.chosen].kind
 
     def _number_runs(self) -> list[list[int]]:
         """Numbers in digits with nothing but commas and conjunctions between them; brackets keep them apart, and so do
@@ -156,6 +168,10 @@ class _Reading:
             else:
                 split.append(run)
         return split
+
+    def _breaks(self, before: int, n: int) -> bool:
+        """Whether a clause ends between two spans."""
+        return _CLAUSE.search(self.turn, self.spans[before].end, self.spans[n].start) is not None
 
     def crossed(self, part: Part) -> list[Record]:
         """Every value of one list with every value of another, or pairs where the turn says so; none where there are no
@@ -227,15 +243,21 @@ class _Reading:
                     listed = given and given[-1][1] == slot.name and self._follows(given[-1][2], n)
                     goes_on = listed or n in self.firsts
                     cost = (ITEM if goes_on else ANOTHER) if again else -ORDER if filled >> bit == 0 else 0.0
+                    if given and not listed and self._breaks(given[-1][2], n):
+                        cost += -BREAK if again else BREAK
                     made = score + fit - least[slot.name] + GAIN - cost
                     if key not in grown or made > grown[key][0]:
                         grown[key] = (made, (*given, (number, slot.name, n)))
             states = dict(sorted(grown.items(), key=lambda item: -item[1][0])[:_STATES])
         found: list[Record] = []
+        end = 0
         for number, name, n in max(states.values(), key=lambda state: state[0])[1]:
             if number == len(found):
-                found.append(Record(start=self.spans[n].start))
+                start = self.spans[n].start
+                breaks = [match.start() for match in _BREAK.finditer(self.turn, end, start)] if found else []
+                found.append(Record(start=breaks[-1] if breaks else start))
             found[-1].spans[name] = n
+            end = self.spans[n].end
         return found
 
 
