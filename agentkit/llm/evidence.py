@@ -39,6 +39,8 @@ HOME = 3.0
 """What it counts that a span stands in the words that ask for the tool."""
 _CLAUSE = re.compile(r"(?:[^.;,?!]|[.,](?=\S))+")
 _OF_ALL = re.compile(r"\b(?:their|both|all|each|every|either)\b", re.I)
+_NEAR = 25
+"""Characters between the items of a list that a turn names, at most."""
 _SAME = re.compile(
     r"\b(?:do(?:ing)? (?:it|that|the same)|the same (?:for|but|with|thing|as|goes)|same calculation|again|likewise"
     r"|repeat|instead)\b",
@@ -333,6 +335,9 @@ def _listed(slot: Slot, said: Said, part: Part) -> Parameter:
         runs = [(said.spans[slot.chosen].value, 0, 0)]
     else:
         runs = _item_runs(slot, said, part)
+        named = [item for run, _, _ in runs for item in run]
+        if named and all(item in _named_items(slot) for item in named):
+            runs = [(list(dict.fromkeys(named)), 0, 0)]
         if not runs and slot.required:
             runs = _item_runs(slot, said, said.whole)
     lists = sorted((run for run, _, _ in runs), key=len, reverse=True)
@@ -367,11 +372,25 @@ def _item_runs(slot: Slot, said: Said, part: Part) -> list[tuple[list[Any], int,
         return _runs([s for s in numbers if re.search(r"\d", s.text)] or numbers, said.turn)
     named = named_in(_named_items(slot), said.turn, part)
     if named:
-        return [(list(dict.fromkeys(value for value, _, _ in named)), named[0][1], named[-1][2])]
+        return [
+            (list(dict.fromkeys(value for value, _, _ in run)), run[0][1], run[-1][2])
+            for run in _neighbours(named, said.turn)
+        ]
     if kind != "string" or "enum" in items:
         return []
     kinds: tuple[Kind, ...] = ("email", "path", "quoted", "code", "name", "phrase")
     return [run for each in kinds for run in _runs([s for s in near if s.kind == each], said.turn)]
+
+
+def _neighbours(named: Sequence[tuple[str, int, int]], turn: str) -> list[list[tuple[str, int, int]]]:
+    """Named values by the clauses that they stand in."""
+    runs: list[list[tuple[str, int, int]]] = []
+    for value in named:
+        if runs and len(turn[runs[-1][-1][2] : value[1]]) < _NEAR:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return runs
 
 
 def _runs(pieces: Sequence[Span], turn: str) -> list[tuple[list[Any], int, int]]:
