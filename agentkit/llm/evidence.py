@@ -213,7 +213,7 @@ def _assign(slots: Sequence[Slot], said: Said) -> None:
     away = [max(said.part[0] - span.start, 0) or len(said.turn) + span.start for span in said.spans]
     place = [n if home[n] else away[n] for n in range(len(home))]
     pairs.sort(
-        key=lambda pair: (-pair[0] - HOME * home[pair[3]], not pair[1], order[id(pair[2])], place[pair[3]])
+        key=lambda pair: (-pair[0] - HOME * (home[pair[3]] and pair[0] >= _least(pair[2])), not pair[1], order[id(pair[2])], place[pair[3]])
     )
     used: list[Span] = []
     for fit, required, slot, n in pairs:

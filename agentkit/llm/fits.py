@@ -176,7 +176,7 @@ def fit_of(slot: Slot, span: Span, turn: str, known: set[str]) -> float | None:
         base = _number_fit(slot, span, turn)
     elif slot.type == "string" and "enum" not in slot.schema:
         base = _text_fit(slot, span)
-        if base is not None and span.kind == "name":
+        if base is not None and span.kind in ("name", "phrase", "code"):
             base += _place_fit(slot, span, turn, known)
     else:
         return None

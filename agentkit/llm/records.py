@@ -121,7 +121,7 @@ class _Reading:
         longest = max(map(len, runs), default=0)
         numeric = [slot for slot in self.told if slot.type in ("number", "integer")]
         numeric += [slot for slot in self.untold if slot.type in ("number", "integer")][: max(0, longest - len(numeric))]
-        if len(numeric) < 2:
+        if len(numeric) < 2 or any(slot.type == "array" for slot in self.told):
             return set()
         needed = sum(slot.required for slot in numeric)
         if not runs or not all(max(needed, 2) <= len(run) <= len(numeric) for run in runs):

@@ -107,6 +107,8 @@ _NAME = re.compile(
     rf"(?<![\w'’.])(?:\d+ (?={_CAPITAL} {_CAPITAL}))?{_CAPITAL}"
     rf"(?:(?<![^\W\d_]{{4}}\.)(?: {_CONNECTORS}\.?){{0,2}} (?:{_CAPITAL}|\d+\b(?![.,:/]\d)))*(?<![.'])"
 )
+_OWNER = re.compile(r"['’]s$")
+_OWNED = re.compile(r" [a-zà-ÿ]")
 _STOP = words(
     "a an the of in on at to for from by with and or but is are was were be been am do does did have has "
     "had will would can could should may might must i you he she it we they me my your his her its our "
@@ -324,7 +326,7 @@ def _names(text: str) -> Iterator[Span]:
             start += len(words[0]) + 1
             words = words[1:]
         if words:
-            name = " ".join(words)
+            name = _OWNER.sub("", " ".join(words)) if _OWNED.match(text, match.end()) else " ".join(words)
             end = start + len(name)
             yield Span("name", name, start, end, name)
             if (within := WITHIN.match(text, end)) and (name in CITIES or name not in STATES | COUNTRIES):
