@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of
-from agentkit.llm.named import Part, named_in
+from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of, takes_currency
+from agentkit.llm.named import Part, named_as_code, named_in
 from agentkit.llm.records import Record, records
+from agentkit.llm.units import currency
 from agentkit.llm.spans import Kind, Span, spans
 
 ASSIGNED = 8.0
@@ -90,7 +91,11 @@ class Said:
 
 
 def evidence(
-    schema: Mapping[str, Any], turn: str, most: int = 1, part: Part | None = None
+    schema: Mapping[str, Any],
+    turn: str,
+    most: int = 1,
+    part: Part | None = None,
+    tools: Collection[str] = (),
 ) -> list[list[Parameter]]:
     """What ``turn`` says about the parameters of an object schema, in the schema's order.
 
@@ -100,12 +105,13 @@ def evidence(
         most: Calls at most.
         part: Where in the turn this tool is asked for, from and to; what stands there comes before what stands
             elsewhere.
+        tools: Names that are no values.
 
     Returns:
         The parameters of a first call. A further one follows where the turn, or the part, holds other values like
         those of the first: what it repeats is the same, what it does not name again stays.
     """
-    said = Said(spans(turn), turn, part or (0, len(turn)))
+    said = Said(_values(turn, tools), turn, part or (0, len(turn)))
     required = set(schema.get("required", ()))
     slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
     known = {word for slot in slots for word in slot.words}
@@ -132,6 +138,14 @@ def evidence(
         calls.append(_parameters(slots, said, (record.start, record.end)))
     _share(slots, said, found, calls)
     return calls
+
+
+def _values(turn: str, tools: Collection[str]) -> list[Span]:
+    """What could be a value: no names of functions ("use the 'send_mail' function")."""
+    called = [span for name in tools for span in named_as_code(name, turn)]
+    return [
+        span for span in spans(turn) if all(span.end <= start or span.start >= end for start, end in called)
+    ]
 
 
 def _share(
@@ -278,6 +292,8 @@ def _json(slot: Slot, span: Span) -> str:
     if span.kind == "date":
         return json.dumps(_date_text(slot, span))
     text = span.value if isinstance(span.value, str) else span.text
+    if takes_currency(slot) and (code := currency(text)):
+        return json.dumps(code)
     first, _, rest = text.partition(" ")
     if span.kind == "phrase" and rest and stem_of(first.lower()) in slot.words:
         text = rest  # "the color magenta"

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentkit.llm.places import CITIES, COUNTRIES, STATES, WITHIN
 from agentkit.llm.spans import Kind, Span, words
-from agentkit.llm.units import Unit, unit, units_in
+from agentkit.llm.units import Unit, currency, unit, units_in
 
 _PREPOSITIONS = {
     "from": "from source origin start departure sender input base begin",
@@ -41,7 +41,7 @@ _BOUNDS = (
 """What stands before a bound, and the words of a parameter that takes it."""
 _NEAR = 60
 """Characters before a number in which that is looked for."""
-_LEADS_TO = re.compile(r" (?:in)?to (?!be\b)")
+LEADS_TO = re.compile(r" (?:in)?to (?!be\b)")
 _SOURCES = words("from source base origin start")
 _TARGETS = words("to target destination end into")
 _RANGES = (
@@ -235,6 +235,8 @@ def _text_fit(slot: Slot, span: Span) -> float | None:
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
     if re.search(r"\bunits?\b", name):
         return 2.0 if unit(span.text) and span.kind == "phrase" else None
+    if takes_currency(slot):
+        return 4.0 if currency(span.text) else None
     if _ABBREVIATED.search(about) and re.fullmatch(r"[A-Z]{2,5}", span.text):
         return 4.0
     strict = text_kind(slot)
@@ -278,6 +280,12 @@ def _place_fit(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
     return -2.0 if own & _REGIONS and known & _TOWNS else 0.0
 
 
+def takes_currency(slot: Slot) -> bool:
+    """Whether a text parameter is a currency."""
+    name = slot.name.replace("_", " ").lower()
+    return "currenc" in slot.about_text and not re.search(r"number|amount|country|region", name)
+
+
 def text_kind(slot: Slot) -> Kind | None:
     """The kind of span that a text parameter takes and no other, where its name or the form it asks for tells."""
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
@@ -307,7 +315,7 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
             fit += 1.0 * near
         if stem in known:
             break  # it speaks of another parameter
-    if "unit" in slot.words and re.search(r"\d[\d.,]* ?$", turn[: span.start]):
+    if slot.words & {"unit", "currency"} and re.search(r"\d[\d.,]* ?$", turn[: span.start]):
         fit += -2.0 if slot.words & {"to", "target"} else 2.0
     if words:
         roles = _PREPOSITIONS.get(words[-1] if words[-1] != "the" else (words[-2:-1] or [""])[0], "").split()
@@ -323,7 +331,7 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
         pattern.search(lead) and roles & set(parts_of(slot)) for pattern, roles in reversed(_RANGES)
     ):
         fit += 3.0
-    if _LEADS_TO.match(turn, span.end) and span.kind != "number":
+    if LEADS_TO.match(turn, span.end) and span.kind != "number":
         own = set(parts_of(slot))
         fit += 1.5 if own & _SOURCES else -3.0 if own & _TARGETS else 0.0
     if span.kind == "number":

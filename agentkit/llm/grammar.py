@@ -134,14 +134,14 @@ class GrammarCompiler:
             tool, head = tools[asked.tool], heads[tools[asked.tool].name]
             if tool in own:
                 where = (asked.start, asked.end) if options.parallel else None
-                made = evidence(tool.schema, options.turn, most, where)
+                made = evidence(tool.schema, options.turn, most, where, heads)
                 known[head] += made
                 order += [(head, asked.sure)] * len(made)
             else:
                 order.append((head, asked.sure))
         for tool in own:
             head = heads[tool.name]
-            known[head] = known[head] or evidence(tool.schema, options.turn, most)
+            known[head] = known[head] or evidence(tool.schema, options.turn, most, tools=heads)
         around = CallText(
             self._plain_start(self.format.tail("0" * 9)),
             self._plain_start(self.format.between),

@@ -43,3 +43,10 @@ def named_in(values: Iterable[Any], turn: str, part: Part) -> list[tuple[str, in
             if unit(word) == measure and len(word) > 1:  # "in miles" for `mi`
                 add(text, start, end)
     return sorted(found, key=lambda each: each[1])
+
+
+def named_as_code(name: str, turn: str) -> list[Part]:
+    """Where a turn has a function's name as it is written in code; a plain word is none."""
+    if not re.search(r"[a-z][A-Z]|[_.]", name):
+        return []
+    return [match.span() for match in re.finditer(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\w)", turn)]

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentkit.llm.fits import stems
+from agentkit.llm.named import named_as_code
 from agentkit.llm.spans import LIMIT, spans, unquoted
 from agentkit.messages import ToolSpec
 
@@ -23,6 +24,8 @@ SURE, MOST = 2.0, 2.0
 """How much a section must speak of its tool to count once, in the same measure, and how often it counts at most."""
 NAME, ABOUT, PARAMETER, DETAIL = 2.0, 1.0, 0.7, 0.3
 """What a word counts that stands in a tool's name, in its description, in a parameter's name, in its description."""
+CALLED = 6.0
+"""What it counts that a piece has the tool's name as it is written in code."""
 RELATED = 0.6
 """What a word counts that only begins like one of these, as a share."""
 _ALIKE = 5
@@ -60,10 +63,16 @@ def sections(turn: str, tools: Sequence[ToolSpec]) -> list[Section]:
     asking = _without_quotes(turn)
     pieces = _pieces(turn, asking)
     bags = _told_apart([_bag(tool) for tool in tools])
+    called = [named_as_code(tool.name, turn) for tool in tools]
     scores = []
     for start, end in pieces:
         words = set(stems(asking[start:end]))
-        scores.append([sum(_counts(bag, word) for word in words) for bag in bags])
+        scores.append(
+            [
+                sum(_counts(bag, word) for word in words) + CALLED * any(start <= at < end for at, _ in there)
+                for bag, there in zip(bags, called, strict=True)
+            ]
+        )
     if not any(map(any, scores)):
         return []
     path = _best(scores)

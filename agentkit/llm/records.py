@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agentkit.llm.fits import Slot, stem_of
+from agentkit.llm.fits import LEADS_TO, Slot, stem_of, takes_currency
 from agentkit.llm.named import Part
 from agentkit.llm.spans import Span, words
+from agentkit.llm.units import currency
 
 ANOTHER, ITEM = 2.0, 0.4
 """What a further record costs; and where it goes on with a list."""
@@ -99,11 +100,19 @@ class _Reading:
         assert slot.chosen is not None
         found: dict[int, float] = {}
         words = self.spans[slot.chosen].kind in ("name", "phrase")
+        closed = takes_currency(slot)
         worst = slot.fits[slot.chosen] - _WORSE if words else -math.inf
         for n in self.inside:
-            if n in slot.fits and _alike(self.spans[n], self.spans[slot.chosen]):
-                found[n] = max([slot.fits[n], *(fit for m, fit in found.items() if self._follows(m, n))])
+            if n in slot.fits and (
+                _alike(self.spans[n], self.spans[slot.chosen]) or (closed and self._is_new(n, found))
+            ):
+                before = () if LEADS_TO.match(self.turn, self.spans[n].end) else found.items()
+                found[n] = max([slot.fits[n], *(fit for m, fit in before if self._follows(m, n))])
         return {n: fit for n, fit in found.items() if fit > worst}
+
+    def _is_new(self, n: int, found: Mapping[int, float]) -> bool:
+        """Whether a word stands elsewhere than those that were found."""
+        return all(self.spans[m].start != self.spans[n].start for m in found)
 
     def _follows(self, before: int, n: int) -> bool:
         """Whether both stand in one list, one after the other: "after day 10 and after day 20"."""
@@ -274,6 +283,8 @@ def _alike(span: Span, model: Span) -> bool:
         return True
     if span.text[-1].isalpha() != model.text[-1].isalpha():
         return False  # "the two rooms, 14 and 16"
+    if currency(span.unit) and currency(model.unit):
+        return True
     return not span.unit or not model.unit or stem_of(span.unit.lower()) == stem_of(model.unit.lower())
 
 

@@ -19,6 +19,26 @@ _OTHERS = {"inch": ("metre", 0.0254), "inches": ("metre", 0.0254), "foot": ("met
            "week": ("second", 604800.0), "%": ("percent", 1.0), "percent": ("percent", 1.0),
            "percentage": ("percent", 1.0), "month": ("month", 1.0), "year": ("month", 12.0)}  # fmt: skip
 
+_CURRENCIES = {"dollar": "USD", "buck": "USD", "euro": "EUR", "yen": "JPY", "yuan": "CNY", "renminbi": "CNY",
+               "rupee": "INR", "franc": "CHF", "won": "KRW", "real": "BRL", "reais": "BRL", "rand": "ZAR",
+               "ruble": "RUB", "rouble": "RUB", "zloty": "PLN", "lira": "TRY", "baht": "THB", "forint": "HUF",
+               "krona": "SEK", "kronor": "SEK", "peso": "MXN", "pound": "GBP", "sterling": "GBP"}  # fmt: skip
+_OF_COUNTRIES = {"canadian": "CAD", "australian": "AUD", "new zealand": "NZD", "hong kong": "HKD", "singapore": "SGD",
+                 "norwegian": "NOK", "danish": "DKK"}  # fmt: skip
+CODES = frozenset({*_CURRENCIES.values(), *_OF_COUNTRIES.values()})
+
+
+def currency(text: str) -> str | None:
+    """The ISO 4217 code of a currency's name or code, such as "Canadian dollars"; none for other words."""
+    if text.upper() in CODES and text.isalpha():
+        return text.upper()
+    *of, word = text.lower().split() or [""]
+    plain = next((form for form in (word, word.removesuffix("s")) if form in _CURRENCIES), None)
+    if plain is None:
+        return None
+    return _OF_COUNTRIES.get(" ".join(of), _CURRENCIES[plain])
+
+
 Unit = tuple[str, float]
 """What is measured, and the factor to its base."""
 
