@@ -14,11 +14,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.llm.fits import Slot, converted, fit_of, slot_of, stem_of, takes_currency
+from agentkit.llm.fits import Slot, fit_of, slot_of, stem_of
+from agentkit.llm.listed import item_runs, items_of, named_items
 from agentkit.llm.named import Part, named_as_code, named_in
 from agentkit.llm.records import Record, records
-from agentkit.llm.units import currency
-from agentkit.llm.spans import Kind, Span, spans
+from agentkit.llm.spans import Span, spans
+from agentkit.llm.writing import as_json
 
 ASSIGNED = 8.0
 """Weight of the span that fits a parameter best."""
@@ -40,14 +41,11 @@ HOME = 3.0
 """What it counts that a span stands in the words that ask for the tool."""
 _CLAUSE = re.compile(r"(?:[^.;,?!]|[.,](?=\S))+")
 _OF_ALL = re.compile(r"\b(?:their|both|all|each|every|either)\b", re.I)
-_NEAR = 25
-"""Characters between the items of a list that a turn names, at most."""
 _SAME = re.compile(
     r"\b(?:do(?:ing)? (?:it|that|the same)|the same (?:for|but|with|thing|as|goes)|same calculation|again|likewise"
     r"|repeat|instead)\b",
     re.I,
 )
-_JOINED = re.compile(r",? ?(?:(?:and|or|&|to) )?(?:a |an |the )?")
 MOST = 200
 """Parameters of a tool for which spans are weighed."""
 
@@ -180,7 +178,7 @@ def _share(
 def _leave_named(slots: Sequence[Slot], said: Said) -> None:
     """The values of one parameter's enumeration are no texts for another."""
     for closed in slots[:MOST]:
-        values = closed.schema.get("enum") or _items(closed).get("enum") or ()
+        values = closed.schema.get("enum") or items_of(closed).get("enum") or ()
         for _, start, end in named_in(values, said.turn, said.part):
             for slot in slots[:MOST]:
                 if slot is not closed and slot.type == "string":
@@ -203,10 +201,10 @@ def _mention(slot: Slot, said: Said) -> None:
         named = named_in(values, said.turn, said.part)
         new = [Span("phrase", said.turn[start:end], start, end, value) for value, start, end in named]
     elif slot.type == "array":
-        tells = _items(slot).get("type") != "string"  # a single word could be anything
+        tells = items_of(slot).get("type") != "string"  # a single word could be anything
         runs = [
             each
-            for each in _item_runs(slot, said, said.part)
+            for each in item_runs(slot, said.spans, said.turn, said.part)
             if len(each[0]) > 1 or (tells and slot.required)
         ]
         new = [Span("list", said.turn[a:b], a, b, run) for run, a, b in runs]
@@ -227,7 +225,12 @@ def _assign(slots: Sequence[Slot], said: Said) -> None:
     away = [max(said.part[0] - span.start, 0) or len(said.turn) + span.start for span in said.spans]
     place = [n if home[n] else away[n] for n in range(len(home))]
     pairs.sort(
-        key=lambda pair: (-pair[0] - HOME * (home[pair[3]] and pair[0] >= _least(pair[2])), not pair[1], order[id(pair[2])], place[pair[3]])
+        key=lambda pair: (
+            -pair[0] - HOME * (home[pair[3]] and pair[0] >= _least(pair[2])),
+            not pair[1],
+            order[id(pair[2])],
+            place[pair[3]],
+        )
     )
     used: list[Span] = []
     for fit, required, slot, n in pairs:
@@ -266,7 +269,7 @@ def _parameter(slot: Slot, said: Said, taken: set[int], part: Part) -> Parameter
     weak = ASSIGNED if slot.chosen is None else POSSIBLE
     candidates = [
         Candidate(
-            _json(slot, found[n]), ASSIGNED if n == slot.chosen else weak if fit > best - 1.5 else POSSIBLE
+            as_json(slot, found[n]), ASSIGNED if n == slot.chosen else weak if fit > best - 1.5 else POSSIBLE
         )
         for n, fit in slot.fits.items()
         if n not in taken
@@ -283,37 +286,6 @@ def _best(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     for candidate in candidates:
         best[candidate.json] = max(candidate.weight, best.get(candidate.json, candidate.weight))
     return tuple(Candidate(text, weight) for text, weight in best.items())
-
-
-def _json(slot: Slot, span: Span) -> str:
-    if slot.type in ("number", "integer"):
-        value = converted(slot, span)
-        return json.dumps(int(value) if slot.type == "integer" else value)
-    if span.kind == "date":
-        return json.dumps(_date_text(slot, span))
-    text = span.value if isinstance(span.value, str) else span.text
-    if takes_currency(slot) and (code := currency(text)):
-        return json.dumps(code)
-    first, _, rest = text.partition(" ")
-    if span.kind == "phrase" and rest and stem_of(first.lower()) in slot.words:
-        text = rest  # "the color magenta"
-    return json.dumps(text, ensure_ascii=False)
-
-
-_FORMS = (("YYYY-MM-DD", "%Y-%m-%d"), ("MM/DD/YYYY", "%m/%d/%Y"), ("DD/MM/YYYY", "%d/%m/%Y"),
-          ("YYYY/MM/DD", "%Y/%m/%d"), ("DD-MM-YYYY", "%d-%m-%Y"), ("MM-DD-YYYY", "%m-%d-%Y"),
-          ("DD.MM.YYYY", "%d.%m.%Y"))  # fmt: skip
-
-
-def _date_text(slot: Slot, span: Span) -> str:
-    asked = slot.description.upper()
-    for name, form in _FORMS:
-        if name in asked:
-            if re.fullmatch(re.sub("[YMD]", r"\\d", name), span.text):
-                return span.text  # which is the day and which the month only the form tells
-            return str(span.value.strftime(form))
-    iso = slot.schema.get("format") == "date" or re.search(r"\d{4}-\d{2}-\d{2}", asked)
-    return str(span.value.isoformat()) if iso else span.text
 
 
 def _boolean(slot: Slot, turn: str) -> Parameter:
@@ -350,74 +322,17 @@ def _listed(slot: Slot, said: Said, part: Part) -> Parameter:
     if slot.chosen is not None:
         runs = [(said.spans[slot.chosen].value, 0, 0)]
     else:
-        runs = _item_runs(slot, said, part)
+        runs = item_runs(slot, said.spans, said.turn, part)
         named = [item for run, _, _ in runs for item in run]
-        if named and all(item in _named_items(slot) for item in named):
+        if named and all(item in named_items(slot) for item in named):
             runs = [(list(dict.fromkeys(named)), 0, 0)]
         if not runs and slot.required:
-            runs = _item_runs(slot, said, said.whole)
+            runs = item_runs(slot, said.spans, said.turn, said.whole)
     lists = sorted((run for run, _, _ in runs), key=len, reverse=True)
-    closed = bool(lists) and all(item in _named_items(slot) for item in lists[0])
+    closed = bool(lists) and all(item in named_items(slot) for item in lists[0])
     spoken_of = bool(lists) and (slot.required or len(lists[0]) > 1 or closed)
     candidates = [
         Candidate(json.dumps(run, ensure_ascii=False), ASSIGNED if n == 0 and spoken_of else POSSIBLE)
         for n, run in enumerate(lists)
     ]
     return Parameter(slot.name, _best(candidates), _wanted(slot, spoken_of))
-
-
-def _items(slot: Slot) -> Mapping[str, Any]:
-    items = slot.schema.get("items")
-    return items if isinstance(items, Mapping) else {}
-
-
-def _named_items(slot: Slot) -> Sequence[Any]:
-    """What schema or description name as members of an array of texts."""
-    items = _items(slot)
-    closed = items.get("enum")
-    return closed if isinstance(closed, list) else slot.choices if items.get("type") == "string" else ()
-
-
-def _item_runs(slot: Slot, said: Said, part: Part) -> list[tuple[list[Any], int, int]]:
-    """Lists that an array could be, with where they stand."""
-    items = _items(slot)
-    kind = items.get("type")
-    near = [span for span in said.spans if part[0] <= span.start < part[1]]
-    if kind in ("number", "integer"):
-        numbers = [s for s in near if s.kind == "number" and (kind == "number" or isinstance(s.value, int))]
-        return _runs([s for s in numbers if re.search(r"\d", s.text)] or numbers, said.turn)
-    named = named_in(_named_items(slot), said.turn, part)
-    if named:
-        return [
-            (list(dict.fromkeys(value for value, _, _ in run)), run[0][1], run[-1][2])
-            for run in _neighbours(named, said.turn)
-        ]
-    if kind != "string" or "enum" in items:
-        return []
-    kinds: tuple[Kind, ...] = ("email", "path", "quoted", "code", "name", "phrase")
-    return [run for each in kinds for run in _runs([s for s in near if s.kind == each], said.turn)]
-
-
-def _neighbours(named: Sequence[tuple[str, int, int]], turn: str) -> list[list[tuple[str, int, int]]]:
-    """Named values by the clauses that they stand in."""
-    runs: list[list[tuple[str, int, int]]] = []
-    for value in named:
-        if runs and len(turn[runs[-1][-1][2] : value[1]]) < _NEAR:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    return runs
-
-
-def _runs(pieces: Sequence[Span], turn: str) -> list[tuple[list[Any], int, int]]:
-    """Pieces that follow each other with nothing but commas and conjunctions between them: values, from and to."""
-    runs: list[list[Span]] = []
-    for span in pieces:
-        if runs and _JOINED.fullmatch(turn, runs[-1][-1].end, span.start):
-            runs[-1].append(span)
-        else:
-            runs.append([span])
-    return [
-        ([span.value if span.kind == "number" else span.text for span in run], run[0].start, run[-1].end)
-        for run in runs
-    ]

@@ -45,7 +45,10 @@ LEADS_TO = re.compile(r" (?:in)?to (?!be\b)")
 _SOURCES = words("from source base origin start")
 _TARGETS = words("to target destination end into")
 _RANGES = (
-    (re.compile(r"\bbetween (?:the )?(?:\w+ ){0,2}$", re.I), words("from start lower min minimum low begin origin source")),
+    (
+        re.compile(r"\bbetween (?:the )?(?:\w+ ){0,2}$", re.I),
+        words("from start lower min minimum low begin origin source"),
+    ),
     (
         re.compile(r"\bbetween [^,;.?!]{1,40} and (?:the )?(?:\w+ ){0,2}$", re.I),
         words("to end upper max maximum high finish destination target stop"),
@@ -335,7 +338,6 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
         own = set(parts_of(slot))
         fit += 1.5 if own & _SOURCES else -3.0 if own & _TARGETS else 0.0
     if span.kind == "number":
-        lead = turn[max(0, span.start - _NEAR) : span.start]
         bound = next((roles for pattern, roles in _BOUNDS if pattern.search(lead)), frozenset())
         fit += 3.0 if bound & {*parts_of(slot), *slot.about} else 0.0
     follows = re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0]

@@ -214,9 +214,7 @@ class Guided:
         ]
         if _finished(value):
             own = max((c.weight for c in candidates if c.json == value), default=0.0)
-            more = any(
-                c.json != value and c.json.startswith(value) and c.weight >= own for c in candidates
-            )
+            more = any(c.json != value and c.json.startswith(value) and c.weight >= own for c in candidates)
             further = STRUCTURE if follow.startswith(",") else STRUCTURE / 2
             found.append((follow, -STRUCTURE / 2 if more else further))
         elif value.startswith('"') or any(c.json.startswith('"') for c in candidates):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from agentkit.llm.fits import LEADS_TO, Slot, stem_of, takes_currency
 from agentkit.llm.named import Part
 from agentkit.llm.spans import Span, words
+from agentkit.llm.tuples import pairwise, tuples
 from agentkit.llm.units import currency
 
 ANOTHER, ITEM = 2.0, 0.4
@@ -34,16 +35,12 @@ _STATES = 64
 """States that are followed."""
 _JOINTS = words("and or & plus as well then also again both a an the")
 _BETWEEN = re.compile(r"[^\s,]+")
-_JOINED = re.compile(r"\s*(?:,|and|,\s*and|&)\s*")
 _NOUN = re.compile(r" (?!and\b|or\b|in\b|on\b|at\b|to\b|for\b|from\b|with\b|of\b|by\b|is\b)[a-z]")
 _WORSE = 3.0
 """By so much less than the one chosen does no text fit that is of its kind."""
-_TELLING = 1.5
-"""Difference of fits that tells which parameter a number is for."""
 _GAP = 40
 """Characters between the items of a list, at most."""
 _ENDS = re.compile(r"[.?!;:](?=\s|$)")
-_PAIRWISE = re.compile(r"\brespectively\b|\bin (?:that|this) order\b", re.I)
 
 
 @dataclass(slots=True)
@@ -92,7 +89,7 @@ class _Reading:
         self.spans, self.turn, self.inside = spans, turn, inside
         self.fits = {slot.name: self._fits(slot) for slot in self.told}
         """The spans that are like what was chosen, with their fits; those of a list fit like its first."""
-        self.pairwise = bool(_PAIRWISE.search(turn, *part))
+        self.pairwise = pairwise(turn, part)
         self.firsts = self._order_tuples()
         """The first numbers of tuples."""
 
@@ -125,58 +122,15 @@ class _Reading:
         return not _ENDS.search(between) and all(word in said for word in _BETWEEN.findall(between))
 
     def _order_tuples(self) -> set[int]:
-        """Of "(3, 4) and (6, 8)" the first number of each goes to the first parameter, the second to the second."""
-        runs = self._number_runs()
-        longest = max(map(len, runs), default=0)
-        numeric = [slot for slot in self.told if slot.type in ("number", "integer")]
-        numeric += [slot for slot in self.untold if slot.type in ("number", "integer")][: max(0, longest - len(numeric))]
-        if len(numeric) < 2 or any(slot.type == "array" for slot in self.told):
-            return set()
-        needed = sum(slot.required for slot in numeric)
-        if not runs or not all(max(needed, 2) <= len(run) <= len(numeric) for run in runs):
-            return set()
-        pairs = [(slot.fits.get(n), n) for run in runs for slot, n in zip(numeric, run, strict=False)]
-        if any(fit is None for fit, _ in pairs):
-            return set()
-        if not self.pairwise:
-            best = {n: max(slot.fits.get(n, 0.0) for slot in numeric) for _, n in pairs}
-            if any(fit is not None and fit < best[n] - _TELLING for fit, n in pairs):
-                return set()  # something else tells which is which
-        level = max(max(slot.fits.values()) for slot in numeric)
-        for slot in numeric:
-            if slot not in self.told:
+        """Give the numbers of tuples to their parameters; returns the first number of each."""
+        found = tuples(self.told, self.untold, self.spans, self.turn, self.inside, self.pairwise)
+        level = max((max(slot.fits.values()) for slot, _ in found), default=0.0)
+        for slot, numbers in found:
+            if slot.chosen is None:
                 self.told.append(slot)
-                slot.chosen = next(run[-1] for run in runs if len(run) == longest)
-            self.fits[slot.name] = {}
-        for run in runs:
-            for slot, n in zip(numeric, run, strict=False):
-                self.fits[slot.name][n] = level
-        return {run[0] for run in runs}
-
-    def _number_runs(self) -> list[list[int]]:
-        """Numbers in digits with nothing but commas and conjunctions between them; brackets keep them apart, and so do
-        commas where conjunctions join ("3 and 4, 5 and 12").
-        """
-        runs: list[list[int]] = []
-        joints: list[list[str]] = []
-        for n in self.inside:
-            span = self.spans[n]
-            if span.kind != "number" or span.text[-1].isalpha():
-                continue
-            between = self.turn[self.spans[runs[-1][-1]].end : span.start] if runs else ""
-            if runs and _JOINED.fullmatch(between):
-                runs[-1].append(n)
-                joints[-1].append(between.strip())
-            else:
-                runs.append([n])
-                joints.append([])
-        split: list[list[int]] = []
-        for run, joint in zip(runs, joints, strict=True):
-            if len(run) > 2 and len(run) % 2 == 0 and joint[::2] == ["and"] * (len(run) // 2) and "and" not in joint[1::2]:
-                split += [run[n : n + 2] for n in range(0, len(run), 2)]
-            else:
-                split.append(run)
-        return split
+                slot.chosen = numbers[-1]
+            self.fits[slot.name] = dict.fromkeys(numbers, level)
+        return set(found[0][1]) if found else set()
 
     def _breaks(self, before: int, n: int) -> bool:
         """Whether a clause ends between two spans."""
@@ -202,7 +156,8 @@ class _Reading:
         lists = [runs[name] for name in several]
         once = {name: run[0] for name, run in runs.items() if name not in several}
         return [
-            Record({**once, **dict(zip(several, row, strict=True))}, *part) for row in itertools.product(*lists)
+            Record({**once, **dict(zip(several, row, strict=True))}, *part)
+            for row in itertools.product(*lists)
         ]
 
     def _rows(self) -> list[dict[str, int]]:

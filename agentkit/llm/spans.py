@@ -173,9 +173,7 @@ def spans(text: str) -> list[Span]:
     quoted = [(s.start, s.end) for s in found if s.kind == "quoted"]
     for finder in (_formulas, _codes, _names, _phrases):
         found += [span for span in finder(text) if free(span.start, span.end)]
-    taken += [
-        (s.start, s.end) for s in found if s.kind in ("code", "formula") and not _is_number(s.text)
-    ]
+    taken += [(s.start, s.end) for s in found if s.kind in ("code", "formula") and not _is_number(s.text)]
     found += [span for span in _numbers(text) if free(span.start, span.end)]
     outside = [s for s in found if s.kind == "quoted" or all(s.end <= a or s.start >= b for a, b in quoted)]
     return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]
@@ -330,7 +328,9 @@ def _names(text: str) -> Iterator[Span]:
             end = start + len(name)
             yield Span("name", name, start, end, name)
             if (within := WITHIN.match(text, end)) and (name in CITIES or name not in STATES | COUNTRIES):
-                yield Span("name", text[start : within.end()], start, within.end(), text[start : within.end()])
+                yield Span(
+                    "name", text[start : within.end()], start, within.end(), text[start : within.end()]
+                )
 
 
 def _is_no_name(word: str, text: str, start: int) -> bool:

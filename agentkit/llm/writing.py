@@ -1,0 +1,42 @@
+"""How what stands in a turn is written as an argument: in the parameter's unit, its form of a date, its code."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from agentkit.llm.fits import Slot, converted, stem_of, takes_currency
+from agentkit.llm.spans import Span
+from agentkit.llm.units import currency
+
+
+def as_json(slot: Slot, span: Span) -> str:
+    """A span as the value of a parameter, in JSON."""
+    if slot.type in ("number", "integer"):
+        value = converted(slot, span)
+        return json.dumps(int(value) if slot.type == "integer" else value)
+    if span.kind == "date":
+        return json.dumps(_date_text(slot, span))
+    text = span.value if isinstance(span.value, str) else span.text
+    if takes_currency(slot) and (code := currency(text)):
+        return json.dumps(code)
+    first, _, rest = text.partition(" ")
+    if span.kind == "phrase" and rest and stem_of(first.lower()) in slot.words:
+        text = rest  # "the color magenta"
+    return json.dumps(text, ensure_ascii=False)
+
+
+_FORMS = (("YYYY-MM-DD", "%Y-%m-%d"), ("MM/DD/YYYY", "%m/%d/%Y"), ("DD/MM/YYYY", "%d/%m/%Y"),
+          ("YYYY/MM/DD", "%Y/%m/%d"), ("DD-MM-YYYY", "%d-%m-%Y"), ("MM-DD-YYYY", "%m-%d-%Y"),
+          ("DD.MM.YYYY", "%d.%m.%Y"))  # fmt: skip
+
+
+def _date_text(slot: Slot, span: Span) -> str:
+    asked = slot.description.upper()
+    for name, form in _FORMS:
+        if name in asked:
+            if re.fullmatch(re.sub("[YMD]", r"\\d", name), span.text):
+                return span.text  # which is the day and which the month only the form tells
+            return str(span.value.strftime(form))
+    iso = slot.schema.get("format") == "date" or re.search(r"\d{4}-\d{2}-\d{2}", asked)
+    return str(span.value.isoformat()) if iso else span.text
