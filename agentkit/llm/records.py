@@ -36,6 +36,8 @@ _STATES = 64
 _JOINTS = words("and or & plus as well then also again both a an the")
 _BETWEEN = re.compile(r"[^\s,]+")
 _NOUN = re.compile(r" (?!and\b|or\b|in\b|on\b|at\b|to\b|for\b|from\b|with\b|of\b|by\b|is\b)[a-z]")
+_MEMBER = 3.0
+"""Fit of a member of a tuple."""
 _WORSE = 3.0
 """By so much less than the one chosen does no text fit that is of its kind."""
 _GAP = 40
@@ -124,12 +126,11 @@ class _Reading:
     def _order_tuples(self) -> set[int]:
         """Give the numbers of tuples to their parameters; returns the first number of each."""
         found = tuples(self.told, self.untold, self.spans, self.turn, self.inside, self.pairwise)
-        level = max((max(slot.fits.values()) for slot, _ in found), default=0.0)
         for slot, numbers in found:
             if slot.chosen is None:
                 self.told.append(slot)
                 slot.chosen = numbers[-1]
-            self.fits[slot.name] = dict.fromkeys(numbers, level)
+            self.fits[slot.name] = dict.fromkeys(numbers, _MEMBER)
         return set(found[0][1]) if found else set()
 
     def _breaks(self, before: int, n: int) -> bool:

@@ -173,7 +173,9 @@ def spans(text: str) -> list[Span]:
     quoted = [(s.start, s.end) for s in found if s.kind == "quoted"]
     for finder in (_formulas, _codes, _names, _phrases):
         found += [span for span in finder(text) if free(span.start, span.end)]
-    taken += [(s.start, s.end) for s in found if s.kind in ("code", "formula") and not _is_number(s.text)]
+    terms = [s for s in found if s.kind == "formula" and re.search(r"[-+*/^]", s.text)]
+    codes = [s for s in found if s.kind == "code"]
+    taken += [(s.start, s.end) for s in terms + codes if not _is_number(s.text)]
     found += [span for span in _numbers(text) if free(span.start, span.end)]
     outside = [s for s in found if s.kind == "quoted" or all(s.end <= a or s.start >= b for a, b in quoted)]
     return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]

@@ -97,3 +97,37 @@ def test_many_parameters_and_values_take_no_long_time() -> None:
     turn = " ".join(f"{n} and" for n in range(150))
     assert len(calls(turn, " ".join(names), most=16, **names)) <= 16
     assert calls("", "p1", **names) == [{}]
+
+
+def test_what_is_said_before_the_first_or_of_all_holds_for_all() -> None:
+    city, unit = {**STRING, "description": "The city."}, {"type": "string", "enum": ["miles", "km"]}
+    both = [{"start": "Rome", "goal": "Pisa", "unit": "miles"}, {"start": "Oslo", "goal": "Bergen", "unit": "miles"}]
+    places = {"start": city, "goal": city}
+    turn = "How far is it in miles from Rome to Pisa, and from Oslo to Bergen?"
+    assert calls(turn, "start goal", **places, unit=unit) == both
+    turn = "How far is it from Rome to Pisa, and from Oslo to Bergen? Both in miles."
+    assert calls(turn, "start goal", **places, unit=unit) == both
+    turn = "Forecast for Rome with humidity, then do the same for Oslo"
+    assert calls(turn, "city", city=city, humidity=BOOLEAN) == [
+        {"city": "Rome", "humidity": True},
+        {"city": "Oslo", "humidity": True},
+    ]
+
+
+def test_what_is_denied_of_one_is_not_said_of_it() -> None:
+    district = {**STRING, "description": "District of the city."}
+    turn = "Rent of a furnished flat in Altona, and of an unfurnished one in Barmbek"
+    assert calls(turn, "district", district=district, furnished=BOOLEAN) == [
+        {"district": "Altona", "furnished": True},
+        {"district": "Barmbek", "furnished": False},
+    ]
+
+
+def test_items_go_with_the_call_beside_which_they_stand() -> None:
+    wants = {"type": "array", "items": {"type": "string", "enum": ["pool", "sauna", "gym", "garden"]}}
+    city = {**STRING, "description": "The city."}
+    turn = "A hotel in Rome with a pool and a gym, and one in Oslo that has a sauna and a garden"
+    assert calls(turn, "city wants", city=city, wants=wants) == [
+        {"city": "Rome", "wants": ["pool", "gym"]},
+        {"city": "Oslo", "wants": ["sauna", "garden"]},
+    ]
