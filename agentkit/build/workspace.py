@@ -155,6 +155,7 @@ class Workspace:
                 compile=options.compile,
                 tool_format=options.tool_format,
                 router=self.router if options.agent.routing == "auto" else None,
+                embedder=self.embedder,
                 remote=options.remote,
                 **options.sampling.model_dump(),
             )
