@@ -1,6 +1,6 @@
 """The adapter that agentkit ships for smollm2-135m, made anew: data, training, and where the result lies.
 
-    python training/make_adapter.py                  # everything; two and a half hours on two cores
+    python training/make_adapter.py                  # everything; three hours on two cores
     python training/make_adapter.py --scenes 200     # a smaller one, to look at
     python training/make_adapter.py --data-only      # only write the data
 
@@ -27,6 +27,7 @@ from typing import Any
 from calls import examples
 from chat import SOURCES, replies
 from passages import Grouped, grouped_conversations, grouped_judgements
+from written import grouped_written
 
 from agentkit.__about__ import __version__
 from agentkit.assets import asset_path
@@ -54,6 +55,8 @@ class Stage:
     """Percent of the dialogues, by their groups; other ones in every stage."""
     fresh: int
     """Percent of as many judgements as there are, made anew for this stage."""
+    written: int
+    """Times that it goes through the written dialogues, with other tools beside theirs every time."""
     batch_size: int
     learning_rate: float
 
@@ -62,8 +65,14 @@ class Stage:
         return build / f"stage-{self.number}"
 
 
-STAGES = (Stage(1, 100, 0, 40, 1e-3), Stage(2, 33, 0, 16, 6e-4), Stage(3, 6, 100, 32, 4e-4))
-"""All; a third once more, in smaller steps; then mostly judgements, each of which has one token to be learned by."""
+STAGES = (
+    Stage(1, 100, 0, 0, 40, 1e-3),
+    Stage(2, 33, 0, 0, 16, 6e-4),
+    Stage(3, 6, 100, 0, 32, 4e-4),
+    Stage(4, 8, 67, 2, 16, 5e-4),
+)
+"""All; a third once more, in smaller steps; then mostly judgements, each of which has one token to be learned by; then
+what was written dialogue by dialogue."""
 
 
 def main() -> int:
@@ -127,6 +136,10 @@ def dialogues(options: argparse.Namespace, stage: Stage) -> Iterator[Grouped]:
     for groups, example in grouped_judgements(SEED + stage.number, options.judgements * stage.fresh // 100):
         if split_of(groups) == "train":
             yield groups, example
+    for time in range(stage.written):
+        for groups, example in grouped_written(SEED + stage.number + time):
+            if time == 0 or split_of(groups) == "train":
+                yield groups, example
 
 
 def grouped(options: argparse.Namespace) -> Iterator[Grouped]:
@@ -190,7 +203,7 @@ def train(folder: Path, options: argparse.Namespace, stage: Stage, before: Path 
         {
             "name": MODEL, "model_name": MODEL, "model_source": str(asset_path(MODEL)), "data_name": data.name,
             "data_sha256": digest(data), "adapters_dir": folder,
-            "device": "cpu", "epochs": 1, "batch_size": stage.batch_size, "batch_tokens": 16384, "max_length": 1536,
+            "device": "cpu", "epochs": 1, "batch_size": stage.batch_size, "batch_tokens": 16384, "max_length": 1792,
             "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": stage.learning_rate,
             "warmup": 0.04, "seed": SEED + stage.number - 1,
         }

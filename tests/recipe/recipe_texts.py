@@ -13,6 +13,7 @@ import calls
 import documents
 import domains
 import passages
+import written
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +94,12 @@ def calling_texts() -> Iterator[str]:
     yield from (message.say for message in domains.load_together(domains.load()))
     yield from strings(calls.PHRASES)
     yield from strings(_yaml("pools.yaml"))
+
+
+def written_texts() -> Iterator[str]:
+    """Of the dialogues that were written one by one."""
+    for each in written.written_sets():
+        yield from strings([each["tools"], each["messages"], each["beside"]])
 
 
 def chat_texts() -> Iterator[str]:

@@ -11,7 +11,7 @@ from random import Random
 import calls
 import domains
 import pytest
-from recipe_texts import ROOT, calling_texts, chat_texts, reading_texts, runs, strings
+from recipe_texts import ROOT, calling_texts, chat_texts, reading_texts, runs, strings, written_texts
 
 LEADERBOARD = importlib.util.find_spec("bfcl_eval")
 SEED, SCENES = 6, 60
@@ -53,7 +53,7 @@ def filled_texts() -> Iterator[str]:
 
 @pytest.mark.skipif(LEADERBOARD is None, reason="pip install --no-deps bfcl-eval")
 def test_nothing_is_taken_from_the_leaderboard() -> None:
-    trained = runs([*reading_texts(), *calling_texts(), *chat_texts(), *made_texts()])
+    trained = runs([*reading_texts(), *calling_texts(), *chat_texts(), *made_texts(), *written_texts()])
     tested = runs(leaderboard_texts())
     assert len(trained) > 40_000
     assert len(tested) > 100_000
@@ -63,7 +63,7 @@ def test_nothing_is_taken_from_the_leaderboard() -> None:
 def test_nothing_of_plain_chat_is_trained() -> None:
     rows = [json.loads(line) for line in PLAIN_CHAT.read_text(encoding="utf-8").splitlines()]
     tested = runs(text for row in rows for text in (row["text"], row["answer"]))
-    trained = runs([*reading_texts(), *calling_texts(), *chat_texts()])
+    trained = runs([*reading_texts(), *calling_texts(), *chat_texts(), *written_texts()])
     assert len(tested) > 500
     assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}
     prompts = {text.lower() for text in chat_texts()}
@@ -72,10 +72,10 @@ def test_nothing_of_plain_chat_is_trained() -> None:
 
 
 def test_nothing_of_our_own_calls_is_trained() -> None:
-    files = [ROOT / "tests" / "data" / f"{name}.jsonl" for name in ("tools", "several")]
+    files = [ROOT / "tests" / "data" / f"{name}.jsonl" for name in ("tools", "several", "messages")]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     tested = runs(strings([json.loads(line) for line in lines]))
-    trained = runs([*calling_texts(), *filled_texts(), *made_texts()])
+    trained = runs([*calling_texts(), *filled_texts(), *made_texts(), *written_texts()])
     assert len(tested) > 1_500
     assert len(trained) > 15_000
     assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}
