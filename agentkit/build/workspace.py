@@ -102,7 +102,8 @@ class Workspace:
         folder = self.project.prompts_dir
         pairs = [line.partition("=>") for line in _phrases(folder, "small_talk")]
         small_talk = [(phrase.strip(), self._named(reply)) for phrase, _, reply in pairs]
-        return EmbeddingRouter(self.embedder, small_talk, _phrases(folder, "out_of_scope"))
+        kept_in = self.project.data_dir / "vectors"
+        return EmbeddingRouter(self.embedder, small_talk, _phrases(folder, "out_of_scope"), kept_in)
 
     def _named(self, reply: str) -> str:
         """A reply of the small talk with the names of the settings in it."""

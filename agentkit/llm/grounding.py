@@ -30,7 +30,7 @@ _OFFERS = 256
 _LONG = 20_000
 """A longer turn is material as a whole: quotation marks within it set nothing off."""
 
-_QUOTED = re.compile(
+QUOTED = re.compile(
     r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)", re.DOTALL
 )
 _AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
@@ -168,10 +168,10 @@ def _set_off(turn: str) -> tuple[tuple[str, ...], str]:
     """The texts to work on (quoted, after a colon or on further lines), and the request without them."""
     if len(turn) > _LONG:
         return (), turn
-    quoted = [next(group for group in match.groups() if group) for match in _QUOTED.finditer(turn)]
+    quoted = [next(group for group in match.groups() if group) for match in QUOTED.finditer(turn)]
     quoted = [text.strip() for text in quoted if text.strip()]
     if quoted:
-        return tuple(dict.fromkeys(quoted)), _QUOTED.sub("''", turn)
+        return tuple(dict.fromkeys(quoted)), QUOTED.sub("''", turn)
     after = _AFTER_COLON.search(turn)
     if after:
         return (after.group(1).strip(),), turn[: after.start(1)]

@@ -14,19 +14,21 @@ import math
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.errors import UsageError
-from agentkit.llm.grounding import PATH, copied_parameters, mentions
+from agentkit.llm.grounding import PATH, QUOTED, copied_parameters, mentions
 from agentkit.llm.protocol import Route
 from agentkit.messages import ToolSpec
+from agentkit.retrieval.kept import kept_vectors
 from agentkit.retrieval.protocol import Embedder
+from agentkit.retrieval.words import words
 
 Features = dict[str, float]
 Item = TypeVar("Item")
@@ -34,6 +36,8 @@ Kind = Literal["knowledge", "tool", "chat", "decline"]
 
 _PAYLOAD = re.compile(r"[:\"“”«»‘]|(?<!\w)'|\n")
 """What sets off a text to work on from the request itself: a colon, quotation marks, a new line."""
+_SHORT = 8
+"""Characters of a request, at least."""
 EXAMPLES = 2
 """Examples of a tool that its prompt shows."""
 _OPTIONS = ("knowledge", "chat", "decline")
@@ -61,12 +65,17 @@ class EmbeddingRouter:
         embedder: Texts to unit vectors.
         small_talk: Phrases that need neither knowledge nor tools, each with a reply.
         out_of_scope: Questions that should be declined.
+        kept_in: Folder for the vectors of phrases and examples; without one they are made in every run.
     """
 
     def __init__(
-        self, embedder: Embedder, small_talk: Sequence[tuple[str, str]] = (), out_of_scope: Sequence[str] = ()
+        self,
+        embedder: Embedder,
+        small_talk: Sequence[tuple[str, str]] = (),
+        out_of_scope: Sequence[str] = (),
+        kept_in: Path | None = None,
     ) -> None:
-        self._embedder = embedder
+        self._embedder, self._kept_in = embedder, kept_in
         self._replies = tuple(reply for _, reply in small_talk)
         self._phrases = {"chat": tuple(phrase for phrase, _ in small_talk), "decline": tuple(out_of_scope)}
         self._vectors: dict[tuple[str, ...], NDArray[np.float32]] = {}
@@ -97,8 +106,8 @@ class EmbeddingRouter:
         vector = self._embedder.embed([text])[0]
         known = 0.0 if answerable is None else answerable
         found: dict[str, Features] = {tool.name: self._tool_features(text, vector, tool) for tool in tools}
-        found["chat"] = self._phrase_features("chat", vector)
-        found["decline"] = {**self._phrase_features("decline", vector), "unanswerable": 1 - known}
+        found["chat"] = self._phrase_features("chat", text, vector)
+        found["decline"] = {**self._phrase_features("decline", text, vector), "unanswerable": 1 - known}
         if answerable is not None:
             found["knowledge"] = {"answerable": known, "question": _looks_like_question(text)}
         return found
@@ -111,19 +120,27 @@ class EmbeddingRouter:
         return tuple(items[int(n)] for n in np.argsort(cosines)[-EXAMPLES:])
 
     def _tool_features(self, text: str, vector: NDArray[np.float32], tool: ToolSpec) -> Features:
-        best, second = self._similarity((tool.description, *(e.text for e in tool.examples)), vector)
+        texts = tuple(example.text for example in tool.examples)
+        best, second = self._similarity((tool.description, *texts), vector)
+        asking, asked = _request(text), tuple(map(_request, texts))
+        bare = vector if asking == text else self._embedder.embed([asking])[0]
+        own = _words(asking)
         return {
             "best": best,
             "second": second,
+            "request": self._similarity((tool.description, *asked), bare)[0],
+            "words": max((_dice(own, _words(each)) for each in asked), default=0.0),
             "path": _path_evidence(text, tool),
             "payload": _payload_evidence(text, tool),
             "mention": _mention_evidence(text, tool),
             "named": float(re.search(rf"\b{re.escape(tool.name)}\b", text, re.IGNORECASE) is not None),
         }
 
-    def _phrase_features(self, kind: str, vector: NDArray[np.float32]) -> Features:
+    def _phrase_features(self, kind: str, text: str, vector: NDArray[np.float32]) -> Features:
         best, second = self._similarity(self._phrases[kind], vector)
-        return {"best": best, "second": second}
+        own = _words(text)
+        shared = max((_dice(own, _words(phrase)) for phrase in self._phrases[kind]), default=0.0)
+        return {"best": best, "second": second, "words": shared}
 
     def _similarity(self, texts: tuple[str, ...], vector: NDArray[np.float32]) -> tuple[float, float]:
         """Cosines of the two nearest texts."""
@@ -134,7 +151,10 @@ class EmbeddingRouter:
 
     def _texts(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
         if texts not in self._vectors:
-            self._vectors[texts] = self._embedder.embed(texts)
+            folder = self._kept_in
+            self._vectors[texts] = (
+                kept_vectors(self._embedder, texts, folder) if folder else self._embedder.embed(texts)
+            )
         return self._vectors[texts]
 
 
@@ -161,6 +181,24 @@ def _softmax(scores: dict[str, float]) -> dict[str, float]:
     powers = {option: math.exp(score - top) for option, score in scores.items()}
     total = sum(powers.values())
     return {option: power / total for option, power in powers.items()}
+
+
+@lru_cache(4096)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(words(text))
+
+
+def _dice(one: frozenset[str], other: frozenset[str]) -> float:
+    """The share of words that two texts have in common (Dice, Ecology 26, 1945)."""
+    return 2 * len(one & other) / max(1, len(one) + len(other))
+
+
+def _request(text: str) -> str:
+    """The words that ask, without the text that they ask about; all where nothing is left."""
+    bare = QUOTED.sub(" ", text)
+    bare = re.sub(r":\s.*", " ", bare, flags=re.DOTALL)
+    bare = " ".join(bare.split())
+    return bare if len(bare) > _SHORT else text
 
 
 def _looks_like_question(text: str) -> float:
