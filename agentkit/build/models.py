@@ -31,7 +31,6 @@ def load_model(
     compile: bool = False,
     tool_format: str = "auto",
     router: Router | Literal["auto"] | None = "auto",
-    embedder: Embedder | Literal["auto"] | None = "auto",
     remote: RemoteSettings | None = None,
     **sampling: Any,
 ) -> LocalModel | RemoteModel:
@@ -48,8 +47,6 @@ def load_model(
         tool_format: How tool calls are written; ``auto`` chooses by the model's chat template.
         router: Decides under ``tool_choice="auto"``; ``None`` leaves it to the model; ``auto`` takes one over the
             embedded sentence embedder for the embedded model, which is too small to decide, and none for others.
-        embedder: Tells which of several tools a turn's words are about; ``auto`` takes the embedded one for the
-            embedded model and none for others.
         remote: Timeout and retries of a server.
         **sampling: Fields of `agentkit.settings.SamplingSettings`, the defaults for every call.
 
@@ -83,20 +80,11 @@ def load_model(
         compile=compile,
     )
     adapters = Adapters(loaded, lambda spec: adapter_folder(spec, name), adapter, folder)
-    if embedder == "auto":
-        embedder = load_embedder() if name == DEFAULT_MODEL else None
     if router == "auto":
         from agentkit.llm.routing import EmbeddingRouter
 
-        router = EmbeddingRouter(embedder or load_embedder()) if name == DEFAULT_MODEL else None
-    return LocalModel(
-        loaded,
-        sampling=settings,
-        router=router,
-        tool_format=tool_format,
-        adapters=adapters,
-        embedder=embedder,
-    )
+        router = EmbeddingRouter(load_embedder()) if name == DEFAULT_MODEL else None
+    return LocalModel(loaded, sampling=settings, router=router, tool_format=tool_format, adapters=adapters)
 
 
 def _remote_model(

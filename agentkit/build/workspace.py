@@ -156,7 +156,6 @@ class Workspace:
                 compile=options.compile,
                 tool_format=options.tool_format,
                 router=self.router if options.agent.routing == "auto" else None,
-                embedder=self.embedder,
                 remote=options.remote,
                 **options.sampling.model_dump(),
             )

@@ -25,7 +25,6 @@ from agentkit.llm.guide import FULL, CallText, Guided, Strength
 from agentkit.llm.plan import plan
 from agentkit.llm.schemas import SchemaCheck, canonical
 from agentkit.messages import ToolSpec
-from agentkit.retrieval.protocol import Embedder
 
 if TYPE_CHECKING:
     import torch
@@ -60,16 +59,9 @@ class GrammarCompiler:
         encoder: Of the model: its tokenizer and its tool-call format.
         vocab_size: Rows of the model's output head; may exceed the tokenizer's vocabulary.
         eos_ids: Tokens with which the model ends what may go on.
-        embedder: Tells which tool a piece of a turn is about; without it only shared words do.
     """
 
-    def __init__(
-        self,
-        encoder: ChatEncoder,
-        vocab_size: int,
-        eos_ids: frozenset[int] = frozenset(),
-        embedder: Embedder | None = None,
-    ) -> None:
+    def __init__(self, encoder: ChatEncoder, vocab_size: int, eos_ids: frozenset[int] = frozenset()) -> None:
         import llguidance.hf
 
         tokenizer = encoder.tokenizer
@@ -77,7 +69,7 @@ class GrammarCompiler:
         ends = sorted({*whole.eos_tokens, *eos_ids})
         plain: Any = _PlainTokenizer(tokenizer, whole, encoder.control)
         self._ll_tokenizer = llguidance.LLTokenizer(plain, n_vocab=vocab_size, eos_token=ends)
-        self._encoder, self._vocab_size, self._embedder = encoder, vocab_size, embedder
+        self._encoder, self._vocab_size = encoder, vocab_size
         self._eos_ids = frozenset(ends)
         self._closers = Closers.of(tokenizer, vocab_size, ends)
         escape = encoder.segments((Markup(encoder.format.escape or ""),))
@@ -138,7 +130,7 @@ class GrammarCompiler:
         heads = {tool.name: "".join((*self.format.head(tool.name), "{")) for tool in tools}
         known: dict[str, list[list[Parameter]]] = {heads[tool.name]: [] for tool in own}
         order: list[tuple[str, float]] = []
-        for asked in plan(options.turn, tools, options.parallel, self._embedder):
+        for asked in plan(options.turn, tools, options.parallel):
             tool, head = tools[asked.tool], heads[tools[asked.tool].name]
             if tool in own:
                 where = (asked.start, asked.end) if options.parallel else None

@@ -35,7 +35,6 @@ from agentkit.llm.options import (
 )
 from agentkit.llm.protocol import ModelEvent, Router, drained
 from agentkit.messages import Completion, Message, ToolCall, ToolChoice, ToolSpec
-from agentkit.retrieval.protocol import Embedder
 from agentkit.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ class LocalModel:
         tool_format: Name of the tool-call format; ``auto`` chooses by chat template and vocabulary.
         drafts: Try what followed the same words earlier in the conversation, several tokens in one forward pass.
         adapters: The adapters that can run beside the weights; by default the one of ``loaded``, and paths.
-        embedder: Tells which of several tools a turn's words are about, where they share none.
 
     Raises:
         UsageError: There is no such format.
@@ -70,10 +68,8 @@ class LocalModel:
         tool_format: str = AUTO,
         drafts: bool = True,
         adapters: Adapters | None = None,
-        embedder: Embedder | None = None,
     ) -> None:
         self._loaded = loaded
-        self._embedder = embedder
         self._adapters = adapters or Adapters(loaded)
         self._sampling = sampling or SamplingSettings()
         self._router = router
@@ -380,7 +376,7 @@ class LocalModel:
     def _grammars(self) -> GrammarCompiler:
         if self._compiler is None:
             loaded = self._loaded
-            self._compiler = GrammarCompiler(self._encoder, loaded.vocab_size, loaded.eos_ids, self._embedder)
+            self._compiler = GrammarCompiler(self._encoder, loaded.vocab_size, loaded.eos_ids)
         return self._compiler
 
     def _grammar(

@@ -17,7 +17,6 @@ from agentkit.llm.fits import stems
 from agentkit.llm.named import named_as_code
 from agentkit.llm.spans import LIMIT, spans, unquoted
 from agentkit.messages import ToolSpec
-from agentkit.retrieval.protocol import Embedder
 
 SWITCH = 0.5
 """What going over to another tool costs, in words of a description."""
@@ -25,8 +24,6 @@ SURE, MOST = 2.0, 2.0
 """How much a section must speak of its tool to count once, in the same measure, and how often it counts at most."""
 NAME, ABOUT, PARAMETER, DETAIL = 2.0, 1.0, 0.7, 0.3
 """What a word counts that stands in a tool's name, in its description, in a parameter's name, in its description."""
-MEANING = 3.0
-"""What it counts that a piece is alike in meaning to a tool's description, by the cosine over that of the others."""
 CALLED = 6.0
 """What it counts that a piece has the tool's name as it is written in code."""
 RELATED = 0.6
@@ -50,26 +47,18 @@ class Section:
     """How much more of this tool they speak than of the next best."""
 
 
-def plan(
-    turn: str, tools: Sequence[ToolSpec], several: bool, embedder: Embedder | None = None
-) -> list[Section]:
+def plan(turn: str, tools: Sequence[ToolSpec], several: bool) -> list[Section]:
     """What is to be called, `Section.sure` being `MOST` at most; of one tool, or where only one call may be made, a
     single section.
     """
     if len(tools) == 1:
         return [Section(0, 0, len(turn), 1.0)]
-    found = [replace(each, sure=min(MOST, each.sure / SURE)) for each in sections(turn, tools, embedder)]
+    found = [replace(each, sure=min(MOST, each.sure / SURE)) for each in sections(turn, tools)]
     return found if several or not found else [max(found, key=lambda section: section.sure)]
 
 
-def sections(turn: str, tools: Sequence[ToolSpec], embedder: Embedder | None = None) -> list[Section]:
-    """The turn's sections in its order; none where no word tells the tools apart.
-
-    Args:
-        turn: The user's words.
-        tools: On offer.
-        embedder: Tells how much a piece is about a tool where they share no word.
-    """
+def sections(turn: str, tools: Sequence[ToolSpec]) -> list[Section]:
+    """The turn's sections in its order; none where no word tells the tools apart."""
     turn = unquoted(turn)[:LIMIT]
     asking = _without_quotes(turn)
     pieces = _pieces(turn, asking)
@@ -84,11 +73,8 @@ def sections(turn: str, tools: Sequence[ToolSpec], embedder: Embedder | None = N
                 for bag, there in zip(bags, called, strict=True)
             ]
         )
-    if embedder is None and not any(map(any, scores)):
+    if not any(map(any, scores)):
         return []
-    if embedder is not None:
-        near = _near([asking[start:end].strip() or " " for start, end in pieces], tools, embedder)
-        scores = [[s + n for s, n in zip(*pair, strict=True)] for pair in zip(scores, near, strict=True)]
     path = _best(scores)
     made: list[Section] = []
     for (start, end), tool, score in zip(pieces, path, scores, strict=True):
@@ -98,15 +84,6 @@ def sections(turn: str, tools: Sequence[ToolSpec], embedder: Embedder | None = N
         else:
             made.append(Section(tool, start, end, sure))
     return made
-
-
-def _near(pieces: Sequence[str], tools: Sequence[ToolSpec], embedder: Embedder) -> list[list[float]]:
-    """How much closer in meaning a piece is to each of the tools than to all of them."""
-    named = [re.sub(r"[_.]", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", tool.name)) for tool in tools]
-    described = [f"{name}: {tool.description}" for name, tool in zip(named, tools, strict=True)]
-    cosines = embedder.embed(pieces) @ embedder.embed(described).T
-    near: list[list[float]] = (MEANING * (cosines - cosines.mean(1, keepdims=True))).tolist()
-    return near
 
 
 def _without_quotes(turn: str) -> str:
