@@ -15,7 +15,8 @@ _PREPOSITIONS = {
     "from": "from source origin start departure sender input base begin",
     "to": "to target destination end goal arrival recipient output into",
     "into": "to target destination output into",
-    "in": "city town village district area location place country state region language currency court unit year folder room color colour target",
+    "in": "city town village district area location place country state region language currency court unit year"
+    " folder room color colour target",
     "at": "location place address time rate restaurant venue",
     "on": "date day",
     "by": "author artist director by creator",

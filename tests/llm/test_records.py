@@ -101,7 +101,10 @@ def test_many_parameters_and_values_take_no_long_time() -> None:
 
 def test_what_is_said_before_the_first_or_of_all_holds_for_all() -> None:
     city, unit = {**STRING, "description": "The city."}, {"type": "string", "enum": ["miles", "km"]}
-    both = [{"start": "Rome", "goal": "Pisa", "unit": "miles"}, {"start": "Oslo", "goal": "Bergen", "unit": "miles"}]
+    both = [
+        {"start": "Rome", "goal": "Pisa", "unit": "miles"},
+        {"start": "Oslo", "goal": "Bergen", "unit": "miles"},
+    ]
     places = {"start": city, "goal": city}
     turn = "How far is it in miles from Rome to Pisa, and from Oslo to Bergen?"
     assert calls(turn, "start goal", **places, unit=unit) == both

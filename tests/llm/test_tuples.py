@@ -62,7 +62,10 @@ def test_ends_of_a_range() -> None:
         {"upper_limit": 90, "lower_limit": 7}
     ]
     turn = "The way between Rome and Turin, and between Oslo and Bergen"
-    names = {"end_place": {**STRING, "description": "Place"}, "start_place": {**STRING, "description": "Place"}}
+    names = {
+        "end_place": {**STRING, "description": "Place"},
+        "start_place": {**STRING, "description": "Place"},
+    }
     assert calls(turn, "end_place start_place", **names) == [
         {"start_place": "Rome", "end_place": "Turin"},
         {"start_place": "Oslo", "end_place": "Bergen"},
