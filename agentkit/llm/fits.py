@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentkit.llm.places import CITIES, COUNTRIES, STATES, WITHIN
+from agentkit.llm.places import CITIES, REGIONS, WITHIN
 from agentkit.llm.spans import Kind, Span, words
 from agentkit.llm.units import Unit, currency, unit, units_in
 
@@ -275,13 +275,18 @@ def _place_fit(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
     together = bool(own & (_TOWNS | _PLACES)) and not known & _REGIONS
     if WITHIN.search(span.text):
         return 1.0 if together else -3.0
-    if together and _BEHIND.search(turn[: span.start]) and span.text in STATES | COUNTRIES:
+    if together and _BEHIND.search(turn[: span.start]) and span.text in REGIONS:
         return -4.0
-    if span.text in STATES | COUNTRIES:
+    if span.text in REGIONS:
         if own & _REGIONS:
             return 2.0
         return -2.0 if span.text not in CITIES and own & _TOWNS else 0.0
     return -2.0 if own & _REGIONS and known & _TOWNS else 0.0
+
+
+def takes_regions(slot: Slot) -> bool:
+    """Whether a parameter is a state or a country."""
+    return bool(_REGIONS & set(parts_of(slot)))
 
 
 def takes_currency(slot: Slot) -> bool:

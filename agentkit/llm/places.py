@@ -28,6 +28,7 @@ STATES = frozenset(part for state in _STATES.split(",") for part in (state[:-3],
 COUNTRIES = frozenset(_COUNTRIES.split(","))
 CITIES = frozenset({"New York", "Washington", "Singapore", "Luxembourg", "Kuwait", "Panama"})
 """What is the name of a city as well."""
-_REGION = "|".join(sorted(map(re.escape, STATES | COUNTRIES), key=len, reverse=True))
+REGIONS = STATES | COUNTRIES
+_REGION = "|".join(sorted(map(re.escape, REGIONS), key=len, reverse=True))
 WITHIN = re.compile(rf", ({_REGION})(?![\w'’-])")
 """What follows the name of a city: ``, Illinois``."""

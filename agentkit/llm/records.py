@@ -13,8 +13,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agentkit.llm.fits import LEADS_TO, Slot, stem_of, takes_currency
+from agentkit.llm.fits import LEADS_TO, Slot, stem_of, takes_currency, takes_regions
 from agentkit.llm.named import Part
+from agentkit.llm.places import REGIONS
 from agentkit.llm.spans import Span, words
 from agentkit.llm.tuples import pairwise, tuples
 from agentkit.llm.units import currency
@@ -40,6 +41,8 @@ _MEMBER = 3.0
 """Fit of a member of a tuple."""
 _WORSE = 3.0
 """By so much less than the one chosen does no text fit that is of its kind."""
+_CROSSED = 256
+"""Pairs of two lists that are looked at, at most."""
 _GAP = 40
 """Characters between the items of a list, at most."""
 _ENDS = re.compile(r"[.?!;:](?=\s|$)")
@@ -107,6 +110,8 @@ class _Reading:
             ):
                 before = () if LEADS_TO.match(self.turn, self.spans[n].end) else found.items()
                 found[n] = max([slot.fits[n], *(fit for m, fit in before if self._follows(m, n))])
+        if takes_regions(slot) and self.spans[slot.chosen].text in REGIONS:
+            found = {n: fit for n, fit in found.items() if self.spans[n].text in REGIONS}
         return {n: fit for n, fit in found.items() if fit > worst}
 
     def _is_new(self, n: int, found: Mapping[int, float]) -> bool:
@@ -158,7 +163,7 @@ class _Reading:
         once = {name: run[0] for name, run in runs.items() if name not in several}
         return [
             Record({**once, **dict(zip(several, row, strict=True))}, *part)
-            for row in itertools.product(*lists)
+            for row in itertools.islice(itertools.product(*lists), _CROSSED)
         ]
 
     def _rows(self) -> list[dict[str, int]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Literal
 
-from agentkit.llm.places import CITIES, COUNTRIES, STATES, WITHIN
+from agentkit.llm.places import CITIES, REGIONS, WITHIN
 from agentkit.llm.units import unit
 
 
@@ -329,7 +329,7 @@ def _names(text: str) -> Iterator[Span]:
             name = _OWNER.sub("", " ".join(words)) if _OWNED.match(text, match.end()) else " ".join(words)
             end = start + len(name)
             yield Span("name", name, start, end, name)
-            if (within := WITHIN.match(text, end)) and (name in CITIES or name not in STATES | COUNTRIES):
+            if (within := WITHIN.match(text, end)) and (name in CITIES or name not in REGIONS):
                 yield Span(
                     "name", text[start : within.end()], start, within.end(), text[start : within.end()]
                 )

@@ -258,3 +258,46 @@ def test_quotation_marks_around_the_whole_message_quote_nothing() -> None:
     assert best(evidence(city, '"Will it rain in Oslo? I hope not."')[0]) == {"city": "Oslo"}
     quoted = schema("title", title=STRING)
     assert best(evidence(quoted, '"Emma" or "Ulysses"')[0]) == {"title": "Emma"}
+
+
+def test_currencies_are_written_by_their_codes() -> None:
+    tool = schema(
+        "amount from_currency to_currency",
+        amount=NUMBER,
+        from_currency=about("Currency to convert from.", **STRING),
+        to_currency=about("Currency to convert to.", **STRING),
+    )
+    made = evidence(tool, "What are 200 pounds in Canadian dollars? And 90 euros in Japanese yen?", 8)
+    assert [best(each) for each in made] == [
+        {"amount": 200, "from_currency": "GBP", "to_currency": "CAD"},
+        {"amount": 90, "from_currency": "EUR", "to_currency": "JPY"},
+    ]
+
+
+def test_a_city_and_its_country() -> None:
+    turn = "Hotels in Lyon, France, please"
+    assert best(evidence(schema("location", location=STRING), turn)[0]) == {"location": "Lyon, France"}
+    tool = schema("city country", city=STRING, country=STRING)
+    assert best(evidence(tool, turn)[0]) == {"city": "Lyon", "country": "France"}
+    tool = schema("price city state", price=NUMBER, city=STRING, state=STRING)
+    turn = "Tax on $30 in Chicago, Illinois, and $11 in Portland, Oregon"
+    assert [best(each) for each in evidence(tool, turn, 8)] == [
+        {"price": 30, "city": "Chicago", "state": "Illinois"},
+        {"price": 11, "city": "Portland", "state": "Oregon"},
+    ]
+
+
+def test_the_name_of_a_function_is_no_value() -> None:
+    turn = "Use the 'mail.send' function for Ann: 'see you'"
+    tool = schema("text", text=about("Text of the mail.", **STRING))
+    assert best(evidence(tool, turn, tools=["mail.send"])[0]) == {"text": "see you"}
+
+
+def test_a_value_that_a_description_names_comes_before_other_words() -> None:
+    tool = schema("criterion", criterion=about("Split by 'gini' or by 'entropy'.", **STRING))
+    assert best(evidence(tool, "a tree with the entropy criterion")[0]) == {"criterion": "entropy"}
+
+
+def test_a_word_before_a_value_that_says_what_it_is() -> None:
+    tool = schema("color", color=about("The colour.", **STRING))
+    assert best(evidence(tool, "how do I mix the color magenta")[0]) == {"color": "magenta"}

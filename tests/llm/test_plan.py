@@ -121,3 +121,8 @@ def test_nothing_that_is_said_breaks_it() -> None:
                         for candidate in parameter.candidates:
                             json.loads(candidate.json)  # raises where it is none
         missing_arguments(ToolSpec("get", "", {**tools[0].parameters, "required": names[:2]}), turn)
+
+
+def test_the_name_of_a_tool_as_code_asks_for_it() -> None:
+    turn = "With the 'hotel_book' function, then again with flight_book, show what you can do"
+    assert [name for name, _ in asked(turn)] == ["hotel_book", "flight_book"]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from agentkit.build import open_project
 from agentkit.llm.routing import EmbeddingRouter, load_weights
 from agentkit.messages import ToolExample, ToolSpec
+from agentkit.retrieval.kept import kept_vectors
 from agentkit.retrieval.protocol import Embedder
 
 ROUTING = Path(__file__).parents[1] / "data" / "routing.jsonl"
@@ -98,3 +102,64 @@ def test_every_feature_has_a_weight(embedder: Embedder) -> None:
     kinds = {"order_status": "tool"}
     for option, values in features.items():
         assert set(values) <= set(load_weights()[kinds.get(option, option)])
+
+
+def test_short_greetings_are_known_by_their_words(embedder: Embedder) -> None:
+    router = EmbeddingRouter(embedder, [("Hola, guten Tag, ciao!", "Hello!")], ["Who won the match?"])
+    features = router.features("hola", [], None)
+    assert features["chat"]["words"] == pytest.approx(2 / 5)
+    assert features["decline"]["words"] == 0.0
+
+
+def test_a_text_to_work_on_does_not_count_as_request(embedder: Embedder) -> None:
+    router = EmbeddingRouter(embedder)
+    tool = ToolSpec(
+        "translator",
+        "Translate a text.",
+        {},
+        (ToolExample("Translate into Dutch: 'thanks'", {"text": "thanks"}),),
+    )
+    material = "the cup came broken, please cancel the contract"
+    bare, loaded = (
+        router.features(f"Translate into Dutch: '{text}'", [tool], None)["translator"]
+        for text in ("", material)
+    )
+    assert loaded["request"] == pytest.approx(bare["request"], abs=0.01) == pytest.approx(1.0, abs=0.01)
+    assert loaded["best"] < bare["best"]
+
+
+def test_vectors_of_phrases_are_kept(tmp_path: Path, embedder: Embedder) -> None:
+    class Counting:
+        name, dimension, asked = embedder.name, embedder.dimension, 0
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            self.asked += len(texts)
+            return embedder.embed(texts)
+
+    phrases = [("Hello!", "Hi!"), ("Bye", "See you!")]
+    scores, asked = [], []
+    for _ in range(2):
+        counting = Counting()
+        router = EmbeddingRouter(counting, phrases, ["Who won?"], tmp_path)
+        scores.append(router.route("Good morning", [ORDER], 0.1).scores)
+        asked.append(counting.asked)
+    assert scores[0] == scores[1]
+    assert asked[1] < asked[0] - len(phrases)
+    for file in tmp_path.glob("*.npy"):
+        file.write_bytes(file.read_bytes()[:-9])  # a disk that was full
+    assert (
+        EmbeddingRouter(embedder, phrases, ["Who won?"], tmp_path).route("Hello!", [ORDER], 0.1).kind
+        == "chat"
+    )
+
+
+def test_vectors_that_cannot_be_kept_are_made_anyway(tmp_path: Path, embedder: Embedder) -> None:
+    (tmp_path / "file").write_text("in the way")
+    vectors = kept_vectors(embedder, ["one", "two"], tmp_path / "file" / "vectors")
+    assert np.array_equal(vectors, embedder.embed(["one", "two"]))
+
+
+def test_few_files_of_vectors_are_kept(tmp_path: Path, embedder: Embedder) -> None:
+    for n in range(45):
+        kept_vectors(embedder, [f"text {n}"], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 40

@@ -37,6 +37,10 @@ def values(text: str, kind: str) -> list[Any]:
         ("2 million, 3 thousand, 1.5 billion", [2_000_000, 3000, 1_500_000_000]),
         ("2.5k or 2.5e3", [2500, 2500.0]),
         ("1e-4", [0.0001]),
+        ("8.5 x 10^-12 F/m and 2 × 10^3", [8.5e-12, 2000.0]),
+        ("a 7-day trip, a 5-star hotel", [7, 5]),
+        ("9 m/s^2 for 4 m", [9, 4]),
+        ("3x^2 + 4", []),
         ("$1,200.50, €20, -$5, $-6", [1200.5, 20, -5, -6]),
         ("take .5 or 0.5", [0.5, 0.5]),
         ("three apples, twice", [3, 2]),
@@ -230,3 +234,15 @@ def test_units_of_a_description() -> None:
 )
 def test_signs(text: str, value: int) -> None:
     assert [span.value for span in spans(text) if span.kind == "number"] == [value]
+
+
+def test_a_unit_with_a_power_is_one() -> None:
+    found = next(span for span in spans("accelerates at 9.8 m/s^2 for 3 s") if span.kind == "number")
+    assert found.unit == "m/s^2"
+    assert unit("m/s^2") == unit("m/s²") == ("metre/second^2", 1.0)
+    assert unit("cm^3") == ("metre^3", pytest.approx(1e-6))
+    assert not [span for span in spans("at 9.8 m/s^2") if span.kind == "path"]
+
+
+def test_the_owner_of_a_thing() -> None:
+    assert "Apple" in [span.text for span in spans("price of Apple's stock") if span.kind == "name"]

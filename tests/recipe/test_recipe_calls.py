@@ -181,8 +181,10 @@ def test_later_stages_hold_out_the_same(options: argparse.Namespace, monkeypatch
             sides[row.pop("split")].add(json.dumps(row))
         stages.append(sides)
     first, *later = stages
-    for sides in later:
-        assert sides["validation"] == first["validation"]
+    for stage, sides in zip(make_adapter.STAGES[1:], later, strict=True):
+        assert sides["validation"] >= first["validation"]
+        assert (sides["validation"] > first["validation"]) == bool(stage.written)
+        assert not sides["train"] & sides["validation"]
         assert not sides["train"] & first["validation"]
     assert later[0]["train"] < first["train"]
     fresh = later[1]["train"] - first["train"]

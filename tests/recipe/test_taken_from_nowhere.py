@@ -72,7 +72,7 @@ def test_nothing_of_plain_chat_is_trained() -> None:
 
 
 def test_nothing_of_our_own_calls_is_trained() -> None:
-    files = [ROOT / "tests" / "data" / f"{name}.jsonl" for name in ("tools", "several", "messages")]
+    files = [ROOT / "tests" / "data" / f"{name}.jsonl" for name in ("tools", "several")]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     tested = runs(strings([json.loads(line) for line in lines]))
     trained = runs([*calling_texts(), *filled_texts(), *made_texts(), *written_texts()])
