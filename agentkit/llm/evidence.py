@@ -33,7 +33,7 @@ CUE = 2.5
 """Fit from which on an optional parameter counts as spoken of."""
 
 _NEGATIVE = re.compile(
-    r"\b(?:no|not|without|don't|doesn't|never|exclude|excluding|except|off|isn't)\b(?: \w+){0,2} ?$"
+    r"\b(?:no|not|without|don't|doesn't|never|exclude|excluding|except|off|isn't|few|little)\b(?: \w+){0,2} ?$"
 )
 MENTIONED = 4.0
 """Fit of a value that schema or description name."""

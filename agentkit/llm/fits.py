@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.llm.places import CITIES, REGIONS, WITHIN
-from agentkit.llm.spans import Kind, Span, words
+from agentkit.llm.spans import Kind, Span, is_month, words
 from agentkit.llm.units import Unit, currency, unit, units_in
 
 _PREPOSITIONS = {
@@ -239,6 +239,8 @@ def _text_fit(slot: Slot, span: Span) -> float | None:
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
     if re.search(r"\bunits?\b", name):
         return 2.0 if unit(span.text) and span.kind == "phrase" else None
+    if "month" in slot.words and is_month(span.text):
+        return 4.0
     if takes_currency(slot):
         return 4.0 if currency(span.text) else None
     if _ABBREVIATED.search(about) and re.fullmatch(r"[A-Z]{2,5}", span.text):
@@ -253,6 +255,8 @@ def _text_fit(slot: Slot, span: Span) -> float | None:
     verb = 0.0 if span.start or span.kind not in ("name", "phrase") else 1.5  # a first word is mostly a verb
     if span.kind in by_name:
         return 3.0 - verb
+    if span.kind == "quoted" and "name" in by_name:  # the name of a work
+        return 3.5
     if span.kind == "code" and "formula" in by_name:  # of a molecule
         return 2.0
     if span.kind in wants:

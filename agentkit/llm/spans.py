@@ -90,6 +90,7 @@ _AFTER_NUMBER = re.compile(
     r"(?: (thousand|million|billion|trillion)\b|(k)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*(?:\^-?\d)?))?",
     re.I,
 )
+_MILLION = re.compile(r"M\b")
 _LISTED = re.compile(r",? ?(?:(?:and|or) )?")
 """Between the numbers of a list."""
 _CODE = re.compile(
@@ -227,6 +228,11 @@ def _dates(text: str) -> Iterator[Span]:
             yield Span("date", match[0], match.start(), match.end(), value)
 
 
+def is_month(text: str) -> bool:
+    """Whether a text is the name of a month."""
+    return len(text) > 2 and any(month in (text.lower(), text.lower() + month[3:]) for month in _MONTHS)
+
+
 def _month(text: str) -> int:
     if text.isdigit():
         return int(text)
@@ -273,11 +279,13 @@ def _single_numbers(text: str) -> Iterator[Span]:
         after = _AFTER_NUMBER.match(text, match.end())
         if after is not None:
             scale = (after[1] or after[2] or "").lower()
+            if not scale and match[0][0] in "$€£" and _MILLION.match(text, match.end()):  # "5M" may be molar
+                value, end = _exact(value * 1e6), match.end() + 1
             if scale and abs(value) < _LARGEST:
                 value, end = _exact(value * _SCALES[scale]), after.end(1 if after[1] else 2)
             if after[3]:
                 unit, end = "%", after.end(3)
-            elif after[4] and after[4].lower() not in _NO_UNIT:
+            elif after[4] and after[4].lower() not in _NO_UNIT and end <= after.start(4):
                 unit = after[4]
         if abs(value) < _LARGEST:
             yield Span("number", text[start:end], start, end, -value if minus else value, unit)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 
-from agentkit.llm.fits import Slot, converted, stem_of, takes_currency
-from agentkit.llm.spans import Span
+from agentkit.llm.fits import Slot, converted, parts_of, stem_of, takes_currency
+from agentkit.llm.spans import Span, words
 from agentkit.llm.units import currency
+
+_SORTS = words("type kind sort category class style")
 
 
 def as_json(slot: Slot, span: Span) -> str:
@@ -21,8 +23,11 @@ def as_json(slot: Slot, span: Span) -> str:
     if takes_currency(slot) and (code := currency(text)):
         return json.dumps(code)
     first, _, rest = text.partition(" ")
+    most, _, last = text.rpartition(" ")
     if span.kind == "phrase" and rest and stem_of(first.lower()) in slot.words:
         text = rest  # "the color magenta"
+    elif most and _SORTS & set(parts_of(slot)) and stem_of(last.lower()) in slot.words:
+        text = most  # "a deluxe room" for a type of room
     return json.dumps(text, ensure_ascii=False)
 
 

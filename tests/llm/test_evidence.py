@@ -301,3 +301,19 @@ def test_a_value_that_a_description_names_comes_before_other_words() -> None:
 def test_a_word_before_a_value_that_says_what_it_is() -> None:
     tool = schema("color", color=about("The colour.", **STRING))
     assert best(evidence(tool, "how do I mix the color magenta")[0]) == {"color": "magenta"}
+
+
+def test_sorts_works_and_months() -> None:
+    tool = schema("room_type nights", room_type=about("Type of the room.", **STRING), nights=INTEGER)
+    assert best(evidence(tool, "a deluxe room for 2 nights")[0]) == {"room_type": "deluxe", "nights": 2}
+    tool = schema("artwork_name artist", artwork_name=about("Name of the artwork.", **STRING), artist=STRING)
+    turn = "the price of Ann Lee's painting 'Blue Night'"
+    assert best(evidence(tool, turn)[0]) == {"artwork_name": "Blue Night", "artist": "Ann Lee"}
+    tool = schema("city", city=STRING, month=about("Month to look at.", **STRING))
+    assert best(evidence(tool, "rain in Oslo in December")[0]) == {"city": "Oslo", "month": "December"}
+    assert best(
+        evidence(schema("lazy tidy", lazy=BOOLEAN, tidy=BOOLEAN), "he is lazy and has few tidy days")[0]
+    ) == {
+        "lazy": True,
+        "tidy": False,
+    }

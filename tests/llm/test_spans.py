@@ -41,6 +41,7 @@ def values(text: str, kind: str) -> list[Any]:
         ("a 7-day trip, a 5-star hotel", [7, 5]),
         ("9 m/s^2 for 4 m", [9, 4]),
         ("3x^2 + 4", []),
+        ("from $1M to $1.2M, 5M acid", [1_000_000, 1_200_000, 5]),
         ("$1,200.50, €20, -$5, $-6", [1200.5, 20, -5, -6]),
         ("take .5 or 0.5", [0.5, 0.5]),
         ("three apples, twice", [3, 2]),
