@@ -1,6 +1,6 @@
 """The adapter that agentkit ships for smollm2-135m, made anew: data, training, and where the result lies.
 
-    python training/make_adapter.py                  # everything; three hours on two cores
+    python training/make_adapter.py                  # everything; some three hours and a quarter on two cores
     python training/make_adapter.py --scenes 200     # a smaller one, to look at
     python training/make_adapter.py --data-only      # only write the data
 

@@ -269,7 +269,8 @@ def _parameter(slot: Slot, said: Said, taken: set[int], part: Part) -> Parameter
     weak = ASSIGNED if slot.chosen is None else POSSIBLE
     candidates = [
         Candidate(
-            as_json(slot, found[n]), ASSIGNED if n == slot.chosen else weak if fit > best - 1.5 else POSSIBLE
+            as_json(slot, found[n], said.turn),
+            ASSIGNED if n == slot.chosen else weak if fit > best - 1.5 else POSSIBLE,
         )
         for n, fit in slot.fits.items()
         if n not in taken

@@ -12,11 +12,12 @@ from agentkit.llm.units import currency
 _SORTS = words("type kind sort category class style")
 
 
-def as_json(slot: Slot, span: Span) -> str:
-    """A span as the value of a parameter, in JSON."""
-    if slot.type in ("number", "integer"):
-        value = converted(slot, span)
-        return json.dumps(int(value) if slot.type == "integer" else value)
+def as_json(slot: Slot, span: Span, turn: str) -> str:
+    """A span of a turn as the value of a parameter, in JSON."""
+    if slot.type == "integer":
+        return json.dumps(int(converted(slot, span)) + _beyond(slot, turn[: span.start]))
+    if slot.type == "number":
+        return json.dumps(converted(slot, span))
     if span.kind == "date":
         return json.dumps(_date_text(slot, span))
     text = span.value if isinstance(span.value, str) else span.text
@@ -29,6 +30,18 @@ def as_json(slot: Slot, span: Span) -> str:
     elif most and _SORTS & set(parts_of(slot)) and stem_of(last.lower()) in slot.words:
         text = most  # "a deluxe room" for a type of room
     return json.dumps(text, ensure_ascii=False)
+
+
+_MORE = re.compile(r"\b(?<!no )(?<!not )(?:more|greater) than $", re.I)
+_LESS = re.compile(r"\b(?<!no )(?<!not )(?:less|fewer) than $", re.I)
+
+
+def _beyond(slot: Slot, before: str) -> int:
+    """Of "more than 5" the least whole number is 6, of "fewer than 5" the most is 4."""
+    about = {*parts_of(slot), *slot.about}
+    if _MORE.search(before) and about & {"min", "minimum", "least"}:
+        return 1
+    return -1 if _LESS.search(before) and about & {"max", "maximum", "most", "limit"} else 0
 
 
 _FORMS = (("YYYY-MM-DD", "%Y-%m-%d"), ("MM/DD/YYYY", "%m/%d/%Y"), ("DD/MM/YYYY", "%d/%m/%Y"),

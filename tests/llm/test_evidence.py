@@ -317,3 +317,19 @@ def test_sorts_works_and_months() -> None:
         "lazy": True,
         "tidy": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("turn", "found"),
+    [
+        ("a game for more than 5 players", {"least": 6}),
+        ("a game for no more than 5 players", {"most": 5}),
+        ("a game for fewer than 5 players", {"most": 4}),
+        ("a game for at least 5 players", {"least": 5}),
+    ],
+)
+def test_bounds_that_do_not_count_themselves(turn: str, found: dict[str, Any]) -> None:
+    (name,) = found
+    word = {"least": "Minimum", "most": "Maximum"}[name]
+    tool = schema(name, **{name: about(f"{word} number of players.", **INTEGER)})
+    assert best(evidence(tool, turn)[0]) == found
