@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from agentkit.engine.decode import MaskProvider
 
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"(: ?)?')
+_FINISHED = re.compile(
+    r'-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|"(?:[^"\\]|\\.)*"|\[.*\]', re.DOTALL
+)
 _CONTEXT = 4
 """Tokens before the new ones that decide how they are decoded: some tokenizers drop a space at the beginning."""
 _AHEAD = 64
@@ -42,6 +45,9 @@ NAMED = 4.0
 """Weight of the tool that the turn's words speak of, for the first call."""
 ENOUGH = 3.0
 """Weight of the end, once all that the turn was found to ask for has been called."""
+CUT = 12.0
+"""Against the end of a number of which the turn says more: 8.854 of 8.854e-12."""
+DIGITS = "0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ class Guided:
     ) -> None:
         self._grammar, self._known, self._around = grammar, known, around
         self._order = order
+        every = (call for calls in known.values() for call in calls)
+        self._said = {c.json for call in every for parameter in call for c in parameter.candidates}
         self._strength = strength
         self._decode = decode
         self._encode = encode
@@ -91,6 +99,8 @@ class Guided:
         self._paths: list[tuple[Sequence[int], float]] = []
         """What the evidence would have come next, as tokens; while the model follows one, nothing is read anew."""
         self._stale = True
+        self._number = False
+        """Whether a number is being written: it is read anew at every token, as its digits decide what may end it."""
 
     @property
     def complete(self) -> bool:
@@ -110,7 +120,8 @@ class Guided:
         for token in tokens:
             followed = [(ids[1:], w) for ids, w in self._paths if w > 0 and len(ids) > 1 and ids[0] == token]
             # What would end a value too soon would do so until it is whole.
-            self._paths = followed + [path for path in self._paths if path[1] < 0] if followed else []
+            keep = followed and not self._number
+            self._paths = followed + [path for path in self._paths if path[1] < 0] if keep else []
         self._stale = not self._paths
 
     def allows(self, draft: Sequence[int]) -> int:
@@ -131,7 +142,7 @@ class Guided:
     def weights(self) -> dict[int, float]:
         """Nats for the tokens with which the likely continuations begin."""
         if self._stale:
-            self._stale = False
+            self._stale = self._number = False
             self._paths = []
             for text, weight in self.continuations(self._written()):
                 if text:
@@ -216,13 +227,23 @@ class Guided:
             own = max((c.weight for c in candidates if c.json == value), default=0.0)
             more = any(c.json != value and c.json.startswith(value) and c.weight >= own for c in candidates)
             further = STRUCTURE if follow.startswith(",") else STRUCTURE / 2
-            found.append((follow, -STRUCTURE / 2 if more else further))
+            if more:
+                further = -STRUCTURE / 2 if own else -CUT
+            found.append((follow, further))
+            self._number = value[0] in "-" + DIGITS
+            if own and self._number:
+                found += [(digit, -STRUCTURE) for digit in DIGITS if not self._is_said(value + digit)]
         elif value.startswith('"') or any(c.json.startswith('"') for c in candidates):
             other = "}" + self._around.closing if follow.startswith(",") else ","
             found.append(('"' + other, -STRUCTURE))
-        elif candidates and not value:
+        elif candidates and value[:1] not in ("[", "{"):
+            self._number = True
             found.append((follow, -STRUCTURE / 2))  # no number ends before all of it has been written
         return found
+
+    def _is_said(self, beginning: str) -> bool:
+        """Whether a number that the turn speaks of begins so: a comma of "1,5 and 10" can make a 15 of the first."""
+        return any(said.startswith(beginning) for said in self._said)
 
     def _after(self, rest: str, written: str) -> list[tuple[str, float]]:
         """Behind the arguments: the next call that the turn asks for, or the end."""
@@ -296,4 +317,4 @@ def _closed(tail: str) -> str | None:
 
 
 def _finished(value: str) -> bool:
-    return bool(re.fullmatch(r'-?\d+(\.\d+)?|true|false|null|"(?:[^"\\]|\\.)*"|\[.*\]', value, re.DOTALL))
+    return bool(_FINISHED.fullmatch(value))

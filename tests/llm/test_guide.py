@@ -143,10 +143,35 @@ def test_a_call_beyond_those_found_has_no_preferred_value() -> None:
     assert weights == [8.0, 2.0]
 
 
-def test_of_a_number_that_another_begins_with_the_end_is_not_taken_for_granted() -> None:
+def test_a_number_does_not_end_before_all_that_the_turn_says_of_it() -> None:
     other = Parameter("n", (Candidate("50", 8.0), Candidate("51", 8.0)), 6.0)
     assert sorted(guided({HEAD: [[other]]}).continuations(HEAD + '"n": 5'), key=lambda pair: pair[1]) == [
-        ("})\n", -3.0), ("0})\n", 8.0), ("1})\n", 8.0)]  # fmt: skip
+        ("})\n", -12.0), ("0})\n", 8.0), ("1})\n", 8.0)]  # fmt: skip
+    tiny = {HEAD: [[Parameter("n", (Candidate("8.85e-12", 8.0),), 6.0)]]}
+    for cut in ("8", "8.85", "8.85e-1"):
+        assert guided(tiny).continuations(HEAD + f'"n": {cut}')[-1] == ("})\n", -12.0)
+    assert likeliest(HEAD + '"n": 8.85e-12', tiny) == "})\n"
+
+
+def test_a_number_grows_into_no_other_than_the_turn_speaks_of() -> None:
+    years = Parameter("n", (Candidate("1", 8.0), Candidate("5", 2.0), Candidate("10", 2.0)), 6.0)
+    other = Parameter(
+        "m", (Candidate("12", 8.0),), -6.0
+    )  # said of something else, but the model may know better
+    found = dict(guided({HEAD: [[years, other]]}).continuations(HEAD + '"n": 1'))
+    assert {text for text, weight in found.items() if weight == -6.0} == set("13456789")
+    assert max(found, key=lambda text: found[text]) == "})\n"
+
+
+def test_what_may_end_a_number_is_looked_up_at_every_digit() -> None:
+    guide = guided({HEAD: [[Parameter("n", (Candidate("12", 8.0),), 6.0)]]})
+    for byte in (HEAD + '"n": ').encode():
+        guide.accept(byte)
+    ends = []
+    for byte in b"12":
+        ends.append(guide.weights()[ord("}")])
+        guide.accept(byte)
+    assert [*ends, guide.weights()[ord("}")]] == [-3.0, -12.0, 8.0]
 
 
 def test_a_second_call_takes_the_second_values() -> None:
