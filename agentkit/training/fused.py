@@ -24,7 +24,7 @@ class _LoraLinear(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])
         a, b = a.to(x.dtype), b.to(x.dtype)
         inner = flat @ a.T
-        out = torch.addmm(linear(flat, weight, bias), inner, b.T, alpha=scale)
+        out = linear(flat, weight, bias).addmm_(inner, b.T, alpha=scale)
         ctx.save_for_backward(flat, weight, a, b, inner)
         ctx.scale, ctx.shape = scale, x.shape
         return out.view(*x.shape[:-1], -1)
@@ -36,7 +36,7 @@ class _LoraLinear(torch.autograd.Function):
         grad_inner = (grad @ b) * ctx.scale
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.addmm(grad @ weight, grad_inner, a).view(ctx.shape)
+            grad_x = (grad @ weight).addmm_(grad_inner, a).view(ctx.shape)
         return grad_x, None, None, (grad_inner.T @ flat).float(), (grad.T @ inner * ctx.scale).float(), None
 
 

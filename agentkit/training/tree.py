@@ -4,10 +4,9 @@ The tokens of a `Span` lie one after the other: the shared prefix, then branch a
 follow the prefix. A query sees the prefix and its own branch up to itself, so losses and gradients are those of the
 whole conversations one by one.
 
-On a CPU no mask is needed: a branch's attention to the prefix and to itself are two calls of PyTorch's flash kernel,
-joined by their log-sum-exps as blocks of keys are inside the kernel (arXiv:2205.14135, section 3.1). The backward pass
-is written out; for spans of some hundred tokens it takes half the time of the kernel's. Elsewhere one mask does it for
-the whole pack.
+On a CPU blocks of queries are multiplied with just the keys that they see, and the backward pass is written out: for
+spans of some hundred tokens that takes half the time of PyTorch's flash kernel, whose blocks are made for longer ones.
+Elsewhere one mask does it for the whole pack.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ from torch import Tensor
 IMPLEMENTATION = "agentkit_tree"
 """Name under which the attention is registered with transformers."""
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ROWS = 256
+"""Queries of a block: of a longer causal part half would be computed in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +71,14 @@ def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """(1, heads, T, d) queries, (1, kv heads, T, d) keys and values to (1, T, heads, d)."""
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary embeddings widen them
+    if query.device.type == "cpu":
+        states = query[0], key[0], value[0]
+        out = _TreeAttention.apply(*states, scaling, SPANS.get())  # type: ignore[no-untyped-call]
+        return out.transpose(0, 1)[None], None
     shared = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary embeddings widen them
-    if query.device.type != "cpu":
-        return _masked(query, key, value, scaling, tuple(SPANS.get())).transpose(1, 2), None
-    parts = []
-    for span in SPANS.get():
-        part = slice(span.start, span.end)
-        cut = query[:, :, part], key[:, :, part], value[:, :, part]
-        parts.append(_TreeAttention.apply(*cut, scaling, span))  # type: ignore[no-untyped-call]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    return _masked(query, key, value, scaling, tuple(SPANS.get())).transpose(1, 2), None
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, scaling: float, spans: tuple[Span, ...]) -> Tensor:
@@ -98,70 +95,83 @@ def _mask(spans: tuple[Span, ...], device: torch.device) -> Tensor:
     return blocks.bool().to(device)
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Queries that lie together, and the keys that they see: the prefix, and their own branch up to themselves."""
+
+    rows: slice
+    prefix: slice
+    own: slice
+
+    def seen(self, states: Tensor) -> Tensor:
+        """(kv heads, T, d) keys or values to those that the block sees."""
+        if self.prefix.stop == self.prefix.start:
+            return states[:, self.own]
+        return torch.cat((states[:, self.prefix], states[:, self.own]), dim=1)
+
+
+def _blocks(span: Span) -> list[_Block]:
+    blocks, begin = [], span.start
+    prefix = slice(begin, begin + span.prefix)
+    for length in (span.prefix, *span.branches):
+        before = slice(begin, begin) if begin == span.start else prefix
+        for row in range(begin, begin + length, _ROWS):
+            end = min(row + _ROWS, begin + length)
+            blocks.append(_Block(slice(row, end), before, slice(begin, end)))
+        begin += length
+    return blocks
+
+
 class _TreeAttention(torch.autograd.Function):
-    """One span: three times (1, heads, T, d) to (1, heads, T, d)."""
+    """(heads, T, d) queries, (kv heads, T, d) keys and values to (heads, T, d).
+
+    Heads that share keys are computed as one with more rows. The weights of a block are made anew in the backward pass:
+    kept, they would take more memory than the rest of the pass.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scaling: float, span: Span) -> Tensor:
-        out = torch.empty(q.shape, dtype=q.dtype)
-        sums = torch.empty(q.shape[:3], dtype=torch.float32)
-        for part in _parts(span):
-            out[:, :, part], sums[:, :, part] = _call(q, k, v, part, part, scaling, causal=True)
-        if span.prefix and span.branches:
-            first, rest = slice(0, span.prefix), slice(span.prefix, None)
-            before, before_sum = _call(q, k, v, rest, first, scaling, causal=False)
-            own, own_sum = out[:, :, rest], sums[:, :, rest]
-            both = torch.logaddexp(own_sum, before_sum)
-            own *= (own_sum - both).exp()[..., None]
-            own += before * (before_sum - both).exp()[..., None]
-            sums[:, :, rest] = both
-        ctx.save_for_backward(q, k, v, out, sums)
-        ctx.scaling, ctx.span = scaling, span
-        return out
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scaling: float, spans: Sequence[Span]) -> Tensor:
+        q = (q * scaling).view(len(k), -1, *q.shape[1:])
+        ctx.save_for_backward(q, k, v)
+        ctx.scaling, ctx.blocks = scaling, [block for span in spans for block in _blocks(span)]
+        out = torch.empty_like(q)
+        for block in ctx.blocks:
+            found = _weights(_rows_of(q, block), block.seen(k), block) @ block.seen(v)
+            out[:, :, block.rows] = found.view(out[:, :, block.rows].shape)
+        return out.flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, sums = ctx.saved_tensors
-        span: Span = ctx.span
-        grad = grads[0]
-        q = q * ctx.scaling
-        delta = (grad.float() * out.float()).sum(-1)
-        gq, gk, gv = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
-        pairs = [(part, part, True) for part in _parts(span)]
-        if span.prefix and span.branches:
-            pairs.append((slice(span.prefix, None), slice(0, span.prefix), False))
-        for rows, columns, causal in pairs:
-            weights = (q[:, :, rows] @ k[:, :, columns].mT).float().sub_(sums[:, :, rows, None]).exp_()
-            if causal:
-                weights.tril_()
-            scores = (grad[:, :, rows] @ v[:, :, columns].mT).float().sub_(delta[:, :, rows, None])
-            scores = scores.mul_(weights).to(q.dtype)
-            found = (
-                (gq, rows, scores @ k[:, :, columns]),
-                (gk, columns, scores.mT @ q[:, :, rows]),
-                (gv, columns, weights.to(q.dtype).mT @ grad[:, :, rows]),
-            )
-            for total, where, more in found:
-                if causal:
-                    total[:, :, where] = more
-                else:
-                    total[:, :, where] += more
-        return gq * ctx.scaling, gk, gv, None, None
+        q, k, v = ctx.saved_tensors
+        grad, gq = grads[0].reshape(q.shape), torch.empty_like(q)
+        gk, gv = (torch.zeros(k.shape, dtype=torch.float32) for _ in range(2))
+        for block in ctx.blocks:
+            rows, keys, above = _rows_of(q, block), block.seen(k), _rows_of(grad, block)
+            weights = _weights(rows, keys, block)
+            scores = torch._softmax_backward_data(above @ block.seen(v).mT, weights, -1, weights.dtype)
+            gq[:, :, block.rows] = (scores @ keys).view(gq[:, :, block.rows].shape)
+            shared = block.prefix.stop - block.prefix.start
+            for total, found in ((gk, scores.mT @ rows), (gv, weights.mT @ above)):
+                total[:, block.prefix] += found[:, :shared]
+                total[:, block.own] += found[:, shared:]
+        return gq.flatten(0, 1) * ctx.scaling, gk.to(k.dtype), gv.to(v.dtype), None, None
 
 
-def _parts(span: Span) -> list[slice]:
-    """The prefix and each branch, from the start of the span."""
-    parts, begin = [], 0
-    for length in (span.prefix, *span.branches):
-        if length:
-            parts.append(slice(begin, begin + length))
-        begin += length
-    return parts
+def _rows_of(states: Tensor, block: _Block) -> Tensor:
+    """(kv heads, shared, T, d) to the block's (kv heads, shared · rows, d)."""
+    return states[:, :, block.rows].flatten(1, 2)
 
 
-def _call(
-    q: Tensor, k: Tensor, v: Tensor, rows: slice, columns: slice, scaling: float, *, causal: bool
-) -> tuple[Tensor, Tensor]:
-    states = q[:, :, rows], k[:, :, columns], v[:, :, columns]
-    out, sums = _flash(*states, 0.0, causal, scale=scaling)
-    return out, sums.view(out.shape[:3])
+def _weights(q: Tensor, k: Tensor, block: _Block) -> Tensor:
+    """(kv heads, shared · rows, keys) of attention."""
+    scores = q @ k.mT
+    rows = block.rows.stop - block.rows.start
+    last = scores.view(len(k), -1, rows, k.shape[1])[..., -rows:]  # only there lie keys behind a query
+    last.masked_fill_(_later(rows), -torch.inf)
+    return torch.softmax(scores, -1)
+
+
+@lru_cache(maxsize=_ROWS)
+def _later(rows: int) -> Tensor:
+    """(rows, rows) booleans: what comes after each row."""
+    return torch.ones(rows, rows, dtype=torch.bool).triu(1)

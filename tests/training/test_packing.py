@@ -147,19 +147,28 @@ def test_loss_and_gradients_are_those_of_every_row_by_itself(model: Any, shared:
         torch.testing.assert_close(gradient, right[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_the_mask_elsewhere_sees_what_the_kernels_on_a_cpu_see() -> None:
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("rows", [256, 4])
+def test_the_blocks_on_a_cpu_see_what_the_mask_elsewhere_sees(
+    rows: int, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     from agentkit.training import tree
 
+    monkeypatch.setattr(tree, "_ROWS", rows)  # with 4 parts of the spans are several blocks
     torch.manual_seed(0)
-    span = tree.Span(0, 7, (3, 5, 1))
-    states = [torch.randn(1, 2, 16, 8, requires_grad=True) for _ in range(3)]
-    grad = torch.randn(1, 2, 16, 8)
+    spans = (tree.Span(0, 7, (3, 5, 1)), tree.Span(16, 0, (9,)), tree.Span(25, 6, ()))
+    query = torch.randn(4, 31, 8, requires_grad=True)
+    key, value = (torch.randn(heads, 31, 8, requires_grad=True) for _ in range(2))
+    grad = torch.randn(4, 31, 8)
+    wide = (states.repeat_interleave(4 // heads, 0)[None] for states in (key, value))
     found = []
-    for way, what in ((tree._TreeAttention.apply, span), (tree._masked, (span,))):
-        out = way(*states, 0.3, what)
-        found.append((out, *torch.autograd.grad(out, states, grad)))
+    for out in (
+        tree._TreeAttention.apply(query, key, value, 0.3, spans),
+        tree._masked(query[None], *wide, 0.3, spans)[0],
+    ):
+        found.append((out, *torch.autograd.grad(out, (query, key, value), grad)))
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second)
 
