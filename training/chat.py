@@ -6,6 +6,7 @@ The untuned model answers, and how likely each token was to it is what is learne
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,7 @@ PROMPTS: dict[str, list[str]] = yaml.safe_load(_PROMPTS_FILE.read_text("utf-8"))
 _TOKENS = 120
 _TEMPERATURES = (0.3, 0.7, 1.0)
 """What people write is less likely to the model than what it would write itself."""
+_AT_ONCE = 8
 _WHOLE = 0.25
 """Share of requests that are taken as they stand."""
 
@@ -31,12 +33,22 @@ def replies(seed: int, count: int) -> Iterator[Json]:
         return
     random = Random(f"chat {seed}")
     model = load_model("smollm2-135m", adapter="none")
-    for _ in range(count):
-        messages: list[Json] = [{"role": "user", "content": prompt(random)}]
-        seen = {"temperature": random.choice(_TEMPERATURES), "seed": random.randrange(2**31)}
-        answer = model.chat(messages, max_new_tokens=_TOKENS, **seen).text.strip()
-        if answer:
-            yield {"messages": [*messages, {"role": "assistant", "content": answer}], "keep": True}
+    asked = [(prompt(random), random.choice(_TEMPERATURES), random.randrange(2**31)) for _ in range(count)]
+
+    def answer(question: tuple[str, float, int]) -> Json | None:
+        content, temperature, seed = question
+        messages: list[Json] = [{"role": "user", "content": content}]
+        found = model.chat(messages, max_new_tokens=_TOKENS, temperature=temperature, seed=seed).text.strip()
+        return (
+            {"messages": [*messages, {"role": "assistant", "content": found}], "keep": True}
+            if found
+            else None
+        )
+
+    with ThreadPoolExecutor(
+        _AT_ONCE
+    ) as pool:  # the model computes them together, with the same words as alone
+        yield from filter(None, pool.map(answer, asked))
 
 
 def prompt(random: Random) -> str:
