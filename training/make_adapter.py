@@ -26,6 +26,7 @@ from typing import Any
 
 from calls import examples
 from chat import SOURCES, replies
+from jsonl import read_jsonl
 from passages import Grouped, grouped_conversations, grouped_judgements
 from written import grouped_written
 
@@ -44,6 +45,9 @@ from agentkit.training.settings import JobSettings, make_settings
 MODEL = "smollm2-135m"
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 6
+WEIGHTS = "adapter_model.safetensors"
+MADE = "settings.json"
+"""What the adapter in a stage's folder was trained by; written last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,10 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         data = folder / "data.jsonl"
         print(f"{write(data, options, stage)} dialogues in {folder}", flush=True)
-        if options.data_only or not is_trained(folder / "adapter", digest(data)):
-            train(folder, options, stage, before)
-        before = folder / "adapter"
+        settings = settings_of(folder, options, stage, before)
+        if options.data_only or not is_trained(folder, settings):
+            train(folder, options, stage, settings, before)
+        before = None if options.data_only else folder / "adapter"
     if not options.data_only:
         finish(options.build)
     return 0
@@ -145,7 +150,7 @@ def dialogues(options: argparse.Namespace, stage: Stage) -> Iterator[Grouped]:
 def grouped(options: argparse.Namespace) -> Iterator[Grouped]:
     """Every dialogue with the groups that it belongs to."""
     tools = (example.to_json() for example in examples(SEED, options.scenes))
-    kept = map(json.loads, chats(options).read_text(encoding="utf-8").splitlines())
+    kept = read_jsonl(chats(options))
     return itertools.chain(
         ((frozenset((json.dumps(example["tools"]),)), example) for example in tools),
         grouped_judgements(SEED, options.judgements),
@@ -190,33 +195,40 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def is_trained(adapter: Path, data_sha256: str) -> bool:
-    """Whether a stage has been trained on these data."""
-    card = adapter / CARD
-    return card.exists() and json.loads(card.read_text(encoding="utf-8"))["data_sha256"] == data_sha256
-
-
-def train(folder: Path, options: argparse.Namespace, stage: Stage, before: Path | None) -> None:
-    """One stage, from the adapter of the one before."""
+def settings_of(folder: Path, options: argparse.Namespace, stage: Stage, before: Path | None) -> JobSettings:
+    """What a stage is trained by, the data and the adapter that it begins from among it."""
     data = folder / "data.jsonl"
-    settings = make_settings(
+    return make_settings(
         {
             "name": MODEL, "model_name": MODEL, "model_source": str(asset_path(MODEL)), "data_name": data.name,
-            "data_sha256": digest(data), "adapters_dir": folder,
-            "device": "cpu", "epochs": 1, "batch_size": stage.batch_size, "batch_tokens": 16384, "max_length": 1792,
-            "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": stage.learning_rate,
-            "warmup": 0.04, "seed": SEED + stage.number - 1,
+            "data_sha256": digest(data), "start_sha256": digest(before / WEIGHTS) if before else "",
+            "adapters_dir": folder, "device": "cpu", "epochs": 1, "batch_size": stage.batch_size,
+            "batch_tokens": 16384, "max_length": 1792, "rank": options.rank, "alpha": 2 * options.rank,
+            "learning_rate": stage.learning_rate, "warmup": 0.04, "seed": SEED + stage.number - 1,
         }
     )  # fmt: skip
+
+
+def is_trained(folder: Path, settings: JobSettings) -> bool:
+    """Whether a stage has been trained by these settings."""
+    made = folder / MADE
+    return made.exists() and made.read_text(encoding="utf-8") == settings.model_dump_json()
+
+
+def train(
+    folder: Path, options: argparse.Namespace, stage: Stage, settings: JobSettings, before: Path | None
+) -> None:
+    """One stage, from the adapter of the one before."""
     loaded = load_weights(settings.model_source, name=MODEL, device="cpu", quantize="none", trainable=True)
     encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
-    rows, report = encode(load_chats(data), encoder, settings.max_length)
+    rows, report = encode(load_chats(folder / "data.jsonl"), encoder, settings.max_length)
     rows = weighted(rows)
     plan = steps([row for row in rows if row.split == "train"], settings, Random(settings.seed))
     read = sum(len(packed.ids) for step in plan for packed in step)
     print(f"{report}; {read} tokens to be read in {len(plan)} steps", flush=True)
     if options.data_only:
         return
+    (folder / MADE).unlink(missing_ok=True)
     for later in STAGES[stage.number :]:  # they would go on from another adapter
         shutil.rmtree(later.folder(options.build), ignore_errors=True)
     with (folder / "progress.jsonl").open("a", encoding="utf-8") as log:
@@ -232,6 +244,7 @@ def train(folder: Path, options: argparse.Namespace, stage: Stage, before: Path 
     print(f"{trained.seconds:.0f} s; held out {trained.loss_before} to {trained.loss_after}")
     save(trained.model, folder / "adapter")
     write_card(folder / "adapter", settings, report, trained)
+    (folder / MADE).write_text(settings.model_dump_json(), encoding="utf-8")
 
 
 def finish(build: Path) -> None:
@@ -243,7 +256,7 @@ def finish(build: Path) -> None:
     }
     seconds = round(sum(card["seconds"] for card in cards), 1)
     whole = {**cards[-1], **summed, "seconds": seconds, "loss_before": cards[0]["loss_before"]}
-    whole["data_sha256"] = cards[0]["data_sha256"]
+    whole |= {"data_sha256": cards[0]["data_sha256"], **SERVED}
     shutil.copytree(folders[-1], build / "adapter", dirs_exist_ok=True)
     (build / "adapter" / CARD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
@@ -257,7 +270,7 @@ def save(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     halved = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
-    save_file(halved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(halved, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def write_card(folder: Path, settings: JobSettings, report: Report, trained: Any) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from documents import Document, Template, document, templates
+from jsonl import read_jsonl
 
 from agentkit.answers import passages_prompt
 from agentkit.llm.reading import NO, YES, reading
@@ -259,7 +259,7 @@ def _is_held_out(row: dict[str, Any]) -> bool:
 
 @cache
 def written_rows() -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in ANSWERABLE.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(ANSWERABLE)
     return [*(row for row in rows if row["domain"] != EVALUATED), *itertools.chain(*pairs())]
 
 
@@ -268,7 +268,7 @@ def pairs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Both versions of every contrast pair; ``pair`` names it."""
     found = []
     for path in sorted(CONTRAST.glob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = read_jsonl(path)
         for number, both in enumerate(zip(rows[::2], rows[1::2], strict=True), 1):
             first, second = ({**row, "pair": f"{path.stem} {number}"} for row in both)
             found.append((first, second))

@@ -133,7 +133,7 @@ def _int(low: float, high: float, decimals: int | None, random: Random) -> Value
 def _in_range(low: float, high: float, random: Random) -> int:
     value = random.randint(int(low), int(high))
     if high - low > 500 and random.random() < 0.6:  # people like round numbers
-        digits = 10 ** (len(str(abs(value))) - random.choice((1, 2)))
+        digits = 10 ** max(0, len(str(abs(value))) - random.choice((1, 2)))
         rounded = value // digits * digits
         value = rounded if low <= rounded <= high else value
     return value

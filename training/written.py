@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from calls import PHRASES
+from jsonl import read_jsonl
 
 Json = dict[str, Any]
 Grouped = tuple[frozenset[str], Json]
@@ -31,8 +32,7 @@ MOST = 5
 @cache
 def written_sets() -> tuple[Json, ...]:
     """All of them, in the order of the files."""
-    lines = (line for file in sorted(FILES.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines())
-    return tuple(json.loads(line) for line in lines)
+    return tuple(found for file in sorted(FILES.glob("*.jsonl")) for found in read_jsonl(file))
 
 
 def grouped_written(seed: int) -> Iterator[Grouped]:
