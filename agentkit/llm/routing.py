@@ -40,6 +40,8 @@ _SHORT = 8
 """Characters of a request, at least."""
 EXAMPLES = 2
 """Examples of a tool that its prompt shows."""
+_MOST_TEXTS = 1_000
+"""Lists of texts whose vectors stay in memory."""
 _OPTIONS = ("knowledge", "chat", "decline")
 """The options beside the tools."""
 _ROUTED_CHARACTERS = 2_000
@@ -155,6 +157,8 @@ class EmbeddingRouter:
             self._vectors[texts] = (
                 kept_vectors(self._embedder, texts, folder) if folder else self._embedder.embed(texts)
             )
+            if len(self._vectors) > _MOST_TEXTS:
+                self._vectors.pop(next(iter(self._vectors)))
         return self._vectors[texts]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from agentkit.build import open_project
 from agentkit.llm.routing import EmbeddingRouter, load_weights
 from agentkit.messages import ToolExample, ToolSpec
+from agentkit.retrieval import kept
 from agentkit.retrieval.kept import kept_vectors
 from agentkit.retrieval.protocol import Embedder
 
@@ -145,12 +147,6 @@ def test_vectors_of_phrases_are_kept(tmp_path: Path, embedder: Embedder) -> None
         asked.append(counting.asked)
     assert scores[0] == scores[1]
     assert asked[1] < asked[0] - len(phrases)
-    for file in tmp_path.glob("*.npy"):
-        file.write_bytes(file.read_bytes()[:-9])  # a disk that was full
-    assert (
-        EmbeddingRouter(embedder, phrases, ["Who won?"], tmp_path).route("Hello!", [ORDER], 0.1).kind
-        == "chat"
-    )
 
 
 def test_vectors_that_cannot_be_kept_are_made_anyway(tmp_path: Path, embedder: Embedder) -> None:
@@ -159,7 +155,51 @@ def test_vectors_that_cannot_be_kept_are_made_anyway(tmp_path: Path, embedder: E
     assert np.array_equal(vectors, embedder.embed(["one", "two"]))
 
 
-def test_few_files_of_vectors_are_kept(tmp_path: Path, embedder: Embedder) -> None:
-    for n in range(45):
+@pytest.mark.parametrize("damage", ["cut", "zeros", "one bit", "a zip", "empty"])
+def test_damaged_vectors_are_made_anew(damage: str, tmp_path: Path, embedder: Embedder) -> None:
+    right = kept_vectors(embedder, ["one", "two"], tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    flipped = whole[:-5] + bytes([whole[-5] ^ 64]) + whole[-4:]
+    file.write_bytes(
+        {
+            "cut": whole[:-9],
+            "zeros": bytes(len(whole)),
+            "one bit": flipped,
+            "a zip": b"PK\3\4" + whole,
+            "empty": b"",
+        }[damage]
+    )
+    assert np.array_equal(kept_vectors(embedder, ["one", "two"], tmp_path), right)
+    assert file.read_bytes() == whole
+
+
+def test_a_second_run_reads_the_vectors_of_many_texts(tmp_path: Path, embedder: Embedder) -> None:
+    class Refusing:
+        name, dimension = embedder.name, embedder.dimension
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            raise AssertionError(f"{texts} had been kept")
+
+    for n in range(100):
         kept_vectors(embedder, [f"text {n}"], tmp_path)
-    assert len(list(tmp_path.iterdir())) == 40
+    for n in range(100):
+        kept_vectors(Refusing(), [f"text {n}"], tmp_path)
+
+
+def test_the_vectors_that_were_not_read_for_longest_make_room(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "vectors"
+    kept_vectors(embedder, ["text 0"], folder)
+    (first,) = folder.iterdir()
+    assert folder.stat().st_mode & 0o077 == folder.parent.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(kept, "MOST_BYTES", 3 * first.stat().st_size)
+    os.utime(first, (0, 0))
+    (folder / "killed.part").write_bytes(b"half")
+    os.utime(folder / "killed.part", (0, 0))
+    (folder / "busy.part").write_bytes(b"half")
+    for n in range(1, 4):
+        kept_vectors(embedder, [f"text {n}"], folder)
+    assert not first.exists()
+    assert sorted(file.suffix for file in folder.iterdir()) == [".part", *[".vectors"] * 3]
