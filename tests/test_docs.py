@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 
 from agentkit import events
 from agentkit.cli.main import app
@@ -174,6 +175,35 @@ def test_complete_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_there_are_examples_that_run() -> None:
     assert any("ScriptedModel" in block.values[0] for block in complete_examples())
+
+
+ABSENT = ("start_finetune(", "warm-wishes")
+"""Blocks with one of these need a training run."""
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", DOCS / "python.md"], ids=name)
+def test_python_of_a_page_runs_with_the_embedded_model(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One block after the other, in a folder as their text supposes."""
+    picture = Image.new("RGB", (64, 64), "green")
+    picture.save(tmp_path / "photo.jpg")
+    for file, text in {
+        "handbook.md": "# Handbook\n\nThe notice period of a contract is three months.\n",
+        "policies/leave.md": "# Leave\n\nThe notice period for a leave of absence is two weeks for everybody.\n",
+        "knowledge/wrapping.md": "# Gifts\n\nGift wrapping costs four euros for each item of an order.\n",
+    }.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    names: dict[str, Any] = {"__name__": "example"}
+    ran = 0
+    for language, code in blocks(page):
+        if language == "python" and not any(word in code for word in ABSENT):
+            exec(compile(code, name(page), "exec", dont_inherit=True), names)
+            ran += 1
+    assert ran >= 4
 
 
 # Generated pages, links, pictures

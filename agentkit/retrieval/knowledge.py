@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError, NotFoundError, UsageError
 from agentkit.messages import Message, Passage
@@ -213,6 +215,14 @@ class KnowledgeBase:
             if self._opened is not None:
                 self._opened.close()
             self._opened = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _sync(
         self, index: Index, progress: Progress | None, force: bool, parsed: Parsed | None = None
