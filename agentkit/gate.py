@@ -1,7 +1,7 @@
 """Puts an adapter and what runs without it through the same cases, and lets it into use if it does as well.
 
-The cases are the held-out chats of its own run and three regression suites: routing, answers from the knowledge base
-and tool calls of the starter project. They are asked in that project, with a store and an index of their own that are
+The cases are the held-out chats of its own run and three regression suites: routing and answers from the knowledge base
+of the starter project, and tool calls. They are asked in that project, with a store and an index of their own that are
 gone afterwards; nothing of the user's projects is touched. What is compared and when it counts as a fall is
 `agentkit.training.gate`.
 """

@@ -200,6 +200,8 @@ class Passage:
             "page": self.page,
             "text": self.text,
             "score": round(self.score, 4),
+            "start": self.start,
+            "end": self.end,
         }
 
 

@@ -69,7 +69,7 @@ class AgentSettings(_Section):
     """What happens to calls with side effects."""
     answers: Literal["auto", "model", "quote"] = "auto"
     """``model``: answers in the model's own words, checked against the passages; ``quote``: in the passages' own
-    sentences; ``auto``: quote with models under a billion parameters."""
+    sentences; ``auto``: quote with models under a billion parameters that run here."""
     routing: Literal["auto", "model"] = "auto"
     """``auto``: the router decides between answer and tools; ``model``: the model's own choice."""
     parallel_tool_calls: bool = False

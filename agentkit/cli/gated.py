@@ -27,7 +27,7 @@ def evaluate(
 ) -> int:
     """Compare an adapter with what runs without it: on its held-out chats, in routing, answers and tool calls.
 
-    Both answer the same cases of the starter project, in a place of its own that is gone afterwards. Exit code 1 where
+    Both answer the same cases, in a place of its own that is gone afterwards. Exit code 1 where
     the adapter falls behind. The report is kept with the adapter; `finetune use` goes by it, if it looked at no fewer
     cases than the default.
     """

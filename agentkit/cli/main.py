@@ -78,7 +78,10 @@ def root(options: Common) -> None:
 @demo_app.command()
 @common
 def demo(options: Common) -> int:
-    """Play a scripted customer conversation on the embedded model; exit 0 only if every step did its job."""
+    """Play a scripted customer conversation on the embedded model; exit 1 if a step failed.
+
+    It is about the starter project, whatever the project here. Without apertium the translation is skipped.
+    """
     from agentkit.cli import demo as play
 
     return play.run(bool(options.as_json), options.settings())
