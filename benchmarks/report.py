@@ -461,7 +461,8 @@ def shipped() -> str:
         "Right cases of SmolLM2-135M in int4 under the grammar, with bootstrap intervals of 95 %; the first "
         f"{body['limit']} of each Berkeley category by the leaderboard's checker, `irrelevance` needing no call. "
         "Failures among them, and among the first 200 of `simple_python`, were read while the evidence for arguments "
-        f"was made; nobody has looked at the {body['limit']} others, which follow. Of our own sets the reporting halves. Reproduce: `python benchmarks/shipped.py`.\n\n"
+        f"was made; nobody has looked at the {body['limit']} others, which follow. Of our own sets the reporting "
+        "halves. Reproduce: `python benchmarks/shipped.py`.\n\n"
         + table(("cases", "count", "without", "with the adapter"), rows)
         + f"\n\nThe average of the four categories that need calls is {without['average']:.1%} without and "
         f"{with_it['average']:.1%} with it; over the others {without['average_unseen']:.1%} and "
