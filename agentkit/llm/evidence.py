@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.llm.denied import is_denied, said_of
 from agentkit.llm.fits import Slot, fit_of, slot_of, stem_of
 from agentkit.llm.listed import item_runs, items_of, named_items
 from agentkit.llm.named import Part, named_as_code, named_in
@@ -32,9 +33,11 @@ WEAK = 1.5
 CUE = 2.5
 """Fit from which on an optional parameter counts as spoken of."""
 
-_NEGATIVE = re.compile(
-    r"\b(?:no|not|without|don't|doesn't|never|exclude|excluding|except|off|isn't|few|little)\b(?: \w+){0,2} ?$"
-)
+_OF_BOOLEANS = frozenset(stem_of(word) for word in ("is", "has", "include", "only", "show", "get", "return", "allow",
+                                                    "allowed", "included", "free", "friendly", "available", "enable",
+                                                    "enabled", "need", "needed", "want", "with", "use", "keep", "send",
+                                                    "add"))  # fmt: skip
+"""Words in names of parameters that are true or false which say nothing of what they are about."""
 MENTIONED = 4.0
 """Fit of a value that schema or description name."""
 HOME = 3.0
@@ -291,14 +294,21 @@ def _best(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 def _boolean(slot: Slot, turn: str) -> Parameter:
     """True where its words are mentioned, false where they are denied."""
-    lowered = turn.lower()
-    own = slot.words - {"is", "ha", "includ", "only", "show", "get", "return", "allow"}
-    for match in re.finditer(r"(un|non-?)?([^\W\d_]+)", lowered):
-        denied = bool(match[1]) and stem_of(match[2]) in own
-        if denied or stem_of(match[0]) in own:
-            value = "false" if denied or _NEGATIVE.search(lowered[: match.start()]) else "true"
-            return Parameter(slot.name, (Candidate(value, ASSIGNED),), STRUCTURE)
-    return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)
+    own = slot.words - _OF_BOOLEANS
+    first: tuple[int, int, bool] | None = None
+    found: set[str] = set()
+    for match in re.finditer(r"(un|non-?)?([^\W\d_]+)", turn, re.I):
+        whole, rest = (stem_of(part.lower()) for part in (match[0], match[2]))
+        denied = bool(match[1]) and rest in own
+        if denied or whole in own:
+            found.add(rest if denied else whole)
+            first = first or (match.start(), match.end(), denied)
+    if first is None or (len(found) < len(own) and not slot.required):
+        return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)
+    start, end, denied = first
+    said = said_of(turn, end)
+    true = said if said is not None else not (denied or is_denied(turn, start, end))
+    return Parameter(slot.name, (Candidate(json.dumps(true), ASSIGNED),), STRUCTURE)
 
 
 def _enumerated(slot: Slot, said: Said, part: Part) -> Parameter | None:
@@ -310,13 +320,19 @@ def _enumerated(slot: Slot, said: Said, part: Part) -> Parameter | None:
         values = slot.schema["enum"] if closed else slot.choices
         where = [part, said.part, *([said.whole] if slot.required else [])]
         found = next(filter(None, (named_in(values, said.turn, each) for each in where)), [])
-        named = [value for value, _, _ in found]
+        named = _wished(found, said.turn)
     if not named and not closed:
         return None
     candidates = tuple(
         Candidate(json.dumps(value, ensure_ascii=False), ASSIGNED) for value in dict.fromkeys(named)
     )
     return Parameter(slot.name, candidates, _wanted(slot, bool(named)))
+
+
+def _wished(found: Sequence[tuple[str, int, int]], turn: str) -> list[str]:
+    """The values without those that the turn does not want, as far as there are others."""
+    wished = [value for value, start, end in found if not is_denied(turn, start, end)]
+    return wished or [value for value, _, _ in found]
 
 
 def _listed(slot: Slot, said: Said, part: Part) -> Parameter:

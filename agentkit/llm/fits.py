@@ -59,7 +59,7 @@ _RANGES = (
 _SYNONYMS = {"tall": "height", "high": "height", "wide": "width", "long": "length", "deep": "depth", "old": "age",
              "aged": "age", "weighs": "weight", "weighing": "weight", "mass": "weight", "moves": "velocity",
              "speed": "velocity", "cost": "price", "costs": "price", "text": "body", "message": "body",
-             "number": "phone", "arriving": "arrival", "people": "guest"}  # fmt: skip
+             "arriving": "arrival", "people": "guest"}  # fmt: skip
 _EMPTY = words(
     "the a an of in on to for and or is be it by with from as at e g default optional form name number "
     "value string what how which where when that this if given used use between known one its not list"
@@ -128,7 +128,8 @@ class Slot:
 
     def units(self) -> list[Unit]:
         """What it is measured in, such as metres per second; the unit that a rate is per does not count alone."""
-        text = f"{self.description} {self.name.replace('_', ' ')}"
+        # "min" is no minute where a name begins with it
+        text = f"{self.description} {re.sub(r'^(?:min|max|second)_', '', self.name).replace('_', ' ')}"
         compound = [each for each in units_in(text) if "/" in each[0]]
         return compound or units_in(re.sub(r"(\w+) per \w+", r"\1", text))
 
@@ -220,7 +221,7 @@ def converted(slot: Slot, span: Span) -> int | float:
     about = slot.about_text
     if span.unit == "%":
         fraction = slot.type == "number" and (
-            re.search(r"fraction|decimal|0\.\d|0 to 1|probab", about) or not re.search(r"percent|%", about)
+            re.search(r"fraction|decimal|0\.\d|0 to 1\b|probab", about) or not re.search(r"percent|%", about)
         )
         return _rounded(value / 100) if fraction else value
     measured = unit(span.unit) if span.unit else None
@@ -308,9 +309,18 @@ def text_kind(slot: Slot) -> Kind | None:
         if k in ("date", "time") and re.search(pattern, about) and _FORM.search(about)
     ]
     named = [kind for kind, pattern in _WANTS if re.search(pattern, name)][:1]
-    if named and named[0] in ("email", "path", "date", "time", "code"):
+    if named and named[0] in ("email", "path", "date", "time", "code") and not _is_about(named[0], slot):
         return named[0]
     return asked[0] if asked else None
+
+
+def _is_about(kind: Kind, slot: Slot) -> bool:
+    """Whether a parameter's name speaks of an address or a time that its value is not: a subject, a zone, a person."""
+    last = parts_of(slot)[-1:]
+    if kind == "email":
+        mail = re.search(r"mail", slot.description.lower())
+        return not (last and re.fullmatch(r"e?mails?|address(?:es)?|to|from|cc|bcc", last[0])) and not mail
+    return kind == "time" and last in (["zone"], ["timezone"])
 
 
 def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agentkit.llm.evidence import POSSIBLE, STRUCTURE, Candidate, Parameter
+from agentkit.llm.evidence import ASSIGNED, POSSIBLE, STRUCTURE, Candidate, Parameter
 
 if TYPE_CHECKING:
     import torch
@@ -211,7 +211,8 @@ class Guided:
             return [(follow[len(tail) :], STRUCTURE)] if follow.startswith(tail) else []
         value = tail.lstrip(", ")[key.end() :]
         offered = parameters[names.index(name)].candidates
-        own = [candidate for candidate in offered if candidate.json not in used.values()] or offered
+        free = (c for c in offered if c.weight >= ASSIGNED or c.json not in used.values())
+        own = list(free) or offered
         if beyond:
             own = [replace(candidate, weight=min(candidate.weight, POSSIBLE)) for candidate in own]
         return self._value(value, own, self._follow(parameters, name), "" if key[2] == ": " or value else " ")

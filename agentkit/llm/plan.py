@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from agentkit.llm.denied import not_to_do
 from agentkit.llm.fits import stems
 from agentkit.llm.named import named_as_code
 from agentkit.llm.spans import LIMIT, spans, unquoted
@@ -54,13 +55,16 @@ def plan(turn: str, tools: Sequence[ToolSpec], several: bool) -> list[Section]:
     if len(tools) == 1:
         return [Section(0, 0, len(turn), 1.0)]
     found = [replace(each, sure=min(MOST, each.sure / SURE)) for each in sections(turn, tools)]
-    return found if several or not found else [max(found, key=lambda section: section.sure)]
+    if several or not found:
+        return found
+    best = max(found, key=lambda section: section.sure)
+    return [best] if best.sure > 0 else []
 
 
 def sections(turn: str, tools: Sequence[ToolSpec]) -> list[Section]:
     """The turn's sections in its order; none where no word tells the tools apart."""
     turn = unquoted(turn)[:LIMIT]
-    asking = _without_quotes(turn)
+    asking = _without_orders_not_to(_without_quotes(turn))
     pieces = _pieces(turn, asking)
     bags = _told_apart([_bag(tool) for tool in tools])
     called = [named_as_code(tool.name, turn) for tool in tools]
@@ -92,6 +96,13 @@ def _without_quotes(turn: str) -> str:
         if span.kind == "quoted":
             turn = turn[: span.start] + " " * (span.end - span.start) + turn[span.end :]
     return turn
+
+
+def _without_orders_not_to(asking: str) -> str:
+    """The text with spaces for what it says not to do."""
+    for start, end in not_to_do(asking):
+        asking = asking[:start] + " " * (end - start) + asking[end:]
+    return asking
 
 
 def _pieces(turn: str, asking: str) -> list[tuple[int, int]]:

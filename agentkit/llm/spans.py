@@ -7,7 +7,7 @@ is for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Literal
@@ -70,7 +70,8 @@ _TENS = {
 _WORDS = {**_ONES, **_TENS, "zero": 0, "once": 1, "twice": 2, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13,
           "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
           "hundred": 100}  # fmt: skip
-_SCALES = {"thousand": 1e3, "k": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_SCALES = {"dozen": 12, "thousand": 1e3, "k": 1e3, "million": 1e6, "mln": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9,
+           "b": 1e9, "trillion": 1e12}  # fmt: skip
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _POWER = r"(?:[eE][-+]?\d+| ?[x×] ?10\^[-−]?\d+)"
 """``1e-4``, ``8.8 x 10^-12``"""
@@ -83,18 +84,22 @@ _NUMBER = re.compile(
     rf"|(?<!\w)(?:(?:(?:{'|'.join(_ONES)}) )?hundred(?:(?: and)? {_TO_99})?|{_TO_99})(?!\w)",
     re.I,
 )
+_SPACES = {ord(space): " " for space in "\u00a0\u2009\u202f"}
+_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2})(?= ?(?:€|%|euros?\b|(?:m|cm|km|kg|l)\b))")
+"""A comma before decimals, where a unit follows: "25,50 €". Without one it may divide a list."""
 _MINUS = re.compile(r"(?<![\w-])(?<!\d )(?:minus|negative) $", re.I)
 _LARGEST = 1e100
 """A number beyond it is no argument, and its arithmetic would overflow."""
 _AFTER_NUMBER = re.compile(
-    r"(?: (thousand|million|billion|trillion)\b|(k)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*(?:\^-?\d)?))?",
+    r"(?: (dozen|thousand|million|billion|trillion)\b|(k|mln|bn)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*(?:\^-?\d)?))?",
     re.I,
 )
-_MILLION = re.compile(r"M\b")
+_MONEY = re.compile(r"[mMbB]\b")
+"""Millions and billions behind a sum of money; "5M" may be molar."""
 _LISTED = re.compile(r",? ?(?:(?:and|or) )?")
 """Between the numbers of a list."""
 _CODE = re.compile(
-    r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|kg|g|km|m|cm|mm|s|h|l|v|w)\b)(?!\d+-[a-z]{3,}\b)"
+    r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|K|bn|kg|g|km|m|cm|mm|s|h|l|v|w)\b)(?!\d+-[a-z]{3,}\b)"
     r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*(?![\w-]|[.,:]\d)"
     r"|(?<![\w/])\d{4}/\d{2}(?![\w/])|(?<!\w)[ACGTU]{4,}(?!\w)",
     re.A,
@@ -108,6 +113,15 @@ _NAME = re.compile(
     rf"(?<![\w'’.])(?:\d+ (?={_CAPITAL} {_CAPITAL}))?{_CAPITAL}"
     rf"(?:(?<![^\W\d_]{{4}}\.)(?: {_CONNECTORS}\.?){{0,2}} (?:{_CAPITAL}|\d+\b(?![.,:/]\d)))*(?<![.'])"
 )
+_SHORTENED = re.compile(
+    r"(?:St|Ste|Dr|Mr|Mrs|Ms|Mt|Ft|Jr|Sr|Prof|Inc|Corp|Co|Ltd|Ave|No|[Vv]s?|[A-Z](?:\.[A-Z])*)\."
+)
+"""What a name goes on behind, in spite of the dot."""
+_DAY = re.compile(
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    r"|Nov(?:ember)?|Dec(?:ember)?)\.? \d{1,2}(?:st|nd|rd|th)?\b"
+    r"|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day (?:morning|afternoon|evening|night)\b"
+)
 _OWNER = re.compile(r"['’]s$")
 _OWNED = re.compile(r" [a-zà-ÿ]")
 _STOP = words(
@@ -120,6 +134,9 @@ _STOP = words(
     "they'll you'll it'll don't can't won't doesn't isn't that's there's here's he's she's they're we're you're "
     "let's another same calculate compute determine identify retrieve search provide help know"
 )
+_NO_PHRASE = _STOP | {"today", "tomorrow", "tonight", "yesterday"}
+_CAPITALS = frozenset({"US", "IT", "WHO"})
+"""What is no small word when it is written so."""
 _VERBS = words(
     "add analyse analyze apply assign book buy call cancel change check choose close compare compute convert copy "
     "count create delete dim download draw estimate export fetch file fill generate get go import install list load "
@@ -269,6 +286,7 @@ def _numbers(text: str) -> list[Span]:
 
 
 def _single_numbers(text: str) -> Iterator[Span]:
+    text = _COMMA.sub(r"\1.\2", text.translate(_SPACES))
     for match in _NUMBER.finditer(text):
         is_version = re.match(r"\.\d", text[match.end() : match.end() + 2])
         if is_version or (text[match.end() : match.end() + 1].isalpha() and not match[0][-1].isdigit()):
@@ -279,8 +297,8 @@ def _single_numbers(text: str) -> Iterator[Span]:
         after = _AFTER_NUMBER.match(text, match.end())
         if after is not None:
             scale = (after[1] or after[2] or "").lower()
-            if not scale and match[0][0] in "$€£" and _MILLION.match(text, match.end()):  # "5M" may be molar
-                value, end = _exact(value * 1e6), match.end() + 1
+            if not scale and match[0][0] in "$€£" and (money := _MONEY.match(text, match.end())):
+                value, end = _exact(value * _SCALES[money[0].lower()]), match.end() + 1
             if scale and abs(value) < _LARGEST:
                 value, end = _exact(value * _SCALES[scale]), after.end(1 if after[1] else 2)
             if after[3]:
@@ -323,19 +341,22 @@ def _codes(text: str) -> Iterator[Span]:
 
 
 def _names(text: str) -> Iterator[Span]:
-    for match in _NAME.finditer(text):
-        words = match[0].split()
-        start = match.start()
+    for start, words in _runs_of_names(text):
         while words and (
-            _is_no_name(words[0], text, start) or (_starts_sentence(text, start) and len(words) > 1)
+            _is_no_name(words[0], text, start)
+            or _is_amount(words)
+            or (_starts_sentence(text, start) and len(words) > 1)
         ):
-            if not _is_no_name(words[0], text, start):
+            if not (_is_no_name(words[0], text, start) or _is_amount(words)):
                 yield Span("name", " ".join(words), start, start + len(" ".join(words)), " ".join(words))
             start += len(words[0]) + 1
             words = words[1:]
         if words:
-            name = _OWNER.sub("", " ".join(words)) if _OWNED.match(text, match.end()) else " ".join(words)
+            name = " ".join(words)
             end = start + len(name)
+            if _OWNED.match(text, end):
+                name = _OWNER.sub("", name)
+                end = start + len(name)
             yield Span("name", name, start, end, name)
             if (within := WITHIN.match(text, end)) and (name in CITIES or name not in REGIONS):
                 yield Span(
@@ -343,7 +364,29 @@ def _names(text: str) -> Iterator[Span]:
                 )
 
 
+def _runs_of_names(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Where words with capitals that belong together begin, and the words: sentences and days part them."""
+    for match in _NAME.finditer(text):
+        start, words = match.start(), list[str]()
+        for word in match[0].split(" "):
+            ends = bool(words) and words[-1].endswith(".") and not _SHORTENED.fullmatch(words[-1])
+            if words and (ends or _DAY.match(text, start + len(" ".join(words)) + 1)):
+                run = " ".join(words)
+                yield start, run.removesuffix(".").split(" ") if ends else words
+                start, words = start + len(run) + 1, []
+            words.append(word)
+        if words and not _DAY.match(text, start):
+            yield start, words
+
+
+def _is_amount(words: Sequence[str]) -> bool:
+    """Whether a name begins with a number that is none of its own: "2024 Apple", but not "5 Oak Street"."""
+    return words[0].isdigit() and len(words) < 3
+
+
 def _is_no_name(word: str, text: str, start: int) -> bool:
+    if word in _CAPITALS and not text.isupper():
+        return False
     lowered = word.lower().rstrip(".")
     return lowered in _STOP or (lowered in _VERBS and _starts_sentence(text, start))
 
@@ -358,10 +401,10 @@ def _phrases(text: str) -> Iterator[Span]:
     run: list[re.Match[str]] = []
     for match in [*_WORD.finditer(text), None]:
         joined = bool(run) and match is not None and text[run[-1].end() : match.start()] == " "
-        if match is not None and match[0].lower() not in _STOP and (joined or not run):
+        if match is not None and match[0].lower() not in _NO_PHRASE and (joined or not run):
             run.append(match)
             continue
         if run:
             start, end = run[0].start(), run[-1].end()
             yield Span("phrase", text[start:end], start, end, text[start:end])
-        run = [match] if match is not None and match[0].lower() not in _STOP else []
+        run = [match] if match is not None and match[0].lower() not in _NO_PHRASE else []

@@ -7,7 +7,7 @@ import re
 
 from agentkit.llm.fits import Slot, converted, parts_of, stem_of, takes_currency
 from agentkit.llm.spans import Span, words
-from agentkit.llm.units import currency
+from agentkit.llm.units import currency, unit
 
 _SORTS = words("type kind sort category class style")
 
@@ -15,7 +15,10 @@ _SORTS = words("type kind sort category class style")
 def as_json(slot: Slot, span: Span, turn: str) -> str:
     """A span of a turn as the value of a parameter, in JSON."""
     if slot.type == "integer":
-        return json.dumps(int(converted(slot, span)) + _beyond(slot, turn[: span.start]))
+        counted = (
+            unit(span.unit) is None and span.text[0] not in "$€£"
+        )  # a measure has values between whole numbers
+        return json.dumps(int(converted(slot, span)) + (_beyond(slot, turn[: span.start]) if counted else 0))
     if slot.type == "number":
         return json.dumps(converted(slot, span))
     if span.kind == "date":
