@@ -12,6 +12,7 @@ _BEFORE = re.compile(
     r"|(?:turn|switch)(?:ed|ing)? off)\b",
     re.I,
 )
+_HARDLY = re.compile(r"(?<!\ba )\b(?:few|little|hardly any)(?: \w+){0,2} ?$", re.I)
 _REACH = 6
 """Words behind a denial that it can be about."""
 _AFTER = re.compile(
@@ -37,7 +38,7 @@ def is_denied(turn: str, start: int, end: int) -> bool:
     found = list(_BEFORE.finditer(before))
     if found and len(before[found[-1].end() :].split()) < _REACH:
         return True
-    return bool(_AFTER.match(turn, end))
+    return bool(_HARDLY.search(before) or _AFTER.match(turn, end))
 
 
 def said_of(turn: str, end: int) -> bool | None:

@@ -17,6 +17,7 @@ from typing import Any
 from agentkit.llm.denied import is_denied, said_of
 from agentkit.llm.fits import Slot, fit_of, slot_of, stem_of
 from agentkit.llm.listed import item_runs, items_of, named_items
+from agentkit.llm.measures import added_up
 from agentkit.llm.named import Part, named_as_code, named_in
 from agentkit.llm.records import Record, records
 from agentkit.llm.spans import Span, spans
@@ -112,9 +113,9 @@ def evidence(
         The parameters of a first call. A further one follows where the turn, or the part, holds other values like
         those of the first: what it repeats is the same, what it does not name again stays.
     """
-    said = Said(_values(turn, tools), turn, part or (0, len(turn)))
     required = set(schema.get("required", ()))
     slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
+    said = Said(added_up(_values(turn, tools), slots[:MOST], turn), turn, part or (0, len(turn)))
     known = {word for slot in slots for word in slot.words}
     for slot in slots[:MOST]:
         if slot.type == "string" and slot.choices and named_in(slot.choices, turn, said.part):

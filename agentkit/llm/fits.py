@@ -25,17 +25,22 @@ _PREPOSITIONS = {
     "since": "from start year", "until": "end to return", "till": "end to return", "named": "name title",
     "called": "name title label", "labelled": "label title", "with": "percent reference subject",
 }  # fmt: skip
+_TWO_CAPITALS = re.compile(r"[A-Z]\S* [A-Z]")
+_OF_ANOTHER = re.compile(r"\d ?\w* of (?:the )?\w+(?: \w+)?(?:,|,? (?:and|plus)) $")
+"""What "500 g of flour and " says is not about the number that follows."""
+_SIGN = "[$€£]?"
 _BOUNDS = (
     (
         re.compile(
-            r"(?:\b(?:at most|(?:no|not) more than|up to|less than|maximum of|max\.?)|n't(?: \w+){1,4} more than)"
+            rf"\bfrom {_SIGN}[\d.,]+(?: ?\w+)? to {_SIGN}$|(?<!\w){_SIGN}\d[\d.,]* ?[-–] ?{_SIGN}$"
+            r"|(?:\b(?:at most|(?:no|not) more than|up to|less than|maximum of|max\.?)|n't(?: \w+){1,4} more than)"
             r" ?[$€£]?$",
             re.I,
         ),
         words("max maximum limit highest most largest upper"),
     ),
     (
-        re.compile(r"\b(?:at least|(?:no|not) less than|more than|minimum of|min\.?) ?[$€£]?$", re.I),
+        re.compile(r"\b(?:at least|(?:no|not) less than|more than|minimum of|min\.?|from) ?[$€£]?$", re.I),
         words("min minimum lowest fewest least smallest lower"),
     ),
 )
@@ -45,6 +50,7 @@ _NEAR = 60
 LEADS_TO = re.compile(r" (?:in)?to (?!be\b)")
 _SOURCES = words("from source base origin start")
 _TARGETS = words("to target destination end into")
+_OF_WHAT = re.compile(r" of (?:the )?([^\W\d_]{2,})")
 _RANGES = (
     (
         re.compile(r"\bbetween (?:the )?(?:\w+ ){0,2}$", re.I),
@@ -253,7 +259,12 @@ def _text_fit(slot: Slot, span: Span) -> float | None:
     by_name = [kind for kind, pattern in _WANTS if re.search(pattern, name)]
     if span.kind == "code" and span.text.isdigit() and "code" not in wants:
         return None
-    verb = 0.0 if span.start or span.kind not in ("name", "phrase") else 1.5  # a first word is mostly a verb
+    # a first word is mostly a verb, unless another capital follows: "New York weather"
+    verb = (
+        1.5
+        if not span.start and span.kind in ("name", "phrase") and not _TWO_CAPITALS.match(span.text)
+        else 0.0
+    )
     if span.kind in by_name:
         return 3.0 - verb
     if span.kind == "quoted" and "name" in by_name:  # the name of a work
@@ -326,6 +337,8 @@ def _is_about(kind: Kind, slot: Slot) -> bool:
 def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
     """Words around a span that speak of the parameter."""
     before = re.split(r"[.!?;](?:\s|$)", turn[: span.start])[-1]
+    if _OF_ANOTHER.search(before):
+        before = ""
     words = re.findall(r"[^\W\d_][\w'-]*\d?", before.lower())[-4:]
     fit = 0.0
     for distance, word in enumerate(reversed(words)):
@@ -361,8 +374,10 @@ def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:
         bound = next((roles for pattern, roles in _BOUNDS if pattern.search(lead)), frozenset())
         fit += 3.0 if bound & {*parts_of(slot), *slot.about} else 0.0
     follows = re.split(r"[.!?;,]", turn[span.end : span.end + 40])[0]
-    # the first numbers of a list are followed by its unit too
+    # the first numbers of a list are followed by its unit too; what is measured stands behind the unit: "3 l of milk"
     counted = span.unit if span.unit != "%" else ""
+    if counted and (behind := _OF_WHAT.match(follows, follows.find(counted) + len(counted))):
+        counted = f"{behind[1]} {counted}"
     after = re.findall(r"[^\W\d_][\w'-]*", (counted or follows).lower())[:2]
     for distance, word in enumerate(after):
         stem = stem_of(_SYNONYMS.get(word, word))

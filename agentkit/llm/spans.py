@@ -91,12 +91,13 @@ _MINUS = re.compile(r"(?<![\w-])(?<!\d )(?:minus|negative) $", re.I)
 _LARGEST = 1e100
 """A number beyond it is no argument, and its arithmetic would overflow."""
 _AFTER_NUMBER = re.compile(
-    r"(?: (dozen|thousand|million|billion|trillion)\b|(k|mln|bn)\b)?[ -]?(%|percent\b)?(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*(?:\^-?\d)?))?",
+    r"(?: (dozen|thousand|million|billion|trillion)\b|(k|mln|bn)\b)?[ -]?(%|percent\b)?"
+    r"(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*(?:\^-?\d)?))?",
     re.I,
 )
 _MONEY = re.compile(r"[mMbB]\b")
 """Millions and billions behind a sum of money; "5M" may be molar."""
-_LISTED = re.compile(r",? ?(?:(?:and|or) )?")
+_LISTED = re.compile(r",? ?(?:(?:and|or|to) )?")
 """Between the numbers of a list."""
 _CODE = re.compile(
     r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|K|bn|kg|g|km|m|cm|mm|s|h|l|v|w)\b)(?!\d+-[a-z]{3,}\b)"
@@ -113,11 +114,19 @@ _NAME = re.compile(
     rf"(?<![\w'’.])(?:\d+ (?={_CAPITAL} {_CAPITAL}))?{_CAPITAL}"
     rf"(?:(?<![^\W\d_]{{4}}\.)(?: {_CONNECTORS}\.?){{0,2}} (?:{_CAPITAL}|\d+\b(?![.,:/]\d)))*(?<![.'])"
 )
+_HALF = re.compile(r" and a half\b", re.I)
+_ONE = re.compile(
+    r"(?P<half>\bhalf )an? (?P<unit>[a-z]+)|\b(?:for|in|within|after|lasts?|takes?) an? (?P<other>[a-z]+)"
+    r"|\ba (?P<many>hundred|thousand|million|billion|dozen)\b(?! (?:and|of|or|times)\b)",
+    re.I,
+)
+"""A quantity without a number: "half an hour", "within a week"."""
+_IN_WORDS = re.compile(r"[A-Za-z -]+")
 _SHORTENED = re.compile(
     r"(?:St|Ste|Dr|Mr|Mrs|Ms|Mt|Ft|Jr|Sr|Prof|Inc|Corp|Co|Ltd|Ave|No|[Vv]s?|[A-Z](?:\.[A-Z])*)\."
 )
 """What a name goes on behind, in spite of the dot."""
-_DAY = re.compile(
+_DATED = re.compile(
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
     r"|Nov(?:ember)?|Dec(?:ember)?)\.? \d{1,2}(?:st|nd|rd|th)?\b"
     r"|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day (?:morning|afternoon|evening|night)\b"
@@ -277,11 +286,45 @@ def _addresses(text: str) -> Iterator[Span]:
 
 def _numbers(text: str) -> list[Span]:
     """In "10, 20 and 30 years" all three are years."""
-    found = list(_single_numbers(text))
+    numbers = sorted((*_single_numbers(text), *_quantities(text)), key=lambda span: span.start)
+    found = _added_up(numbers, text)
     for n in range(len(found) - 2, -1, -1):
         span, after = found[n], found[n + 1]
         if not span.unit and span.text[0] not in "$€£" and _LISTED.fullmatch(text, span.end, after.start):
             found[n] = replace(span, unit=after.unit)
+    return found
+
+
+def _quantities(text: str) -> Iterator[Span]:
+    """Quantities without a number."""
+    for match in _ONE.finditer(text):
+        if many := match["many"]:
+            after = _AFTER_NUMBER.match(text, match.end())
+            unit_of = after[4] if after and after[4] and after[4].lower() not in _NO_UNIT else ""
+            yield Span(
+                "number", match[0], match.start(), match.end(), int(_SCALES.get(many.lower(), 100)), unit_of
+            )
+            continue
+        name = match["unit"] or match["other"]
+        if unit(name) is not None and len(name) > 2:
+            start = match.start("half") if match["half"] else match.end() - len(name)
+            yield Span(
+                "number", text[start : match.end()], start, match.end(), 0.5 if match["half"] else 1, name
+            )
+
+
+def _added_up(numbers: Sequence[Span], text: str) -> list[Span]:
+    """Number words that follow each other as one number: "three thousand" and "five hundred"."""
+    found: list[Span] = []
+    for span in numbers:
+        last = found[-1] if found else None
+        if last and _IN_WORDS.fullmatch(last.text) and _IN_WORDS.fullmatch(span.text):
+            scale = _SCALES.get(last.text.split()[-1].lower(), 0)
+            if span.value < scale and text[last.end : span.start] in (" ", " and "):
+                whole = text[last.start : span.end]
+                found[-1] = Span("number", whole, last.start, span.end, last.value + span.value, span.unit)
+                continue
+        found.append(span)
     return found
 
 
@@ -294,7 +337,9 @@ def _single_numbers(text: str) -> Iterator[Span]:
         minus = _MINUS.search(text, max(0, match.start() - 11), match.start())
         start, end = minus.start() if minus else match.start(), match.end()
         value, unit = _number(match[0].lower()), ""
-        after = _AFTER_NUMBER.match(text, match.end())
+        if half := _HALF.match(text, match.end()):
+            value, end = value + 0.5, half.end()
+        after = _AFTER_NUMBER.match(text, end)
         if after is not None:
             scale = (after[1] or after[2] or "").lower()
             if not scale and match[0][0] in "$€£" and (money := _MONEY.match(text, match.end())):
@@ -370,12 +415,12 @@ def _runs_of_names(text: str) -> Iterator[tuple[int, list[str]]]:
         start, words = match.start(), list[str]()
         for word in match[0].split(" "):
             ends = bool(words) and words[-1].endswith(".") and not _SHORTENED.fullmatch(words[-1])
-            if words and (ends or _DAY.match(text, start + len(" ".join(words)) + 1)):
+            if words and (ends or _DATED.match(text, start + len(" ".join(words)) + 1)):
                 run = " ".join(words)
                 yield start, run.removesuffix(".").split(" ") if ends else words
                 start, words = start + len(run) + 1, []
             words.append(word)
-        if words and not _DAY.match(text, start):
+        if words and not _DATED.match(text, start):
             yield start, words
 
 

@@ -52,6 +52,11 @@ def _table() -> dict[str, Unit]:
         for prefix, (short, factor) in _PREFIXES.items():
             table[short + symbol] = (base, factor)
             table.update({prefix + word: (base, factor) for word in (base, *words) if len(word) > 2})
+    table.update({"tb": ("byte", 1e12), "TB": ("byte", 1e12), "terabyte": ("byte", 1e12)})
+    table.update({prefix + "b": ("byte", factor) for prefix, factor in (("k", 1e3), ("m", 1e6), ("g", 1e9))})
+    table.update(
+        {"mph": ("metre/second", 0.44704), "kph": ("metre/second", 1 / 3.6), "kmh": ("metre/second", 1 / 3.6)}
+    )
     table.update({"uF": ("farad", 1e-6), "μF": ("farad", 1e-6), "L": ("litre", 1.0)})
     return table
 
