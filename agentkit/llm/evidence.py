@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.llm.denied import is_denied, said_of
-from agentkit.llm.fits import Slot, fit_of, slot_of, stem_of
+from agentkit.llm.fits import Slot, fit_of, parts_of, slot_of, stem_of, stems
 from agentkit.llm.listed import item_runs, items_of, named_items
 from agentkit.llm.measures import added_up
 from agentkit.llm.named import Part, named_as_code, named_in
@@ -34,6 +34,7 @@ WEAK = 1.5
 CUE = 2.5
 """Fit from which on an optional parameter counts as spoken of."""
 
+_WISHED = re.compile(r"\b(?:need|want|with|like|includ(?:e|ing)|add|plus)\b(?: [\w-]+){0,3} $", re.I)
 _OF_BOOLEANS = frozenset(stem_of(word) for word in ("is", "has", "include", "only", "show", "get", "return", "allow",
                                                     "allowed", "included", "free", "friendly", "available", "enable",
                                                     "enabled", "need", "needed", "want", "with", "use", "keep", "send",
@@ -296,13 +297,16 @@ def _best(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 def _boolean(slot: Slot, turn: str) -> Parameter:
     """True where its words are mentioned, false where they are denied."""
     own = slot.words - _OF_BOOLEANS
+    head = stem_of((parts_of(slot) or [""])[-1])
     first: tuple[int, int, bool] | None = None
     found: set[str] = set()
     for match in re.finditer(r"(un|non-?)?([^\W\d_]+)", turn, re.I):
-        whole, rest = (stem_of(part.lower()) for part in (match[0], match[2]))
+        whole, rest = (next(iter(stems(part)), "") for part in (match[0], match[2]))
         denied = bool(match[1]) and rest in own
         if denied or whole in own:
             found.add(rest if denied else whole)
+            if whole == head and _WISHED.search(turn, 0, match.start()):
+                found |= own  # "I'll need a replacement car" is enough for a loaner car
             first = first or (match.start(), match.end(), denied)
     if first is None or (len(found) < len(own) and not slot.required):
         return Parameter(slot.name, (), STRUCTURE if slot.required else -STRUCTURE)

@@ -211,7 +211,12 @@ class Guided:
             return [(follow[len(tail) :], STRUCTURE)] if follow.startswith(tail) else []
         value = tail.lstrip(", ")[key.end() :]
         offered = parameters[names.index(name)].candidates
-        free = (c for c in offered if c.weight >= ASSIGNED or c.json not in used.values())
+        # "2 rooms for 2 adults": numbers may be the same, what has a name is rarely meant twice
+        free = (
+            c
+            for c in offered
+            if c.json not in used.values() or (c.weight >= ASSIGNED and not c.json.startswith('"'))
+        )
         own = list(free) or offered
         if beyond:
             own = [replace(candidate, weight=min(candidate.weight, POSSIBLE)) for candidate in own]

@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any, Literal
 
 from agentkit.llm.places import CITIES, REGIONS, WITHIN
-from agentkit.llm.units import unit
+from agentkit.llm.units import currency, unit
 
 
 def words(text: str) -> frozenset[str]:
@@ -342,13 +342,16 @@ def _single_numbers(text: str) -> Iterator[Span]:
         after = _AFTER_NUMBER.match(text, end)
         if after is not None:
             scale = (after[1] or after[2] or "").lower()
+            kelvins = after[2] == "K" and match[0][0] not in "$€£" and not currency(after[4] or "")
+            if kelvins:
+                scale, unit = "", "K"
             if not scale and match[0][0] in "$€£" and (money := _MONEY.match(text, match.end())):
                 value, end = _exact(value * _SCALES[money[0].lower()]), match.end() + 1
             if scale and abs(value) < _LARGEST:
                 value, end = _exact(value * _SCALES[scale]), after.end(1 if after[1] else 2)
             if after[3]:
                 unit, end = "%", after.end(3)
-            elif after[4] and after[4].lower() not in _NO_UNIT and end <= after.start(4):
+            elif not kelvins and after[4] and after[4].lower() not in _NO_UNIT and end <= after.start(4):
                 unit = after[4]
         if abs(value) < _LARGEST:
             yield Span("number", text[start:end], start, end, -value if minus else value, unit)
