@@ -152,16 +152,21 @@ class Message:
         return cls(role, content or "", calls, body.get("tool_call_id"), body.get("name"))
 
 
+def _no_json(word: str) -> Any:
+    """Python's reader takes NaN and Infinity, which are no JSON."""
+    raise ValueError(f"{word} is no JSON")
+
+
 def _call_from_openai(body: Any, position: int) -> ToolCall:
     try:
         function = body.get("function", body)
         arguments = function.get("arguments") or {}
         if isinstance(arguments, str):
-            arguments = json.loads(arguments)
+            arguments = json.loads(arguments, parse_constant=_no_json)
         if not isinstance(arguments, dict):
             raise TypeError("arguments must be an object")
         return ToolCall(str(body.get("id") or f"call_{position}"), str(function["name"]), arguments)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         remedy = "use {'function': {'name', 'arguments'}} with a JSON object as arguments"
         raise UsageError(f"tool call {position} of a message cannot be read ({error})", remedy) from error
 

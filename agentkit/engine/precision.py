@@ -15,6 +15,12 @@ def native_dtype(device: str = "cpu") -> torch.dtype:
     """
     import torch
 
-    if device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device != "cpu":
         return torch.bfloat16
-    return torch.float32
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    found = torch.cpu.get_capabilities()
+    if (
+        found.get("architecture") == "x86_64"
+    ):  # where the answer is yes for every AVX-512, with or without bf16
+        native = native and (found.get("avx512_bf16") or found.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32

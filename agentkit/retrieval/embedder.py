@@ -78,7 +78,7 @@ class MiniLMEmbedder:
     def _remember(self, vectors: dict[str, NDArray[np.float32]]) -> None:
         for text, vector in vectors.items():
             if len(text) <= MAX_CHARACTERS:
-                self._memo[text] = vector
+                self._memo[text] = vector.copy()  # alone: a view would keep its whole batch in memory
                 self._memo.move_to_end(text)
         while len(self._memo) > MEMO:
             self._memo.popitem(last=False)

@@ -27,10 +27,15 @@ def can_share(model: Any, longest: int) -> bool:
     elif window and not getattr(config, "layer_types", None):
         kinds.add("sliding_attention")
     special = ("attn_logit_softcapping", "attention_dropout", "num_experts", "num_local_experts")
-    plain = not any(getattr(config, name, None) for name in special)
+    plain = not any(getattr(config, name, None) for name in special) and not _has_sinks(model)
     return (
         plain and kinds <= {"full_attention"} and bool(getattr(model, "_supports_attention_backend", False))
     )
+
+
+def _has_sinks(model: Any) -> bool:
+    """Whether attention goes to learned sinks beside the keys (arXiv:2309.17453)."""
+    return any(name.rpartition(".")[2] == "sinks" for name, _ in model.named_parameters())
 
 
 @contextmanager

@@ -114,9 +114,15 @@ def test_pack_linears_keeps_the_head_at_int8_and_odd_widths_plain() -> None:
     assert type(model.odd) is nn.Linear
 
 
-def test_the_plain_type_is_float32_where_bf16_is_emulated() -> None:
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert native_dtype() == (torch.bfloat16 if native else torch.float32)
+def test_the_plain_type_is_float32_where_bf16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    if platform.machine() == "x86_64":
+        found = torch.cpu.get_capabilities()
+        native = found.get("avx512_bf16") or found.get("amx_bf16")
+        assert native_dtype() == (torch.bfloat16 if native else torch.float32)
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda: {**found, "avx512_bf16": False, "amx_bf16": False}
+        )
+        assert native_dtype() == torch.float32  # Skylake, Cascade Lake: bf16 would be emulated
     assert native_dtype("cuda") == torch.bfloat16
 
 

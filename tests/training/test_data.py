@@ -90,6 +90,8 @@ def odd(parameters: dict[str, Any]) -> list[dict[str, Any]]:
         (says(USER, {"role": "assistant", "content": " "}), "no assistant message"),
         (says(assistant(arguments="{")), "tool call 0"),
         (says(assistant(arguments=[1])), "tool call 0"),
+        (says(assistant(arguments="[" * 5_000)), "tool call 0"),
+        (says(assistant(arguments='{"a": NaN}')), "NaN is no JSON"),
         (says({"role": "assistant", "content": "", "tool_calls": 3}), "cannot be read"),
         (says(USER, tools="add"), "'tools'"),
         (says(USER, tools=["add"]), "'tools'"),

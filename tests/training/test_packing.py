@@ -250,9 +250,16 @@ def test_what_is_kept_is_how_likely_the_untuned_model_finds_each_token(
 
 
 def test_models_with_another_attention_are_read_row_by_row(model: Any) -> None:
+    import torch
+
     model.config.sliding_window = 32
     assert can_share(model, 32)
     assert not can_share(model, 33)
     model.config.sliding_window = None
+    assert can_share(model, 10)
+    layer = model.model.layers[0].self_attn
+    layer.sinks = torch.nn.Parameter(torch.ones(4))
+    assert not can_share(model, 10)
+    del layer.sinks
     model.config.attention_dropout = 0.1
     assert not can_share(model, 10)
