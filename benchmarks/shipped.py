@@ -41,7 +41,7 @@ def measured(adapter: str, limit: int) -> dict[str, Any]:
     own = suite.tools(alone, read_tool_cases(DATA / "tools.jsonl", "report")).summary
     several = suite.tools(alone, read_tool_cases(DATA / "several.jsonl", "report")).summary["several"]
     found |= {"own calls": own["right"], "own messages with several calls": several["right"]}
-    average = sum(body["categories"][name]["right"]["share"] for name, body in unseen.items()) / len(FOUR)
+    average = sum(body["categories"][name]["right"]["value"] for name, body in unseen.items()) / len(FOUR)
     return {"average": told["average"], "average_unseen": average, "cases": found}
 
 

@@ -146,6 +146,8 @@ def test_knowledge_search(cli: Cli) -> None:
             "page": 2,
             "text": "You have 30 days.\x1b[2J",
             "score": 0.7123,
+            "start": 0,
+            "end": 0,
         }
     ]
     assert cli("knowledge", "search", "days") == 0
