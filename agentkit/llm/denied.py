@@ -13,10 +13,13 @@ _BEFORE = re.compile(
     re.I,
 )
 _HARDLY = re.compile(r"(?<!\ba )\b(?:few|little|hardly any)(?: \w+){0,2} ?$", re.I)
+_NEAR = 120
+"""Characters before a word in which a denial of it stands."""
 _REACH = 6
 """Words behind a denial that it can be about."""
 _AFTER = re.compile(
-    r"\W{0,2}\s*(?:(?:is|are|was|be)(?:n['’]t| not)|not|off(?=\s*(?:[.,;!?]|$))|-free\b|(?:are|is) (?:off|out)\b)",
+    r"\W{0,2}\s*(?:(?:is|are|was|be)(?:n['’]t| not)|not(?: (?:needed|required|necessary|wanted|included"
+    r"|allowed)\b|(?=\s*(?:[.,;!?]|$)))|off(?=\s*(?:[.,;!?]|$))|-free\b|(?:are|is) (?:off|out)\b)",
     re.I,
 )
 _SAID = re.compile(
@@ -34,7 +37,7 @@ _ORDERS = re.compile(
 
 def is_denied(turn: str, start: int, end: int) -> bool:
     """Whether the words from ``start`` to ``end`` are what the turn does not want."""
-    before = _END.split(turn[:start])[-1]
+    before = _END.split(turn[max(0, start - _NEAR) : start])[-1]
     found = list(_BEFORE.finditer(before))
     if found and len(before[found[-1].end() :].split()) < _REACH:
         return True

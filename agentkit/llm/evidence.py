@@ -35,6 +35,8 @@ CUE = 2.5
 """Fit from which on an optional parameter counts as spoken of."""
 
 _WISHED = re.compile(r"\b(?:need|want|with|like|includ(?:e|ing)|add|plus)\b(?: [\w-]+){0,3} $", re.I)
+_NEAR = 60
+"""Characters before a word in which a wish for it stands."""
 _OF_BOOLEANS = frozenset(stem_of(word) for word in ("is", "has", "include", "only", "show", "get", "return", "allow",
                                                     "allowed", "included", "free", "friendly", "available", "enable",
                                                     "enabled", "need", "needed", "want", "with", "use", "keep", "send",
@@ -305,7 +307,7 @@ def _boolean(slot: Slot, turn: str) -> Parameter:
         denied = bool(match[1]) and rest in own
         if denied or whole in own:
             found.add(rest if denied else whole)
-            if whole == head and _WISHED.search(turn, 0, match.start()):
+            if whole == head and _WISHED.search(turn, max(0, match.start() - _NEAR), match.start()):
                 found |= own  # "I'll need a replacement car" is enough for a loaner car
             first = first or (match.start(), match.end(), denied)
     if first is None or (len(found) < len(own) and not slot.required):
