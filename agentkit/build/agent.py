@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from agentkit.agent import AgentLoop
 from agentkit.answers import Knowledge
+from agentkit.closing import Closing
 
 if TYPE_CHECKING:
     from agentkit.build.workspace import Workspace
@@ -19,7 +19,7 @@ SMALL = 1_000_000_000
 """Parameters under which ``[agent] answers = "auto"`` quotes."""
 
 
-class Agent(AgentLoop):
+class Agent(AgentLoop, Closing):
     """An agent, wired.
 
     ::
@@ -109,14 +109,6 @@ class Agent(AgentLoop):
             self._own_registry.close()
         if self._owns_workspace:
             self.workspace.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_tools(model: Any, registry: ToolRegistry, *, routed: bool) -> None:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from agentkit.answers import Knowledge
 from agentkit.build.agent import Agent
 from agentkit.build.knowledge import index_place, reranker_of
 from agentkit.build.models import load_embedder, load_model
+from agentkit.closing import Closing
 from agentkit.errors import ProjectError
 from agentkit.project import Project, find_project
 from agentkit.prompts import load_prompt, render_text
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agentkit.training.sessions import Selection
 
 
-class Workspace:
+class Workspace(Closing):
     """A project with everything that belongs to it, each part made on first use.
 
     Args:
@@ -235,14 +235,6 @@ class Workspace:
         for part in ("registry", "knowledge", "store"):
             if part in made:
                 made.pop(part).close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _environment(self) -> dict[str, str]:
         """Variables that make a tool's process see this very project and these very options."""

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from agentkit.closing import Closing
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError, NotFoundError, UsageError
 from agentkit.messages import Message, Passage
 from agentkit.retrieval.abstention import load_abstention
@@ -28,7 +27,7 @@ from agentkit.retrieval.sync import Progress, SyncReport, synchronize
 QUERY_CHARACTERS = 8_000
 
 
-class KnowledgeBase:
+class KnowledgeBase(Closing):
     """Finds passages; keeps its index in step with the files.
 
     Nothing is read or written before the first use, so a damaged index can still be rebuilt.
@@ -215,14 +214,6 @@ class KnowledgeBase:
             if self._opened is not None:
                 self._opened.close()
             self._opened = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _sync(
         self, index: Index, progress: Progress | None, force: bool, parsed: Parsed | None = None

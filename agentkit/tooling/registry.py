@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as Map
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from agentkit.closing import Closing
 from agentkit.errors import NotFoundError
 from agentkit.messages import ToolCall, ToolResult, ToolSpec
 from agentkit.settings import ToolSettings
@@ -22,7 +22,7 @@ from agentkit.tooling.tool import Tool, tool
 __all__ = ["ToolRegistry", "load_entry_points", "load_tools"]
 
 
-class ToolRegistry:
+class ToolRegistry(Closing):
     """Tools by name, and the sandbox they run in. Close it, or use it as a context manager.
 
     Args:
@@ -99,11 +99,3 @@ class ToolRegistry:
     def close(self) -> None:
         """End the worker process, if one runs."""
         self._sandbox.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
