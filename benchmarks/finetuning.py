@@ -1,7 +1,8 @@
-"""Fine-tuning on tool traces on this CPU: agentkit's training loop and TRL's SFTTrainer with its defaults.
+"""Fine-tuning on tool traces: agentkit's training loop and TRL's SFTTrainer with its defaults, on this CPU or a GPU.
 
     python benchmarks/finetuning.py                       # prints a table, writes docs/benchmarks/finetuning.json
     python benchmarks/finetuning.py --traces shared       # the other set of traces; beside the first in that file
+    python benchmarks/finetuning.py --device cuda         # on a GPU; writes docs/benchmarks/finetuning_gpu.json
     python benchmarks/finetuning.py --rows 16 --held-out 4 --out try.json    # a try
 
 Both learn from the same token ids and labels, made by agentkit's encoder, with the same LoRA configuration, learning
@@ -112,7 +113,7 @@ class Comparison:
             "read_once": sum(group.tokens for group in share(self.rows, None)),
         }
 
-    def run(self, sides: list[str], rounds: int, most: int, held_out: Path) -> dict[str, Any]:
+    def run(self, sides: list[str], rounds: int, most: int, held_out: Path, device: str) -> dict[str, Any]:
         """Speed, losses and memory of each side."""
         file = self.folder / f"{self.kind}.json"
         save_rows(self.rows, file)
@@ -120,7 +121,7 @@ class Comparison:
         for turn in range(rounds):
             for side in sides if turn % 2 == 0 else sides[::-1]:
                 out = self.folder / f"{self.kind}-{side}-{turn}"
-                made = started(side, "--data", file, "--out", out, "--max-length", most)
+                made = started(side, "--data", file, "--out", out, "--max-length", most, "--device", device)
                 found[side].append(made)
                 print(
                     f"{self.kind}, {side}: {made['seconds']:.0f} s, {made['steps']} steps",
@@ -200,7 +201,8 @@ def main() -> None:
     parser.add_argument("--traces", choices=(*TRACES, "both"), default="own")
     parser.add_argument("--max-length", type=int, default=512, help="tokens of a trace, at most")
     parser.add_argument("--tuned", action="store_true", help="also TRL without its costliest defaults")
-    parser.add_argument("--out", type=Path, help="JSON file in place of docs/benchmarks/finetuning.json")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, help="JSON file in place of the one under docs/benchmarks")
     options = parser.parse_args()
     from machine import RESULTS, machine, write
 
@@ -214,9 +216,11 @@ def main() -> None:
         ]
         held_out = folder / "held_out.json"
         save_rows(encoded(traces("own", 10**6), options.held_out, options.max_length, folder), held_out)
-        minutes = expected(compared, sides, options.rounds)
-        print(f"about {minutes:.0f} minutes on two cores without other work", file=sys.stderr, flush=True)
+        if options.device == "cpu":
+            minutes = expected(compared, sides, options.rounds)
+            print(f"about {minutes:.0f} minutes on two cores without other work", file=sys.stderr, flush=True)
         body: dict[str, Any] = {
+            "device": device_name(options.device),
             "machine": machine(),
             "model": MODEL,
             "rounds": options.rounds,
@@ -226,7 +230,8 @@ def main() -> None:
             "learning_rate": LEARNING_RATE,
             "batch": BATCH,
             "traces": {
-                one.kind: one.run(sides, options.rounds, options.max_length, held_out) for one in compared
+                one.kind: one.run(sides, options.rounds, options.max_length, held_out, options.device)
+                for one in compared
             },
         }
     print(markdown(body))
@@ -236,7 +241,15 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     else:
-        write("finetuning.json", beside_others(body, RESULTS / "finetuning.json"))
+        name = "finetuning.json" if options.device == "cpu" else "finetuning_gpu.json"
+        write(name, beside_others(body, RESULTS / name))
+
+
+def device_name(device: str) -> str:
+    """What computed: the GPU's name, or the processor's instructions."""
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
 
 
 def beside_others(body: dict[str, Any], path: Path) -> dict[str, Any]:

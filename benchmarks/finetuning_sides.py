@@ -1,6 +1,6 @@
 """The sides of `finetuning.py`: one training, or the losses of adapters, in this process.
 
-    python benchmarks/finetuning_sides.py agentkit|trl|tuned --data ROWS.json --out DIR --max-length N
+    python benchmarks/finetuning_sides.py agentkit|trl|tuned --data ROWS.json --out DIR --max-length N --device cpu
     python benchmarks/finetuning_sides.py losses --data ROWS.json --adapters DIR ...
 
 Each prints one JSON object or list, its last line.
@@ -35,7 +35,7 @@ def load_rows(path: Path) -> list[Row]:
     return [Row(ids, labels) for ids, labels in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def train_agentkit(rows: list[Row], out: Path, most: int) -> dict[str, Any]:
+def train_agentkit(rows: list[Row], out: Path, most: int, device: Any) -> dict[str, Any]:
     """By `agentkit.training.loop`, as a job of `agentkit finetune` runs it, with the settings' own defaults."""
     from safetensors.torch import save_file
 
@@ -48,15 +48,15 @@ def train_agentkit(rows: list[Row], out: Path, most: int) -> dict[str, Any]:
     settings = make_settings(
         {
             "name": MODEL, "model_name": MODEL, "model_source": str(asset_path(MODEL)), "data_name": "traces",
-            "data_sha256": "", "adapters_dir": out, "device": "cpu", "epochs": 1, "max_length": most, "rank": RANK,
+            "data_sha256": "", "adapters_dir": out, "device": device, "epochs": 1, "max_length": most, "rank": RANK,
             "alpha": ALPHA, "learning_rate": LEARNING_RATE, "warmup": WARMUP, "batch_size": BATCH, "seed": SEED,
         }
     )  # fmt: skip
-    loaded = load_weights(settings.model_source, name=MODEL, device="cpu", quantize="none", trainable=True)
+    loaded = load_weights(settings.model_source, name=MODEL, device=device, quantize="none", trainable=True)
     dtype = str(loaded.model.dtype)
     losses: list[float] = []
     trained = loop.train(settings, loaded.model, rows, lambda progress: losses.append(progress["loss"]))
-    peak = _peak()
+    peak = _peak(device)
     config, weights = exported(trained.model, MODEL)
     config.save_pretrained(out)
     save_file(weights, out / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -69,7 +69,7 @@ def train_agentkit(rows: list[Row], out: Path, most: int) -> dict[str, Any]:
     }
 
 
-def train_trl(rows: list[Row], out: Path, most: int, *, tuned: bool) -> dict[str, Any]:
+def train_trl(rows: list[Row], out: Path, most: int, device: str, *, tuned: bool) -> dict[str, Any]:
     """By TRL's SFTTrainer."""
     import torch
     from datasets import Dataset
@@ -94,7 +94,7 @@ def train_trl(rows: list[Row], out: Path, most: int, *, tuned: bool) -> dict[str
     if tuned:
         changed = {"gradient_checkpointing": False, "model_init_kwargs": {"dtype": "bfloat16"}}
     config = SFTConfig(
-        str(out / "run"), use_cpu=True, num_train_epochs=1, learning_rate=LEARNING_RATE, lr_scheduler_type="cosine",
+        str(out / "run"), use_cpu=device == "cpu", num_train_epochs=1, learning_rate=LEARNING_RATE, lr_scheduler_type="cosine",
         warmup_steps=WARMUP, per_device_train_batch_size=BATCH, max_length=max(1024, most), seed=SEED,
         save_strategy="no", report_to="none", disable_tqdm=True, **changed,
     )  # fmt: skip
@@ -114,7 +114,7 @@ def train_trl(rows: list[Row], out: Path, most: int, *, tuned: bool) -> dict[str
     if len(trainer.train_dataset) != len(rows):
         raise SystemExit("TRL has left out traces: the sides would not learn from the same")
     trainer.train()
-    peak = _peak()
+    peak = _peak(device)
     trainer.model.save_pretrained(out)
     (dtype,) = weights
     autocast = trainer.args.bf16 and dtype != torch.bfloat16
@@ -146,8 +146,12 @@ def held_out_losses(rows: list[Row], adapters: list[Path]) -> list[float]:
     return losses
 
 
-def _peak() -> int:
-    """Most memory that this process has held so far, bytes."""
+def _peak(device: str) -> int:
+    """Most memory that this process has held so far, bytes; on a GPU what torch held there."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -159,6 +163,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("build/finetuning"))
     parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--adapters", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     import torch
@@ -170,9 +175,10 @@ def main() -> None:
     else:
         options.out.mkdir(parents=True)
         if options.what == "agentkit":
-            found = train_agentkit(rows, options.out, options.max_length)
+            found = train_agentkit(rows, options.out, options.max_length, options.device)
         else:
-            found = train_trl(rows, options.out, options.max_length, tuned=options.what == "tuned")
+            tuned = options.what == "tuned"
+            found = train_trl(rows, options.out, options.max_length, options.device, tuned=tuned)
         found["threads"] = torch.get_num_threads()
     print(json.dumps(found))
 

@@ -9,15 +9,13 @@ the ledger takes snapshots of them.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
-if TYPE_CHECKING:
-    from agentkit.engine.packed_lora import PackedLora
 
 FIRST_CAPACITY = 256
 """Tokens a buffer holds at first."""
@@ -78,11 +76,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
         self.is_initialized = True
 
 
-class PackedCache:
-    """Keys and values of a conversation for the CPU engine, 16 bits each: bf16 or fp16, as `forward.Shape` tells.
-
-    Of the keys, 16 neighbouring tokens are one vector, of the values 16 neighbouring numbers of a token, and both are
-    read in the order in which they lie. What lies beyond ``length`` is finite: it is read, and multiplied by zero.
+class WholeCache(ABC):
+    """Keys and values of a conversation, all layers in one pair of buffers that grows by doubling.
 
     Args:
         layers: Of the model.
@@ -91,60 +86,132 @@ class PackedCache:
         adapter: What ran beside the weights; its conversation goes on with it.
     """
 
-    def __init__(self, layers: int, heads: int, size: int, adapter: PackedLora | None = None) -> None:
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, layers: int, heads: int, size: int, adapter: Any = None) -> None:
         self._shape = layers, heads, size
         self.adapter = adapter
         self.length = 0
-        self._capacity = 0
-        self.keys = torch.empty(0)
-        """(layers, heads, capacity / 16, size, 16)"""
-        self.values = torch.empty(0)
-        """(layers, heads, size / 16, capacity, 16)"""
+        self.capacity = 0
+        """Tokens that there is room for."""
+        self.keys = self.values = torch.empty(0)
 
     @property
-    def layers(self) -> list[PackedCache]:
+    def layers(self) -> list[Self]:
         """All layers are one here."""
         return [self]
 
     def reserve(self, tokens: int) -> None:
         """Make room for more tokens."""
         needed = self.length + tokens
-        if needed <= self._capacity:
+        if needed <= self.capacity:
             return
+        before = self.keys, self.values
         capacity = max(FIRST_CAPACITY, 1 << (needed - 1).bit_length())
-        layers, heads, size = self._shape
-        grown = PackedCache(layers, heads, size)
-        # numpy's zeros are untouched pages of the system: what is not used costs nothing.
-        grown.keys = torch.from_numpy(np.zeros((layers, heads, capacity // _LANES, size, _LANES), np.int16))
-        grown.values = torch.from_numpy(np.zeros((layers, heads, size // _LANES, capacity, _LANES), np.int16))
-        self._copy_to(grown, self.length)
-        self.keys, self.values, self._capacity = grown.keys, grown.values, capacity
-
-    def addresses(self) -> tuple[int, int, int]:
-        """Capacity, and where the keys and the values are."""
-        return self._capacity, self.keys.data_ptr(), self.values.data_ptr()
+        keys, values = self._new(capacity)
+        if self.length:
+            self._copy(before, (keys, values), self.length)
+        self.keys, self.values, self.capacity = keys, values, capacity
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last ``-tokens_to_remove`` tokens (a negative count, as transformers has it)."""
         self.length += tokens_to_remove
 
-    def head(self, length: int) -> PackedCache:
+    def head(self, length: int) -> Self:
         """A copy of the first ``length`` tokens."""
-        other = PackedCache(*self._shape, self.adapter)
-        other.reserve(length)
-        self._copy_to(other, length)
-        other.length = length
-        return other
-
-    def _copy_to(self, other: PackedCache, length: int) -> None:
+        other = self._empty()
         if length:
-            vectors = -(-length // _LANES)
-            other.keys[:, :, :vectors] = self.keys[:, :, :vectors]
-            other.values[:, :, :, :length] = self.values[:, :, :, :length]
+            other.reserve(length)
+            self._copy((self.keys, self.values), (other.keys, other.values), length)
+            other.length = length
+        return other
 
     def bytes(self) -> int:
         """Size of the buffers."""
         return sum(t.numel() * t.element_size() for t in (self.keys, self.values))
+
+    def _empty(self) -> Self:
+        return type(self)(*self._shape, self.adapter)
+
+    @abstractmethod
+    def _new(self, capacity: int) -> tuple[Tensor, Tensor]:
+        """Buffers for keys and values."""
+
+    @staticmethod
+    @abstractmethod
+    def _copy(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], length: int) -> None:
+        """Copy the keys and values of the first tokens."""
+
+
+class PackedCache(WholeCache):
+    """For the CPU engine, 16 bits each: bf16 or fp16, as `forward.Shape` tells.
+
+    Of the keys, 16 neighbouring tokens are one vector, of the values 16 neighbouring numbers of a token, and both are
+    read in the order in which they lie. What lies beyond ``length`` is finite: it is read, and multiplied by zero.
+
+    Keys are (layers, heads, capacity / 16, size, 16), values (layers, heads, size / 16, capacity, 16).
+    """
+
+    def addresses(self) -> tuple[int, int, int]:
+        """Capacity, and where the keys and the values are."""
+        return self.capacity, self.keys.data_ptr(), self.values.data_ptr()
+
+    def _new(self, capacity: int) -> tuple[Tensor, Tensor]:
+        layers, heads, size = self._shape
+        # numpy's zeros are untouched pages of the system: what is not used costs nothing.
+        return (
+            torch.from_numpy(np.zeros((layers, heads, capacity // _LANES, size, _LANES), np.int16)),
+            torch.from_numpy(np.zeros((layers, heads, size // _LANES, capacity, _LANES), np.int16)),
+        )
+
+    @staticmethod
+    def _copy(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], length: int) -> None:
+        vectors = -(-length // _LANES)
+        target[0][:, :, :vectors] = source[0][:, :, :vectors]
+        target[1][:, :, :, :length] = source[1][:, :, :, :length]
+
+
+class TorchCache(WholeCache):
+    """For the pass in torch: keys and values of the shape (layers, heads, capacity, size).
+
+    Args:
+        layers: Of the model.
+        heads: For keys and values.
+        size: Of a head.
+        adapter: What ran beside the weights; its conversation goes on with it.
+        like: A tensor of their type, where they are to be.
+    """
+
+    def __init__(self, layers: int, heads: int, size: int, adapter: Any = None, *, like: Tensor) -> None:
+        super().__init__(layers, heads, size, adapter)
+        self._like = like
+        self.steps: Any = None
+        """What was recorded for these buffers, by `graphs`."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Write (new, heads, size) behind the first ``start`` tokens; all of them, (heads, tokens, size)."""
+        end = start + len(keys)
+        found = []
+        for buffer, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            buffer[:, start:end] = new.transpose(0, 1)
+            found.append(buffer[:, :end])
+        return found[0], found[1]
+
+    def _empty(self) -> TorchCache:
+        return TorchCache(*self._shape, self.adapter, like=self._like)
+
+    def _new(self, capacity: int) -> tuple[Tensor, Tensor]:
+        layers, heads, size = self._shape
+        # Zeros: a recorded step reads beyond the length, and weighs it by zero.
+        keys, values = (self._like.new_zeros(layers, heads, capacity, size) for _ in range(2))
+        self.steps = None
+        return keys, values
+
+    @staticmethod
+    def _copy(source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], length: int) -> None:
+        for before, after in zip(source, target, strict=True):
+            after[:, :, :length] = before[:, :, :length]
 
 
 def new_cache(config: Any) -> Cache:
@@ -159,14 +226,14 @@ def new_cache(config: Any) -> Cache:
     return cache
 
 
-def can_crop(cache: Cache | PackedCache) -> bool:
+def can_crop(cache: Cache | WholeCache) -> bool:
     """Whether the cache can be rolled back to any length."""
-    return all(isinstance(layer, GrowingLayer | PackedCache) for layer in cache.layers)
+    return all(isinstance(layer, GrowingLayer | WholeCache) for layer in cache.layers)
 
 
-def head(cache: Cache | PackedCache, config: Any, length: int) -> Cache | PackedCache:
+def head(cache: Cache | WholeCache, config: Any, length: int) -> Cache | WholeCache:
     """A copy of the first ``length`` tokens of a cache that `can_crop`."""
-    if isinstance(cache, PackedCache):
+    if isinstance(cache, WholeCache):
         return cache.head(length)
     other = new_cache(config)
     other.layers = [layer.head(length) for layer in cache.layers]
@@ -178,11 +245,11 @@ def snapshot(cache: Cache) -> Cache:
     return copy.deepcopy(cache)
 
 
-def cache_bytes(cache: Cache | PackedCache) -> int:
+def cache_bytes(cache: Cache | WholeCache) -> int:
     """Size of the cache in memory."""
     total = 0
     for layer in cache.layers:
-        if isinstance(layer, GrowingLayer | PackedCache):
+        if isinstance(layer, GrowingLayer | WholeCache):
             total += layer.bytes()
         else:
             total += sum(t.numel() * t.element_size() for t in _tensors(vars(layer)))

@@ -5,20 +5,26 @@ model. Here a token's attention runs over grouped heads without repeating them, 
 sums stay in float32; what lies between the attentions can be fused by torch.compile. The models are recognised by their
 parts, and a probe compares the first logits with those of transformers: what does not agree is not used. On the CPU
 `native` does the same, compiled.
+
+On a GPU the steps of a conversation are recorded (`graphs`): their attention runs over the whole buffer of the cache
+and leaves out what is not there by a mask, so that every step has the same shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # as torch's own documentation calls it
 
-from agentkit.engine.cache import GrowingLayer, new_cache
-from agentkit.engine.families import agrees, check_family, head_size, layer_kinds
+from agentkit.engine.cache import TorchCache
+from agentkit.engine.families import PRODUCTS, agrees, check_family, head_size, layer_kinds
+from agentkit.engine.graphs import Recorder, width_of
+from agentkit.engine.peft_files import LowRank
 from agentkit.engine.rotary import Rotary
+from agentkit.engine.torch_lora import Added, TorchLora, added_to
 
 
 class _Norm(nn.Module):
@@ -36,8 +42,50 @@ class _Norm(nn.Module):
         return F.rms_norm(x.float(), (self._size,), self.weight, self._eps).to(self._dtype)
 
 
+class _Joined(nn.Module):
+    """Linears over the same input as one; the weights of plain ones become parts of one matrix."""
+
+    def __init__(self, linears: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(linears)
+        self._whole: tuple[Tensor, Tensor | None] | None = None
+        if len(linears) > 1 and all(type(linear) is nn.Linear for linear in linears):
+            self._whole = _join([(linear.weight, linear.bias) for linear in linears])  # type: ignore[misc]
+
+    def forward(self, x: Tensor, added: Sequence[Added] = ()) -> Tensor:
+        """(n, inputs) to (n, outputs of all), with what adapters add to some of the rows."""
+        if self._whole is not None:
+            y = F.linear(x, *self._whole)
+        else:
+            y = (
+                torch.cat([linear(x) for linear in self.parts], -1)
+                if len(self.parts) > 1
+                else self.parts[0](x)
+            )
+        for start, end, pair in added:
+            if pair is not None:
+                down, up = pair
+                y[start:end] += x[start:end] @ down @ up
+        return y
+
+
+def _join(linears: Sequence[tuple[nn.Parameter, nn.Parameter | None]]) -> tuple[Tensor, Tensor | None]:
+    """One matrix and one bias, of which the linears' own become views: nothing is held twice."""
+    sizes = [len(weight) for weight, _ in linears]
+    weight = torch.cat([weight.detach() for weight, _ in linears])
+    for (held, _), part in zip(linears, weight.split(sizes), strict=True):
+        held.data = part
+    if linears[0][1] is None:
+        return weight, None
+    bias = torch.cat([bias.detach() for _, bias in linears if bias is not None])
+    for (_, held_bias), part in zip(linears, bias.split(sizes), strict=True):
+        if held_bias is not None:
+            held_bias.data = part
+    return weight, bias
+
+
 class _Layer(nn.Module):
-    """What a layer does before and after its attention, token by token; the linears are transformers' own."""
+    """What a layer does before and after its attention, token by token."""
 
     def __init__(
         self, source: Any, kind: str, heads: int, groups: int, size: int, norm: Callable[[Any], _Norm]
@@ -49,9 +97,9 @@ class _Layer(nn.Module):
         self.kind, self.scaling = kind, attention.scaling
         self._heads, self._groups, self._size = heads, groups, size
         self._activation = mlp.act_fn
-        self.qkv = nn.ModuleList([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.out, self.down = attention.o_proj, mlp.down_proj
-        self.gate, self.up = mlp.gate_proj, mlp.up_proj
+        self.qkv, self.out, self.gate_up, self.down = (
+            _Joined([getattr(getattr(source, owner), name) for name in names]) for owner, names in PRODUCTS
+        )
         self.before_attention = norm(source.input_layernorm)
         self.after_attention = after if sandwich else None
         self.before_mlp = norm(source.pre_feedforward_layernorm) if sandwich else after
@@ -59,23 +107,25 @@ class _Layer(nn.Module):
         self.query = norm(attention.q_norm) if hasattr(attention, "q_norm") else None
         self.key = norm(attention.k_norm) if hasattr(attention, "k_norm") else None
 
-    def front(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def front(
+        self, x: Tensor, cos: Tensor, sin: Tensor, added: Sequence[Sequence[Added]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (n, heads, size), of (n, hidden); queries and keys turned to their positions."""
-        x = self.before_attention(x)
-        q, k, v = (linear(x).view(len(x), -1, self._size) for linear in self.qkv)
+        qkv = self.qkv(self.before_attention(x), added[0]).view(len(x), -1, self._size)
+        turned = self._heads + self._groups
+        qk, v = qkv[:, :turned], qkv[:, turned:]
         if self.query is not None and self.key is not None:
-            q, k = self.query(q), self.key(k)
-        qk = torch.cat((q, k), dim=1)
+            qk = torch.cat((self.query(qk[:, : self._heads]), self.key(qk[:, self._heads :])), dim=1)
         # Rotation of the two halves: the sign of the swapped first half is in the table of sines.
         qk = torch.addcmul(qk * cos, qk.roll(self._size // 2, -1), sin)
         return qk[:, : self._heads], qk[:, self._heads :], v
 
-    def back(self, x: Tensor, y: Tensor) -> Tensor:
+    def back(self, x: Tensor, y: Tensor, added: Sequence[Sequence[Added]]) -> Tensor:
         """The residual stream, (n, hidden), after attention's outputs, (n, heads * size), and the MLP."""
-        y = self.out(y)
+        y = self.out(y, added[1])
         x = x + (y if self.after_attention is None else self.after_attention(y))
-        inner = self.before_mlp(x)
-        y = self.down(self._activation(self.gate(inner)) * self.up(inner))
+        gate, up = self.gate_up(self.before_mlp(x), added[2]).chunk(2, -1)
+        y = self.down(self._activation(gate) * up, added[3])
         return x + (y if self.after_mlp is None else self.after_mlp(y))
 
 
@@ -107,6 +157,7 @@ class Decoder:
         self._rotary = Rotary(model, config, set(kinds), inner.norm.weight.dtype)
         self._front: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Layer.front
         self._back: Callable[..., Tensor] = _Layer.back
+        self._recorder = Recorder(self.fixed, model.device) if model.device.type == "cuda" else None
 
     def compile(self, backend: str = "inductor") -> None:
         """Have torch.compile fuse what lies between the attentions; all layers share the code.
@@ -117,12 +168,29 @@ class Decoder:
         self._back = torch.compile(_Layer.back, dynamic=True, backend=backend)
         self.name = "torch, compiled"
 
-    def __call__(self, ids: Tensor, cache: Any, *, every: bool = False) -> Tensor:
+    def pack_adapter(self, name: str, parts: Mapping[str, LowRank]) -> TorchLora:
+        """An adapter in the form in which it runs beside the weights.
+
+        Raises:
+            ModelError: It does not fit the model.
+        """
+        return TorchLora(name, parts, self._model.model.layers, self._like)
+
+    def new_cache(self, adapter: TorchLora | None = None) -> TorchCache:
+        """An empty KV cache of a conversation with an adapter, or with none."""
+        return TorchCache(len(self._layers), self._groups, self._size, adapter, like=self._like)
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the type that attention computes in, on the model's device."""
+        return self._rotary.upto(1)[0]
+
+    def __call__(self, ids: Tensor, cache: TorchCache, *, every: bool = False) -> Tensor:
         """Append ``ids`` (shape (n,)) to the cache; logits after the last id, (vocabulary,), or after each, (n, …)."""
         logits = self.batch([ids], [cache], [len(ids) if every else 1])
         return logits if every else logits[0]
 
-    def batch(self, ids: Sequence[Tensor], caches: Sequence[Any], last: Sequence[int]) -> Tensor:
+    def batch(self, ids: Sequence[Tensor], caches: Sequence[TorchCache], last: Sequence[int]) -> Tensor:
         """Append some ids to each of several conversations: the linears take all rows, the attention each by itself.
 
         Args:
@@ -132,48 +200,130 @@ class Decoder:
             The logits, (sum of ``last``, vocabulary), in the order of the ids; float32.
         """
         counts = [len(part) for part in ids]
-        starts = [cache.layers[0].length for cache in caches]
-        # Sums stay in float32: in bf16 a few tokens with huge activations drown the rest, and the same conversation,
-        # read in other portions, would answer differently.
-        x = self._embed(torch.cat(list(ids))).float()
+        if self._recorder is not None and len(ids) == 1 and width_of(counts[0]):
+            return self._recorder.step(ids[0], caches[0], last[0])
+        starts = [cache.length for cache in caches]
+        for cache, count in zip(caches, counts, strict=True):
+            cache.reserve(count)
         spans = list(zip(starts, counts, strict=True))
+        x = self._embedded(torch.cat(list(ids)))
         places = torch.cat([torch.arange(start, start + n, device=x.device) for start, n in spans])
-        upto = self._rotary.upto(max(start + n for start, n in spans))
-        cos, sin = (table[:, places, None] for table in upto)
-        tables = {"full_attention": (cos[0], sin[0]), "sliding_attention": (cos[1], sin[1])}
+        tables = self._tables(places, max(start + n for start, n in spans))
         masks = {kind: [self._mask(kind, start, n, x.device) for start, n in spans] for kind in tables}
-        for layer, *held in zip(self._layers, *(cache.layers for cache in caches), strict=True):
-            rows = [torch.split(part, counts) for part in self._front(layer, x, *tables[layer.kind])]
-            parts = zip(*rows, held, masks[layer.kind], strict=True)
-            x = self._back(
-                layer, x, torch.cat([self._attend(*part, scaling=layer.scaling) for part in parts])
-            )
+
+        def attend(number: int, layer: _Layer, *states: Tensor) -> Tensor:
+            rows = [torch.split(part, counts) for part in states]
+            parts = zip(*rows, caches, starts, masks[layer.kind], strict=True)
+            return torch.cat([self._attend(number, layer.scaling, *part) for part in parts])
+
+        x = self._through(x, tables, [cache.adapter for cache in caches], counts, attend)
+        for cache, count in zip(caches, counts, strict=True):
+            cache.length += count
         wanted = [
             row for part, n in zip(torch.split(x, counts), last, strict=True) for row in part[len(part) - n :]
         ]
         if not wanted:
             empty: Tensor = x.new_empty(0, self._head.out_features)
             return empty
-        logits: Tensor = self._head(self._final(torch.stack(wanted))).float()
+        return self._logits(torch.stack(wanted))
+
+    def fixed(self, ids: Tensor, start: Tensor, cache: TorchCache) -> Tensor:
+        """A step whose shapes depend on nothing but the number of ids and the cache's capacity.
+
+        Args:
+            ids: (n,), for which the cache has room.
+            start: (), the tokens before them.
+            cache: Its length stays as it is.
+
+        Returns:
+            Logits after each id, (n, vocabulary), float32.
+        """
+        n, capacity = len(ids), cache.capacity
+        places = start + torch.arange(n, device=ids.device)
+        columns = torch.arange(capacity, device=ids.device)
+        seen = columns <= places[:, None]
+        masks = {"full_attention": seen}
+        if self._window is not None:
+            masks["sliding_attention"] = seen & (columns > places[:, None] - self._window)
+        together = self._heads // self._groups  # heads of a group are rows over the same keys
+        hidden = {
+            kind: torch.zeros_like(mask, dtype=self._like.dtype)
+            .masked_fill(~mask, -torch.inf)
+            .repeat(together, 1)
+            for kind, mask in masks.items()
+        }
+
+        def attend(number: int, layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            for buffer, new in ((cache.keys[number], k), (cache.values[number], v)):
+                buffer.index_copy_(1, places, new.transpose(0, 1))
+            query = q.view(n, self._groups, together, self._size).permute(1, 2, 0, 3).flatten(1, 2)
+            y = F.scaled_dot_product_attention(
+                query[None], cache.keys[number][None], cache.values[number][None],
+                attn_mask=hidden[layer.kind], scale=layer.scaling,
+            )  # fmt: skip
+            return y.view(self._groups, together, n, self._size).permute(2, 0, 1, 3).reshape(n, -1)
+
+        x = self._through(self._embedded(ids), self._tables(places, capacity), [cache.adapter], [n], attend)
+        return self._logits(x)
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        # Sums stay in float32: in bf16 a few tokens with huge activations drown the rest, and the same conversation,
+        # read in other portions, would answer differently.
+        x: Tensor = self._embed(ids).float()
+        return x
+
+    def _tables(self, places: Tensor, tokens: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Cosines and sines of positions below ``tokens``, (n, 1, size) each."""
+        cos, sin = (table[:, places, None] for table in self._rotary.upto(tokens))
+        return {"full_attention": (cos[0], sin[0]), "sliding_attention": (cos[1], sin[1])}
+
+    def _through(
+        self,
+        x: Tensor,
+        tables: Mapping[str, tuple[Tensor, Tensor]],
+        adapters: Sequence[TorchLora | None],
+        counts: Sequence[int],
+        attend: Callable[..., Tensor],
+    ) -> Tensor:
+        """All layers, over rows of which so many belong to each conversation."""
+        for number, layer in enumerate(self._layers):
+            added = added_to(number, adapters, counts)
+            x = self._back(
+                layer, x, attend(number, layer, *self._front(layer, x, *tables[layer.kind], added)), added
+            )
+        return x
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits: Tensor = self._head(self._final(x)).float()
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
 
     def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, held: GrowingLayer, mask: Tensor | None, *, scaling: float
+        self,
+        number: int,
+        scaling: float,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: TorchCache,
+        start: int,
+        mask: Tensor | None,
     ) -> Tensor:
         n, heads, groups = len(q), self._heads, self._groups
-        keys, values = held.update(k.transpose(0, 1)[None], v.transpose(0, 1)[None])
+        keys, values = cache.append(number, k, v, start)
         if n == 1:
             # The heads of a group are rows over the same keys: nothing is repeated, nothing needs a causal mask.
             query = q.reshape(1, groups, heads // groups, self._size)
             if mask is not None:
-                keys, values = keys[:, :, -mask.shape[-1] :], values[:, :, -mask.shape[-1] :]
-            return F.scaled_dot_product_attention(query, keys, values, scale=scaling).reshape(1, -1)
+                keys, values = keys[:, -mask.shape[-1] :], values[:, -mask.shape[-1] :]
+            return F.scaled_dot_product_attention(query, keys[None], values[None], scale=scaling).reshape(
+                1, -1
+            )
         y = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],
-            keys,
-            values,
+            keys[None],
+            values[None],
             attn_mask=mask,
             is_causal=mask is None,
             scale=scaling,
@@ -204,7 +354,3 @@ class Decoder:
     def agrees(self) -> bool:
         """Whether the logits of a probe are those of transformers' forward pass."""
         return agrees(self, self._model)
-
-    def new_cache(self) -> Any:
-        """An empty KV cache."""
-        return new_cache(self._model.config)

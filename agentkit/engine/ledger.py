@@ -20,7 +20,7 @@ from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError
 
 if TYPE_CHECKING:
-    from agentkit.engine.packed_lora import PackedLora
+    from agentkit.engine.peft_files import PreparedLora
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Ledger:
         self,
         loaded: LoadedModel,
         relieve: Callable[[], None] | None = None,
-        adapter: PackedLora | None = None,
+        adapter: PreparedLora | None = None,
     ) -> None:
         self._loaded = loaded
         self.adapter = adapter
@@ -249,7 +249,7 @@ class LedgerPool:
         self._clock = 0
         self._lock = threading.Lock()
 
-    def acquire(self, prompt: Sequence[int], adapter: PackedLora | None = None) -> tuple[Ledger, int]:
+    def acquire(self, prompt: Sequence[int], adapter: PreparedLora | None = None) -> tuple[Ledger, int]:
         """The best ledger for ``prompt`` under an adapter, aligned and marked busy, and the tokens it reuses.
 
         To be called where no forward pass is under way: the ledger of another conversation may be copied.
@@ -260,7 +260,7 @@ class LedgerPool:
             ledger.busy, ledger.last_used = True, self._clock
             return ledger, ledger.align(prompt)
 
-    def _best(self, prompt: Sequence[int], adapter: PackedLora | None) -> Ledger:
+    def _best(self, prompt: Sequence[int], adapter: PreparedLora | None) -> Ledger:
         # What another adapter computed, or none, says nothing about this one's keys and values.
         own = [ledger for ledger in self._ledgers if ledger.adapter is adapter]
         best = max(own, key=lambda ledger: ledger.common_prefix(prompt), default=None)

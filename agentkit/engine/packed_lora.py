@@ -10,21 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agentkit.engine.families import ROWS
+from agentkit.engine.families import LAYERS, PRODUCTS, ROWS
 from agentkit.engine.lora import CHUNKS, PARTS, Loras
 from agentkit.engine.packed import Packed
-from agentkit.engine.peft_files import LowRank
+from agentkit.engine.peft_files import LowRank, check_fit
 from agentkit.engine.simd import GROUP, LANES, Kind, product, takes_pairs
-from agentkit.errors import ModelError
 
-PRODUCTS = (
-    ("self_attn", ("q_proj", "k_proj", "v_proj")),
-    ("self_attn", ("o_proj",)),
-    ("mlp", ("gate_proj", "up_proj")),
-    ("mlp", ("down_proj",)),
-)
-"""The linears of a layer, those over the same input together."""
-_LAYERS = "model.layers"
 _SMALLEST = 1e-30
 """Stands for zero where there is a division."""
 _KINDS: dict[Kind, Kind] = {"int4": "int8", "int8": "int8", "bfloat16": "bfloat16"}
@@ -45,6 +36,7 @@ class PackedLora:
     """
 
     def __init__(self, name: str, parts: Mapping[str, LowRank], layers: Sequence[Any], kind: Kind) -> None:
+        check_fit(name, parts, layers)
         self.name = name
         self.rank = max(part.a.shape[0] for part in parts.values())
         self._kind: Kind = kind
@@ -52,12 +44,8 @@ class PackedLora:
         self.down = np.zeros((len(PRODUCTS), 4), np.int64)
         """As in `lora.Loras`, of one adapter."""
         self.up = np.zeros((len(PRODUCTS), PARTS, 6), np.int64)
-        left = dict(parts)
         for which, (owner, names) in enumerate(PRODUCTS):
-            self._pack(which, owner, names, layers, left)
-        if left:
-            cause = f"adapter {name} does not fit this model: it has no linear {min(left)} to adapt"
-            raise ModelError(cause, "use an adapter that was trained on it")
+            self._pack(which, owner, names, layers, parts)
         self.width = LANES * int(self.down[:, -1].max())
         """Outputs of the widest A."""
 
@@ -66,23 +54,26 @@ class PackedLora:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._held)
 
     def _pack(
-        self, which: int, owner: str, names: Sequence[str], layers: Sequence[Any], left: dict[str, LowRank]
+        self,
+        which: int,
+        owner: str,
+        names: Sequence[str],
+        layers: Sequence[Any],
+        parts: Mapping[str, LowRank],
     ) -> None:
         first = [getattr(getattr(layers[0], owner), name) for name in names]
         # Rows of A and columns of B are brought to one size, so that in int8 none drowns beside another.
         downs, factors, unit, block = [], [], 0, 0
         for part, (name, linear) in enumerate(zip(names, first, strict=True)):
-            paths = [f"{_LAYERS}.{n}.{owner}.{name}" for n in range(len(layers))]
-            found = [left.pop(path, None) for path in paths]
+            found = [parts.get(f"{LAYERS}.{n}.{owner}.{name}") for n in range(len(layers))]
             blocks = linear.out_features // LANES
             rank = max((pair.a.shape[0] for pair in found if pair), default=0)
             units = -(-rank // LANES)
             if units:
                 down = torch.zeros(len(layers), units * LANES, linear.in_features)
                 up = torch.zeros(len(layers), linear.out_features, units * LANES)
-                for layer, (path, pair) in enumerate(zip(paths, found, strict=True)):
+                for layer, pair in enumerate(found):
                     if pair is not None:
-                        self._check(path, pair, linear)
                         down[layer, : len(pair.a)], up[layer, :, : len(pair.a)] = pair.a, pair.b
                 size = up.abs().amax(1).clamp(min=_SMALLEST)
                 downs.append(down)
@@ -95,13 +86,6 @@ class PackedLora:
             self._held.append(torch.cat(factors, dim=1).mul_(size))
             address = self._held[-1].data_ptr()
             self.down[which] = *self._hold(down / size[:, :, None], GROUP, CHUNKS), address, unit
-
-    def _check(self, path: str, pair: LowRank, linear: Any) -> None:
-        sizes = pair.b.shape[0], pair.a.shape[1]
-        if sizes != (linear.out_features, linear.in_features):
-            wanted = f"{linear.out_features} x {linear.in_features}"
-            cause = f"adapter {self.name} does not fit this model: {path} is {wanted}, not {sizes[0]} x {sizes[1]}"
-            raise ModelError(cause, "use an adapter that was trained on it")
 
     def _hold(self, weights: Tensor, unit: int, chunks: int = 1) -> tuple[int, int]:
         """Where (layers, outputs, inputs) are packed, and their scales: 0 where the format has none.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from agentkit.engine.families import LAYERS, PRODUCTS
 from agentkit.errors import ModelError, NotFoundError
 
 if TYPE_CHECKING:
@@ -39,6 +40,18 @@ class LowRank:
     """(rank, inputs), float32"""
     b: Tensor
     """(outputs, rank), float32, times the scale"""
+
+
+class PreparedLora(Protocol):
+    """An adapter in the form in which a forward pass runs it beside the weights."""
+
+    name: str
+    """What it is called in messages."""
+    rank: int
+
+    def bytes(self) -> int:
+        """Size of its numbers."""
+        ...
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -94,6 +107,26 @@ def read_lora(folder: Path) -> dict[str, LowRank]:
     if not halves:
         raise _damaged(folder, "it holds no matrices")
     return {name: _low_rank(folder, config, name, pair) for name, pair in halves.items()}
+
+
+def check_fit(name: str, parts: Mapping[str, LowRank], layers: Sequence[Any]) -> None:
+    """Raise `ModelError` where an adapter, called ``name``, does not fit a model's layers."""
+    linears = {
+        f"{LAYERS}.{n}.{owner}.{linear}": getattr(getattr(layer, owner), linear)
+        for n, layer in enumerate(layers)
+        for owner, linears in PRODUCTS
+        for linear in linears
+    }
+    remedy = "use an adapter that was trained on it"
+    for path, pair in parts.items():
+        if path not in linears:
+            cause = f"adapter {name} does not fit this model: it has no linear {path} to adapt"
+            raise ModelError(cause, remedy)
+        wanted = linears[path].out_features, linears[path].in_features
+        sizes = pair.b.shape[0], pair.a.shape[1]
+        if sizes != wanted:
+            cause = f"adapter {name} does not fit this model: {path} is {wanted[0]} x {wanted[1]}, "
+            raise ModelError(cause + f"not {sizes[0]} x {sizes[1]}", remedy)
 
 
 def _low_rank(folder: Path, config: Mapping[str, Any], name: str, pair: Mapping[str, Tensor]) -> LowRank:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from agentkit.engine.decoder import Decoder
     from agentkit.engine.native import NativeDecoder
-    from agentkit.engine.packed_lora import PackedLora
+    from agentkit.engine.peft_files import PreparedLora
 
 
 _BITSANDBYTES = ("nf4", "bnb-int8")
@@ -42,7 +42,7 @@ class LoadedModel:
     context_length: int
     eos_ids: frozenset[int]
     parameters: int
-    adapter: PackedLora | None = None
+    adapter: PreparedLora | None = None
     """The one that `load_weights` was asked for, where it runs beside the weights."""
     fixed: bool = False
     """An adapter is part of the weights, or of the transformers model."""
@@ -54,10 +54,10 @@ class LoadedModel:
 
     @property
     def takes_adapters(self) -> bool:
-        """Whether adapters run beside the weights, any number of them: on the compiled forward pass."""
-        return hasattr(self.decoder, "pack_adapter") and not self.fixed
+        """Whether adapters run beside the weights, any number of them: on the engine's own forward passes."""
+        return self.decoder is not None and not self.fixed
 
-    def load_adapter(self, folder: Path, name: str | None = None) -> PackedLora:
+    def load_adapter(self, folder: Path, name: str | None = None) -> PreparedLora:
         """A PEFT LoRA adapter, to run beside the weights in the caches that are made for it.
 
         Args:
@@ -69,32 +69,27 @@ class LoadedModel:
             ModelError: It is damaged, or does not fit the model.
             UsageError: It, or this model, cannot be run that way.
         """
-        from agentkit.engine.native import NativeDecoder
-
         remedy = f"start again with --adapter {folder}"
-        if not isinstance(self.decoder, NativeDecoder) or self.fixed:
-            cause = (
-                "has an adapter in its weights" if self.fixed else "runs without the compiled forward pass"
-            )
+        if self.decoder is None or self.fixed:
+            cause = "has an adapter in its weights" if self.fixed else "runs through transformers"
             raise UsageError(f"{self.name} {cause}: no other adapter can be put beside it", remedy)
         if other := beyond_low_rank(read_config(folder)):
             raise UsageError(f"adapter {folder} has to be merged into the weights ({other})", remedy)
         return self.decoder.pack_adapter(name or folder.name, read_lora(folder))
 
-    def new_cache(self, adapter: PackedLora | None = None) -> Any:
+    def new_cache(self, adapter: PreparedLora | None = None) -> Any:
         """An empty KV cache of a conversation with an adapter, or with none.
 
         Raises:
             ValueError: This model takes none.
         """
         from agentkit.engine.cache import new_cache
-        from agentkit.engine.native import NativeDecoder
 
-        if isinstance(self.decoder, NativeDecoder):
+        if self.decoder is not None:
             return self.decoder.new_cache(adapter)
         if adapter is not None:
             raise ValueError(f"{self.name} takes no adapters beside its weights")
-        return new_cache(self.model.config) if self.decoder is None else self.decoder.new_cache()
+        return new_cache(self.model.config)
 
     def forward(self, ids: Sequence[int], cache: Any, *, every: bool = False) -> torch.Tensor:
         """Append ``ids`` to the cache.
@@ -138,7 +133,7 @@ class LoadedModel:
             new = [torch.tensor(part, device=self.device) for part in ids]
             return torch.split(self.decoder.batch(new, caches, last), list(last))
 
-    def forward_all(self, ids: Sequence[int], adapter: PackedLora | None = None) -> torch.Tensor:
+    def forward_all(self, ids: Sequence[int], adapter: PreparedLora | None = None) -> torch.Tensor:
         """Logits after each id of a text, (len(ids), vocabulary), float32."""
         return self.forward(ids, self.new_cache(adapter), every=True)
 
@@ -178,8 +173,9 @@ def load_weights(
         device: ``auto`` takes CUDA where there is one.
         quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8; with an
             adapter that has to be merged ``none``.
-        adapter: Folder of a PEFT LoRA adapter. Beside the weights on the compiled forward pass; merged into them where
-            there is none, or the adapter is more than low-rank products (DoRA, other embeddings …).
+        adapter: Folder of a PEFT LoRA adapter. Beside the weights on the engine's own forward passes; merged into them,
+            under bitsandbytes put into the transformers model, where the model runs through transformers or the adapter
+            is more than low-rank products (DoRA, other embeddings …).
         compile: Use torch.compile where the forward pass is torch's (CUDA, bitsandbytes); the CPU's is compiled anyway.
         trainable: Leave the transformers model as it is, in a type that is fast here: for training.
         dtype: That type, where not the usual one; also what quantized weights are multiplied in.
@@ -193,8 +189,7 @@ def load_weights(
                                "trainable": trainable, "dtype": dtype, "compile": compile}  # fmt: skip
     if adapter is None:
         return _load(source, adapter=None, **options)
-    packs = resolve_device(device) == "cpu" and quantize not in _BITSANDBYTES and not trainable
-    if packs and not beyond_low_rank(read_config(adapter)):
+    if not trainable and not beyond_low_rank(read_config(adapter)):
         read_lora(adapter)  # what is damaged is told before the model is loaded
         loaded = _load(source, adapter=None, **options)
         if loaded.takes_adapters:

@@ -15,7 +15,7 @@ from agentkit.llm.guide import FULL, Strength
 from agentkit.settings import expanded
 
 if TYPE_CHECKING:
-    from agentkit.engine.packed_lora import PackedLora
+    from agentkit.engine.peft_files import PreparedLora
     from agentkit.engine.weights import LoadedModel
 
 LOADED = ""
@@ -54,7 +54,7 @@ _Stamp = tuple[str, tuple[int, ...], tuple[int, ...]]
 class AdapterChoice:
     """What a whole turn runs with, however many times the model is asked in it."""
 
-    adapter: PackedLora | None
+    adapter: PreparedLora | None
     strength: Strength = FULL
     reads: bool = False
     """It can judge whether a passage states an answer; see `llm.reading`."""
@@ -67,7 +67,7 @@ class _State:
     stamp: _Stamp | None
     """Of the files that were loaded."""
     name: str
-    adapter: PackedLora | None
+    adapter: PreparedLora | None
     traits: Traits = PLAIN
     refused: _Stamp | str | None = None
     """The later state of the files that could not be used, or why there is none."""
@@ -178,7 +178,7 @@ class Adapters:
             return _State(stamp, "", self._get(folder, stamp))
         return _State(stamp, folder.name, self._get(folder, stamp), folder.traits)
 
-    def _get(self, folder: AdapterFolder | None, stamp: _Stamp | None) -> PackedLora | None:
+    def _get(self, folder: AdapterFolder | None, stamp: _Stamp | None) -> PreparedLora | None:
         if stamp in self._held:
             self._held[stamp] = self._held.pop(stamp)  # the last used stands last
             return self._held[stamp]

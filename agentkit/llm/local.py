@@ -40,7 +40,7 @@ from agentkit.settings import SamplingSettings
 if TYPE_CHECKING:
     import torch
 
-    from agentkit.engine.packed_lora import PackedLora
+    from agentkit.engine.peft_files import PreparedLora
 
 
 class LocalModel:
@@ -247,7 +247,7 @@ class LocalModel:
         """What a single question runs with; who asks it gets no notices, the next turn does."""
         return adapter if isinstance(adapter, AdapterChoice) else self.choose_adapter(adapter, quiet=True)[0]
 
-    def _scored(self, ids: Sequence[int], adapter: PackedLora | None) -> list[float]:
+    def _scored(self, ids: Sequence[int], adapter: PreparedLora | None) -> list[float]:
         """`log_probabilities`, in a cache of its own."""
         import torch
 

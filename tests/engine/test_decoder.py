@@ -68,8 +68,8 @@ def test_prefill_and_single_tokens_agree_with_transformers(family: str) -> None:
     expected = model(input_ids=ids[None]).logits[0].float()
     decoder = Decoder(model)
     assert decoder.agrees()
-    assert close(decoder(ids, new_cache(model.config), every=True), expected)
-    cache = new_cache(model.config)
+    assert close(decoder(ids, decoder.new_cache(), every=True), expected)
+    cache = decoder.new_cache()
     steps = [decoder(part, cache) for part in (ids[:20], ids[20:23], *ids[23:].split(1))]
     assert close(torch.stack(steps), expected[[19, 22, *range(23, 40)]])
 
@@ -211,19 +211,37 @@ def test_a_pass_that_does_not_agree_is_not_used(tiny_folder: Path, monkeypatch: 
 def test_a_torch_cache_grows_crops_and_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentkit.engine.cache.FIRST_CAPACITY", 64)
     model = build("llama")
-    decoder, cache = Decoder(model), new_cache(model.config)
+    decoder = Decoder(model)
+    cache = decoder.new_cache()
     assert can_crop(cache)
     for _ in range(4):
         decoder(torch.full((30,), 5), cache)
-    first: GrowingLayer = cache.layers[0]
-    assert first.keys.shape[2] == first.get_seq_length() == 120
+    assert (cache.length, cache.capacity, cache.keys.shape[2]) == (120, 128, 128)
     copied = head(cache, model.config, 50)
-    before = first.keys[:, :, :50].clone()
+    before = cache.keys[:, :, :50].clone()
     cache.crop(-70)
-    assert first.get_seq_length() == 50
     decoder(torch.full((10,), 7), cache)
-    assert torch.equal(copied.layers[0].keys, before)
-    assert torch.equal(first.keys[:, :, :50], before)
+    assert copied.length == 50
+    assert torch.equal(copied.keys[:, :, :50], before)
+    assert torch.equal(cache.keys[:, :, :50], before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_a_step_of_unchanging_shapes_says_the_same(family: str) -> None:
+    """What is recorded on a GPU; the rows that fill it up leave nothing behind."""
+    model = build(family)
+    decoder, ids = Decoder(model), torch.randint(0, 320, (40,))
+    expected = model(input_ids=ids[None]).logits[0].float()
+    cache, rows = decoder.new_cache(), []
+    decoder(ids[:10], cache)
+    for start, n in ((10, 4), (14, 1), (15, 4), (18, 2), (20, 4), (24, 16)):  # of the third, three are kept
+        cache.reserve(n)
+        rows.append(
+            decoder.fixed(ids[start : start + n], torch.tensor(start), cache)[: 3 if start == 15 else n]
+        )
+        cache.length += len(rows[-1])
+    assert close(torch.cat(rows), expected[10:])
 
 
 def test_a_buffer_that_could_not_grow_takes_the_token_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
