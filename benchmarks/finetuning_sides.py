@@ -94,9 +94,9 @@ def train_trl(rows: list[Row], out: Path, most: int, device: str, *, tuned: bool
     if tuned:
         changed = {"gradient_checkpointing": False, "model_init_kwargs": {"dtype": "bfloat16"}}
     config = SFTConfig(
-        str(out / "run"), use_cpu=device == "cpu", num_train_epochs=1, learning_rate=LEARNING_RATE, lr_scheduler_type="cosine",
-        warmup_steps=WARMUP, per_device_train_batch_size=BATCH, max_length=max(1024, most), seed=SEED,
-        save_strategy="no", report_to="none", disable_tqdm=True, **changed,
+        str(out / "run"), use_cpu=device == "cpu", num_train_epochs=1, learning_rate=LEARNING_RATE,
+        lr_scheduler_type="cosine", warmup_steps=WARMUP, per_device_train_batch_size=BATCH,
+        max_length=max(1024, most), seed=SEED, save_strategy="no", report_to="none", disable_tqdm=True, **changed,
     )  # fmt: skip
     clock = Clock()
     trainer = SFTTrainer(

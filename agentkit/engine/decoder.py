@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # as torch's own documentation calls it
 
 from agentkit.engine.cache import TorchCache
-from agentkit.engine.families import PRODUCTS, agrees, check_family, head_size, layer_kinds
+from agentkit.engine.families import PRODUCTS, agrees, check_family, close, head_size, layer_kinds
 from agentkit.engine.graphs import Recorder, width_of
 from agentkit.engine.peft_files import LowRank
 from agentkit.engine.rotary import Rotary
 from agentkit.engine.torch_lora import Added, TorchLora, added_to
+
+_PROBE = 8
+"""Steps that are compared with the plain pass before any is recorded for a conversation."""
 
 
 class _Norm(nn.Module):
@@ -157,7 +160,7 @@ class Decoder:
         self._rotary = Rotary(model, config, set(kinds), inner.norm.weight.dtype)
         self._front: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Layer.front
         self._back: Callable[..., Tensor] = _Layer.back
-        self._recorder = Recorder(self.fixed, model.device) if model.device.type == "cuda" else None
+        self._recorder: Recorder | None = None
 
     def compile(self, backend: str = "inductor") -> None:
         """Have torch.compile fuse what lies between the attentions; all layers share the code.
@@ -167,6 +170,32 @@ class Decoder:
         self._front = torch.compile(_Layer.front, dynamic=True, backend=backend)
         self._back = torch.compile(_Layer.back, dynamic=True, backend=backend)
         self.name = "torch, compiled"
+
+    def record(self) -> bool:
+        """On a GPU, record the steps of conversations from now on, if a probe of it says what the plain pass says."""
+        device = self._model.device
+        if device.type != "cuda":
+            return False
+        plain = self.new_cache()
+        ids = torch.arange(1, _PROBE + 1, device=device) * self._embed.num_embeddings // (_PROBE + 2)
+        try:
+            with torch.inference_mode():
+                expected = self(ids, plain, every=True)
+                self._recorder = Recorder(self.fixed, device)
+                cache = self.new_cache()
+                steps = [
+                    self(part, cache, every=True) for part in ids.split(1)
+                ]  # the third one is the first replayed
+        except (
+            RuntimeError
+        ):  # what cannot be captured: a kernel that waits for the processor, a driver without graphs
+            self._recorder = None
+            return False
+        if not close(torch.cat(steps), expected):
+            self._recorder = None
+            return False
+        self.name += ", recorded"
+        return True
 
     def pack_adapter(self, name: str, parts: Mapping[str, LowRank]) -> TorchLora:
         """An adapter in the form in which it runs beside the weights.

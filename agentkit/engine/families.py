@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
 """Model types whose layers the engine computes itself; any other runs through transformers."""
@@ -52,4 +53,9 @@ def agrees(decoder: Any, model: Any) -> bool:
     with torch.inference_mode():
         ours = decoder(ids, decoder.new_cache(), every=True)
         theirs = model(input_ids=ids[None]).logits[0].float()
+    return close(ours, theirs)
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether logits differ by no more than the order of summation makes them."""
     return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())

@@ -56,29 +56,30 @@ class Recorder:
         given = steps.inputs[width]
         given.ids[:n] = ids
         given.start.fill_(cache.length)
-        if width in steps.recorded:
-            steps.recorded[width].graph.replay()
-            logits = steps.recorded[width].logits
-        elif width in steps.tried:
-            steps.recorded[width] = self._record(given, cache)
-            steps.recorded[width].graph.replay()
-            logits = steps.recorded[width].logits
+        if width in steps.tried:
+            if width not in steps.recorded:
+                steps.recorded[width] = self._record(given, cache)
+            logits = steps.recorded[width].replay()
         else:  # kernels are loaded and chosen when they first run, which must not be while they are recorded
             steps.tried.add(width)
-            with self._aside():
-                logits = self._fixed(given.ids, given.start, cache)
+            logits = self._run(given, cache)
         cache.length += n
         return logits[n - last : n].clone()
+
+    def _run(self, given: _Input, cache: TorchCache) -> Tensor:
+        """The step as it is, on the stream on which it will be recorded."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            logits = self._fixed(given.ids, given.start, cache)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return logits
 
     def _record(self, given: _Input, cache: TorchCache) -> _Recorded:
         graph = torch.cuda.CUDAGraph()
         # Other threads use the GPU meanwhile: an embedder, a captioner.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             logits = self._fixed(given.ids, given.start, cache)
-        return _Recorded(graph, logits)
-
-    def _aside(self) -> _Aside:
-        return _Aside(self._stream)
+        return _Recorded(graph.replay, logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,13 @@ class _Input:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    graph: torch.cuda.CUDAGraph
+    launch: Callable[[], None]
     logits: Tensor
+    """Where they are written to each time."""
+
+    def replay(self) -> Tensor:
+        self.launch()
+        return self.logits
 
 
 @dataclass(slots=True)
@@ -100,19 +106,3 @@ class _Steps:
     inputs: dict[int, _Input] = field(default_factory=dict)
     tried: set[int] = field(default_factory=set)
     recorded: dict[int, _Recorded] = field(default_factory=dict)
-
-
-class _Aside:
-    """Work on another stream, before and after which this one waits."""
-
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        self._stream = stream
-        self._context = torch.cuda.stream(stream)
-
-    def __enter__(self) -> None:
-        self._stream.wait_stream(torch.cuda.current_stream())
-        self._context.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._context.__exit__(*error)
-        torch.cuda.current_stream().wait_stream(self._stream)

@@ -36,16 +36,17 @@ class Rotary:
         self._size, self._dtype, self._device = head_size(config), dtype, model.device
         both = ("full_attention", "sliding_attention")
         self._order = [kind if kind in kinds else next(iter(kinds)) for kind in both]
-        self._held = self._compute(_FIRST)
+        self._held = [self._compute(_FIRST)]
+        """All that were made: what was recorded on a GPU (`graphs`) goes on reading those that it found."""
 
     def upto(self, length: int) -> tuple[Tensor, Tensor]:
         """Tables of at least ``length`` positions: (2, positions, head size), full layers first.
 
         The first half of the sines is negated: turning is ``x * cos + swapped_halves(x) * sin``.
         """
-        if length > self._held[0].shape[1]:
-            self._held = self._compute(1 << (length - 1).bit_length())
-        return self._held
+        if length > self._held[-1][0].shape[1]:
+            self._held.append(self._compute(1 << (length - 1).bit_length()))
+        return self._held[-1]
 
     @torch.inference_mode()
     def _compute(self, length: int) -> tuple[Tensor, Tensor]:

@@ -236,9 +236,7 @@ def _load(
     if packs:
         decoder, method = _native_decoder(model, method, merged=adapter is not None)
     else:
-        decoder = None if trainable else _torch_decoder(model)
-        if compile and decoder is not None:
-            decoder.compile()
+        decoder = None if trainable else _torch_decoder(model, compile=compile)
     if packs or method in _BITSANDBYTES:
         for parameter in model.parameters():
             # What was not packed lies in the mapped file, and would keep all of it in memory.
@@ -271,15 +269,20 @@ def _native_decoder(model: Any, method: str, *, merged: bool) -> tuple[NativeDec
     return decoder if decoder.agrees() else None, method
 
 
-def _torch_decoder(model: Any) -> Decoder | None:
-    """The forward pass written out in torch, if it covers the model."""
+def _torch_decoder(model: Any, *, compile: bool) -> Decoder | None:
+    """The forward pass written out in torch, if it covers the model; on a GPU its steps are recorded."""
     from agentkit.engine.decoder import Decoder
 
     try:
         decoder = Decoder(model)
     except NotImplementedError:
         return None
-    return decoder if decoder.agrees() else None
+    if not decoder.agrees():
+        return None
+    if compile:
+        decoder.compile()
+    decoder.record()
+    return decoder
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda"]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from agentkit.engine.cache import GrowingLayer, can_crop, head, new_cache
+from agentkit.engine.cache import GrowingLayer, can_crop, head
 from agentkit.engine.decoder import Decoder
 from agentkit.engine.native import NativeDecoder
 from agentkit.engine.simd import Kind, takes_pairs
