@@ -73,6 +73,8 @@ class Adapter:
     """It judges whether a passage states an answer (`llm.reading`); so does what was trained on from it."""
     evidence: dict[str, float] = field(default_factory=dict)
     """How far evidence counts in its calls: the fields of `llm.guide.Strength`, 1 where nothing is said."""
+    job: str = ""
+    """The job that has made it."""
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""

@@ -174,6 +174,12 @@ def clear(folder: Path, adapters_dir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def clear_done(folder: Path) -> None:
+    """Remove what only a job that is under way needs."""
+    for name in (CHECKPOINTS, START):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def read_settings(folder: Path) -> JobSettings:
     """The settings in a job's folder; OSError or ValueError where they are gone or damaged."""
     return JobSettings.model_validate_json((folder / job_settings.FILE).read_bytes())

@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,21 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import NotFoundError, TrainingError, UsageError
+from agentkit.errors import AgentkitError, NotFoundError, TrainingError, UsageError
 from agentkit.settings import private_dir
 from agentkit.training import settings as job_settings
-from agentkit.training.adapters import SPECS, check_name
+from agentkit.training.adapters import SPECS, check_name, get_adapter
 from agentkit.training.bases import check_folder
 from agentkit.training.data import Split, load_chats
 from agentkit.training.failures import how_to_resume
 from agentkit.training.job import (
     CANCEL,
-    CHECKPOINTS,
     DATA,
     LOG,
     START,
     Job,
     clear,
+    clear_done,
     last_line,
     read_progress,
     read_settings,
@@ -186,8 +185,7 @@ def cancel(job: Job) -> Job:
         table.end(job.id, "cancelled")
         _clear(job.folder)
         (job.folder / CANCEL).unlink(missing_ok=True)
-        for name in (CHECKPOINTS, START):
-            shutil.rmtree(job.folder / name, ignore_errors=True)
+        clear_done(job.folder)
     return get_job(jobs_dir, job.id)
 
 
@@ -313,11 +311,22 @@ def _bury(table: JobTable, jobs_dir: Path) -> None:
     for record in table.all():
         if record.status in ACTIVE and not record.process.alive():
             folder = jobs_dir / record.id
+            if _is_made(record, folder):
+                if table.end(record.id, "done"):
+                    clear_done(folder)
+                continue
             last = last_line(folder / LOG)
             # Nothing changes if the process ended the job between the two looks.
             cause = "the process ended unexpectedly (killed, out of memory, or the machine went down)"
             if table.end(record.id, "failed", f"{cause}; {how_to_resume(record.id)}; last log line: {last}"):
                 _clear(folder)
+
+
+def _is_made(record: Record, folder: Path) -> bool:
+    """Whether the adapter was in its place already when the process died."""
+    with contextlib.suppress(AgentkitError, OSError, ValueError):
+        return get_adapter(read_settings(folder).adapters_dir, record.name).job == record.id
+    return False
 
 
 def _clear(folder: Path) -> None:

@@ -31,6 +31,7 @@ from agentkit.training.job import (
     PROGRESS,
     START,
     clear,
+    clear_done,
     duration,
     read_progress,
     stage_dir,
@@ -128,8 +129,7 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     # From here a cancellation would come too late: the adapter is there, and the job is done.
     _save(folder, job, adapter, partial(work.save, trained))
     table.end(folder.name, "done")
-    for name in (CHECKPOINTS, START):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    clear_done(folder)
     _say(f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}")
 
 
@@ -226,6 +226,7 @@ def _describe(folder: Path, job: JobSettings, report: Report, trained: Trained) 
         scored=trained.scored if trained.scores else 0,
         reads=traits.reads,
         evidence={} if traits == PLAIN else asdict(traits.strength),
+        job=folder.name,
     )
 
 

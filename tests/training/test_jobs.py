@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from agentkit.training.job import read_progress, view
 from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
 from agentkit.training.process import WORKER, Process
 from agentkit.training.report import read_report
-from agentkit.training.table import Record, job_table
+from agentkit.training.table import FILE, Record, job_table
 
 Write = Callable[[Sequence[dict[str, Any]]], Path]
 Begin = Callable[..., Job]
@@ -153,6 +154,35 @@ def test_a_killed_worker_has_failed(begin: Begin, dirs: dict[str, Path]) -> None
     assert "last log line: step " in str(job.error)
     assert not stage.exists()
     assert get_job(dirs["jobs_dir"], job.id).status == "failed"
+
+
+def test_a_kill_between_adapter_and_row_loses_nothing(begin: Begin, dirs: dict[str, Path]) -> None:
+    job = wait(begin(name="made", epochs=1))
+    assert job.status == "done", job.error
+    adapter = get_adapter(dirs["adapters_dir"], "made")
+    assert adapter.job == job.id
+
+    def died(id: str) -> Job:
+        """As if the process had been killed before it could say that it is done."""
+        (dirs["jobs_dir"] / id / "checkpoints").mkdir()
+        with sqlite3.connect(dirs["jobs_dir"] / FILE) as db:
+            db.execute("UPDATE jobs SET status = 'running', started = 0, id = ?", (id,))
+        return get_job(dirs["jobs_dir"], id)
+
+    assert died(job.id).status == "done"
+    assert not (job.folder / "checkpoints").exists()
+    job.folder.rename(job.folder.with_name("other"))  # another job of that name, which did not get so far
+    assert died("other").status == "failed"
+    assert get_adapter(dirs["adapters_dir"], "made") == adapter
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is told by the clock")
+def test_setting_the_clock_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process.of(os.getpid())
+    create_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600)
+    assert process.alive()
+    assert not Process(process.pid, process.started - 1).alive()
 
 
 def running(job: Job, steps: int) -> Job:
