@@ -204,8 +204,8 @@ class TorchCache(WholeCache):
     def _new(self, capacity: int) -> tuple[Tensor, Tensor]:
         layers, heads, size = self._shape
         # Zeros: a recorded step reads beyond the length, and weighs it by zero.
-        keys, values = (self._like.new_zeros(layers, heads, capacity, size) for _ in range(2))
         self.steps = None
+        keys, values = (self._like.new_zeros(layers, heads, capacity, size) for _ in range(2))
         return keys, values
 
     @staticmethod
@@ -262,3 +262,12 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, dict):
         return [tensor for item in value.values() for tensor in _tensors(item)]
     return []
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a forward pass or a copy failed for want of memory."""
+    # torch raises a RuntimeError of its own class on CUDA, mostly, and a plain one on the CPU.
+    signs = "allocate memory", "out of memory", "ALLOC_FAILED"
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in signs
+    )

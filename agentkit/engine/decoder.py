@@ -21,13 +21,10 @@ from torch.nn import functional as F  # as torch's own documentation calls it
 
 from agentkit.engine.cache import TorchCache
 from agentkit.engine.families import PRODUCTS, agrees, check_family, close, head_size, layer_kinds
-from agentkit.engine.graphs import Recorder, width_of
+from agentkit.engine.graphs import PLAIN, WIDTHS, Recorder, width_of
 from agentkit.engine.peft_files import LowRank
 from agentkit.engine.rotary import Rotary
 from agentkit.engine.torch_lora import Added, TorchLora, added_to
-
-_PROBE = 8
-"""Steps that are compared with the plain pass before any is recorded for a conversation."""
 
 
 class _Norm(nn.Module):
@@ -139,8 +136,6 @@ class Decoder:
         NotImplementedError: The model is of a kind that this pass does not cover.
     """
 
-    name = "torch"
-
     def __init__(self, model: Any) -> None:
         config = model.config.get_text_config()
         check_family(config)
@@ -161,6 +156,13 @@ class Decoder:
         self._front: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Layer.front
         self._back: Callable[..., Tensor] = _Layer.back
         self._recorder: Recorder | None = None
+        self._compiled = False
+
+    @property
+    def name(self) -> str:
+        """What `agentkit models info` calls it."""
+        recorded = self._recorder is not None and not self._recorder.failure
+        return "torch" + ", compiled" * self._compiled + ", recorded" * recorded
 
     def compile(self, backend: str = "inductor") -> None:
         """Have torch.compile fuse what lies between the attentions; all layers share the code.
@@ -169,33 +171,29 @@ class Decoder:
         """
         self._front = torch.compile(_Layer.front, dynamic=True, backend=backend)
         self._back = torch.compile(_Layer.back, dynamic=True, backend=backend)
-        self.name = "torch, compiled"
+        self._compiled = True
 
     def record(self) -> bool:
         """On a GPU, record the steps of conversations from now on, if a probe of it says what the plain pass says."""
-        device = self._model.device
-        if device.type != "cuda":
+        device, model = self._model.device, self._model
+        # LLM.int8() asks the GPU in every linear which columns stand out, and waits for the answer.
+        waits = any(getattr(getattr(part, "state", None), "threshold", 0) for part in model.modules())
+        if device.type != "cuda" or waits:
             return False
-        plain = self.new_cache()
-        ids = torch.arange(1, _PROBE + 1, device=device) * self._embed.num_embeddings // (_PROBE + 2)
+        sizes = [width for width in WIDTHS for _ in range(PLAIN + 2)]
+        ids = torch.arange(1, sum(sizes) + 1, device=device) * self._embed.num_embeddings // (sum(sizes) + 2)
         try:
             with torch.inference_mode():
-                expected = self(ids, plain, every=True)
-                self._recorder = Recorder(self.fixed, device)
+                expected = self(ids, self.new_cache(), every=True)
+                self._recorder = recorder = Recorder(self.fixed, device, self._head.out_features)
                 cache = self.new_cache()
-                steps = [
-                    self(part, cache, every=True) for part in ids.split(1)
-                ]  # the third one is the first replayed
-        except (
-            RuntimeError
-        ):  # what cannot be captured: a kernel that waits for the processor, a driver without graphs
+                found = torch.cat([self(part, cache, every=True) for part in ids.split(sizes)])
+        except RuntimeError:
             self._recorder = None
             return False
-        if not close(torch.cat(steps), expected):
+        if recorder.failure or not close(found, expected):
             self._recorder = None
-            return False
-        self.name += ", recorded"
-        return True
+        return self._recorder is not None
 
     def pack_adapter(self, name: str, parts: Mapping[str, LowRank]) -> TorchLora:
         """An adapter in the form in which it runs beside the weights.
@@ -349,6 +347,11 @@ class Decoder:
             return F.scaled_dot_product_attention(query, keys[None], values[None], scale=scaling).reshape(
                 1, -1
             )
+        together = heads // groups
+        if (
+            mask is not None and together > 1
+        ):  # torch may take its slowest kernel for a mask over grouped heads
+            keys, values = (part.repeat_interleave(together, 0) for part in (keys, values))
         y = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],
             keys[None],
@@ -356,7 +359,7 @@ class Decoder:
             attn_mask=mask,
             is_causal=mask is None,
             scale=scaling,
-            enable_gqa=heads != groups,
+            enable_gqa=mask is None and together > 1,
         )
         return y[0].transpose(0, 1).reshape(n, -1)
 

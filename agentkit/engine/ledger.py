@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from agentkit.engine.cache import GrowingLayer, cache_bytes, can_crop, head, snapshot
+from agentkit.engine.cache import GrowingLayer, cache_bytes, can_crop, head, out_of_memory, snapshot
+from agentkit.engine.graphs import CAPTURING
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError
 
@@ -134,11 +135,12 @@ class Ledger:
         except (MemoryError, RuntimeError) as error:
             if self._relieve is None or not out_of_memory(error):
                 raise
-            self.recover()
-            self._relieve()
-            self.relieved += 1
-            # A model that cannot be rolled back by a token has gone back further.
-            return self._forward(self.portion(most, draft))
+        # Only behind the handler is what the failed pass held given up.
+        self.recover()
+        self._relieve()
+        self.relieved += 1
+        # A model that cannot be rolled back by a token has gone back further.
+        return self._forward(self.portion(most, draft))
 
     def portion(self, most: int, draft: Sequence[int] = ()) -> Portion:
         """The next ids to compute, ``most`` at most, the draft (it does not count) behind the last of them.
@@ -223,12 +225,6 @@ class Ledger:
             self.cache = snapshot(cache)  # the forward pass changes it in place
         else:
             self.cache, self.cached = self._loaded.new_cache(self.adapter), 0
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a forward pass or a copy failed for want of memory."""
-    # torch raises a RuntimeError of its own class on CUDA, and a plain one on the CPU.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 class LedgerPool:
@@ -318,7 +314,8 @@ class LedgerPool:
         with self._lock:
             self._ledgers = [ledger for ledger in self._ledgers if ledger.busy]
         if self._loaded.device == "cuda":
-            torch.cuda.empty_cache()
+            with CAPTURING:
+                torch.cuda.empty_cache()
 
     def discard(self, ledger: Ledger) -> None:
         """Drop a ledger whose state is not trusted, after an error."""

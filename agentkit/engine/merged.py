@@ -49,5 +49,8 @@ def with_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
 
 
 def quiet_bitsandbytes() -> None:
-    """Importing it (peft does too) warns that a package is missing which would fetch a kernel from the hub."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    """Spare its users two warnings: at import (peft does that too) of a package that is missing, which would fetch a
+    kernel from the hub; and for every product of int8, that bf16 becomes fp16 in it.
+    """
+    for module in ("backends.cpu.ops", "autograd._functions"):
+        logging.getLogger(f"bitsandbytes.{module}").setLevel(logging.ERROR)

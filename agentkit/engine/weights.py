@@ -235,17 +235,22 @@ def _load(
     decoder: NativeDecoder | Decoder | None
     if packs:
         decoder, method = _native_decoder(model, method, merged=adapter is not None)
+        _leave_file(model)
     else:
+        if method in _BITSANDBYTES and device_name == "cpu":
+            _leave_file(model)
         decoder = None if trainable else _torch_decoder(model, compile=compile)
-    if packs or method in _BITSANDBYTES:
-        for parameter in model.parameters():
-            # What was not packed lies in the mapped file, and would keep all of it in memory.
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.clone()
     context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
     return LoadedModel(
         name, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
     )
+
+
+def _leave_file(model: Any) -> None:
+    """Copy what was not packed: it lies in the mapped file, and would keep all of it in memory."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 def _native_decoder(model: Any, method: str, *, merged: bool) -> tuple[NativeDecoder | None, str]:
@@ -286,7 +291,7 @@ def _torch_decoder(model: Any, *, compile: bool) -> Decoder | None:
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Where a setting means to compute.
+    """Where a setting means to compute; torch is set up for it.
 
     Raises:
         UsageError: CUDA was asked for, and there is none.
@@ -295,7 +300,12 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device cuda was asked for, but torch sees no CUDA GPU", "use --device cpu or auto")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    # torch prefers cuDNN's attention on newer cards, which makes a plan for every new length of a conversation: that
+    # takes longer than to compute it by another kernel.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    return "cuda"
 
 
 def _method(quantize: Quantize, device: str) -> str:
@@ -366,7 +376,7 @@ def _load_options(method: str, device: str, gguf: str | None, dtype: torch.dtype
 def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
     import transformers
 
-    from agentkit.engine.ledger import out_of_memory
+    from agentkit.engine.cache import out_of_memory
 
     transformers.utils.logging.disable_progress_bar()
     factory = getattr(transformers, kind)

@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from agentkit.engine.cache import out_of_memory
 from agentkit.engine.decode import Decoding, MaskProvider, Sampler, Step
 from agentkit.engine.families import ROWS
-from agentkit.engine.ledger import Ledger, LedgerPool, out_of_memory
+from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import AgentkitError, ModelError, UsageError
@@ -92,7 +93,10 @@ class LocalModel:
 
     @property
     def hf_model(self) -> Any:
-        """The transformers model, without the adapters that run beside the weights."""
+        """The transformers model, without the adapters that run beside the weights.
+
+        Its weights are those that serving reads: what moves or converts it (``to``, ``half``) parts the two.
+        """
         return self._loaded.model
 
     @property

@@ -21,8 +21,8 @@ class _LoraLinear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        a, b = a.to(x.dtype), b.to(x.dtype)
+        flat = x.reshape(-1, x.shape[-1]).to(weight.dtype)  # under autocast some norms widen it
+        a, b = a.to(weight.dtype), b.to(weight.dtype)
         inner = flat @ a.T
         out = linear(flat, weight, bias).addmm_(inner, b.T, alpha=scale)
         ctx.save_for_backward(flat, weight, a, b, inner)

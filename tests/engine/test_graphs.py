@@ -6,6 +6,8 @@ all but the capture.
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from agentkit.engine.cache import TorchCache, head
 from agentkit.engine.decoder import Decoder
 from agentkit.engine.graphs import WIDTHS, width_of
 from agentkit.engine.peft_files import read_lora
+from agentkit.engine.weights import load_weights
 
 
 def test_the_width_of_a_step() -> None:
@@ -29,23 +32,24 @@ def test_the_width_of_a_step() -> None:
 class Replayed(graphs.Recorder):
     """A recorder without a GPU."""
 
-    def __init__(self, fixed: graphs.Fixed, device: torch.device) -> None:
-        self._fixed, self._device = fixed, device
-        self.replays = 0
+    replays = 0
+    fails = False
+
+    def _begin(self) -> None:
+        pass
 
     def _run(self, given: Any, cache: TorchCache) -> torch.Tensor:
-        return self._fixed(given.ids, given.start, cache)
+        return self._compute(given, cache)
 
-    def _record(self, given: Any, cache: TorchCache) -> Any:
-        logits = self._run(given, cache)
-        buffers = cache.keys, cache.values
+    def _capture(self, work: Callable[[], torch.Tensor]) -> Callable[[], None]:
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
         def launch() -> None:
-            assert (cache.keys, cache.values) == buffers, "recorded for other buffers"
             self.replays += 1
-            logits.copy_(self._run(given, cache))
+            work()
 
-        return graphs._Recorded(launch, logits)
+        return launch
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -63,7 +67,7 @@ def recording(model: Any) -> Decoder:
         assert decoder.record()
     else:
         assert not decoder.record()
-        decoder._recorder = Replayed(decoder.fixed, model.device)
+        decoder._recorder = Replayed(decoder.fixed, model.device, 320)
     return decoder
 
 
@@ -72,7 +76,7 @@ def recording(model: Any) -> Decoder:
 def test_recorded_steps_agree_with_transformers(
     family: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentkit.engine.cache.FIRST_CAPACITY", 32)
+    monkeypatch.setattr("agentkit.engine.cache.FIRST_CAPACITY", 64)
     model = build(family).to(device)
     ids = torch.randint(0, 320, (100,), device=device)
     expected = model(input_ids=ids[None]).logits[0].float()
@@ -80,7 +84,43 @@ def test_recorded_steps_agree_with_transformers(
     caches = [decoder.new_cache() for _ in range(2)]  # both grow, are recorded anew, and share their memory
     rows: list[list[torch.Tensor]] = [[], []]
     start = 0
-    for n in (1, 1, 1, 3, 4, 2, 1, 9, 16, 1, 20, 1, 1, 3, 3, 3, 1, 1, 1):
+    for n in (
+        1,
+        1,
+        1,
+        3,
+        4,
+        2,
+        1,
+        1,
+        1,
+        9,
+        1,
+        1,
+        3,
+        3,
+        3,
+        1,
+        3,
+        2,
+        3,
+        1,
+        16,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        2,
+        3,
+        4,
+        3,
+        2,
+        3,
+        1,
+        1,
+    ):
         for cache, found in zip(caches, rows, strict=True):
             found.append(decoder(ids[start : start + n], cache, every=True))
         start += n
@@ -97,7 +137,47 @@ def test_recorded_steps_agree_with_transformers(
     assert close(both, expected[[40, 40, 41, 42]], 1e-3)
     assert close(decoder(ids[43:44], caches[0]), expected[43], 1e-3)
     if isinstance(decoder._recorder, Replayed):
-        assert decoder._recorder.replays > 20
+        assert decoder._recorder.replays > 10
+
+
+@torch.inference_mode()
+def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    model = build("llama")
+    ids = torch.randint(0, 320, (30,))
+    decoder = recording(model)
+    assert decoder.name == "torch, recorded"
+    decoder._recorder.fails = True  # type: ignore[union-attr]
+    cache = decoder.new_cache()
+    found = torch.stack([decoder(part, cache) for part in ids.split(1)])
+    assert close(found, model(input_ids=ids[None]).logits[0].float(), 1e-3)
+    assert decoder.name == "torch"
+    assert caplog.messages == [
+        "steps are no longer recorded on the GPU, which makes them slower: "
+        "operation not permitted when stream is capturing"
+    ]
+
+
+def test_a_model_that_is_dropped_is_gone_at_once() -> None:
+    decoder = recording(build("llama"))
+    gone = weakref.ref(decoder)
+    del decoder
+    assert gone() is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("quantize", "passes"), [("none", "torch, recorded"), ("nf4", "torch, recorded"), ("int8", "torch")]
+)
+def test_a_gpu_runs_every_form(quantize: Any, passes: str, tiny_folder: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA GPU")
+    loaded = load_weights(tiny_folder, device="cuda", quantize=quantize)
+    assert loaded.info()["forward_pass"] == passes
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    whole = loaded.forward_all(list(range(100, 160)))
+    cache = loaded.new_cache()
+    steps = torch.stack([loaded.forward([token], cache) for token in range(100, 160)])
+    assert close(steps, whole, 0.1)
 
 
 @pytest.mark.filterwarnings(
