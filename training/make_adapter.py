@@ -1,6 +1,6 @@
 """The adapter that agentkit ships for smollm2-135m, made anew: data, training, and where the result lies.
 
-    python training/make_adapter.py                  # everything; some three hours and a quarter on two cores
+    python training/make_adapter.py                  # everything; some three hours on two cores
     python training/make_adapter.py --scenes 200     # a smaller one, to look at
     python training/make_adapter.py --data-only      # only write the data
 
@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import sys
 import zlib
@@ -38,6 +39,7 @@ from agentkit.llm.encoding import ChatEncoder
 from agentkit.training import loop
 from agentkit.training.adapters import CARD, Adapter
 from agentkit.training.data import IGNORED, Report, Row, Split, encode, load_chats
+from agentkit.training.memory import HUGE_PAGES
 from agentkit.training.methods import exported
 from agentkit.training.plan import steps
 from agentkit.training.settings import JobSettings, make_settings
@@ -91,6 +93,8 @@ def main() -> int:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--data-only", action="store_true")
     options = parser.parse_args()
+    if not HUGE_PAGES.keys() <= os.environ.keys():  # the C library looks at them as the process begins
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**HUGE_PAGES, **os.environ})
     before: Path | None = None
     for stage in STAGES:
         folder = stage.folder(options.build)

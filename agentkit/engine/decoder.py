@@ -16,117 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # as torch's own documentation calls it
 
 from agentkit.engine.cache import TorchCache
-from agentkit.engine.families import PRODUCTS, agrees, check_family, close, head_size, layer_kinds
+from agentkit.engine.families import agrees, check_family, close, head_size, layer_kinds
 from agentkit.engine.graphs import PLAIN, WIDTHS, Recorder, width_of
 from agentkit.engine.peft_files import LowRank
 from agentkit.engine.rotary import Rotary
-from agentkit.engine.torch_lora import Added, TorchLora, added_to
-
-
-class _Norm(nn.Module):
-    """Root mean square norm (arXiv:1910.07467)."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        super().__init__()
-        self._eps, self._dtype, self._size = eps, weight.dtype, weight.shape[0]
-        self.register_buffer("weight", weight.float(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, width) to (…, width) in the weights' own type."""
-        return F.rms_norm(x.float(), (self._size,), self.weight, self._eps).to(self._dtype)
-
-
-class _Joined(nn.Module):
-    """Linears over the same input as one; the weights of plain ones become parts of one matrix."""
-
-    def __init__(self, linears: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(linears)
-        self._whole: tuple[Tensor, Tensor | None] | None = None
-        if len(linears) > 1 and all(type(linear) is nn.Linear for linear in linears):
-            self._whole = _join([(linear.weight, linear.bias) for linear in linears])  # type: ignore[misc]
-
-    def forward(self, x: Tensor, added: Sequence[Added] = ()) -> Tensor:
-        """(n, inputs) to (n, outputs of all), with what adapters add to some of the rows."""
-        if self._whole is not None:
-            y = F.linear(x, *self._whole)
-        else:
-            y = (
-                torch.cat([linear(x) for linear in self.parts], -1)
-                if len(self.parts) > 1
-                else self.parts[0](x)
-            )
-        for start, end, pair in added:
-            if pair is not None:
-                down, up = pair
-                y[start:end] += x[start:end] @ down @ up
-        return y
-
-
-def _join(linears: Sequence[tuple[nn.Parameter, nn.Parameter | None]]) -> tuple[Tensor, Tensor | None]:
-    """One matrix and one bias, of which the linears' own become views: nothing is held twice."""
-    sizes = [len(weight) for weight, _ in linears]
-    weight = torch.cat([weight.detach() for weight, _ in linears])
-    for (held, _), part in zip(linears, weight.split(sizes), strict=True):
-        held.data = part
-    if linears[0][1] is None:
-        return weight, None
-    bias = torch.cat([bias.detach() for _, bias in linears if bias is not None])
-    for (_, held_bias), part in zip(linears, bias.split(sizes), strict=True):
-        if held_bias is not None:
-            held_bias.data = part
-    return weight, bias
-
-
-class _Layer(nn.Module):
-    """What a layer does before and after its attention, token by token."""
-
-    def __init__(
-        self, source: Any, kind: str, heads: int, groups: int, size: int, norm: Callable[[Any], _Norm]
-    ) -> None:
-        super().__init__()
-        attention, mlp = source.self_attn, source.mlp
-        sandwich = hasattr(source, "pre_feedforward_layernorm")
-        after = norm(source.post_attention_layernorm)
-        self.kind, self.scaling = kind, attention.scaling
-        self._heads, self._groups, self._size = heads, groups, size
-        self._activation = mlp.act_fn
-        self.qkv, self.out, self.gate_up, self.down = (
-            _Joined([getattr(getattr(source, owner), name) for name in names]) for owner, names in PRODUCTS
-        )
-        self.before_attention = norm(source.input_layernorm)
-        self.after_attention = after if sandwich else None
-        self.before_mlp = norm(source.pre_feedforward_layernorm) if sandwich else after
-        self.after_mlp = norm(source.post_feedforward_layernorm) if sandwich else None
-        self.query = norm(attention.q_norm) if hasattr(attention, "q_norm") else None
-        self.key = norm(attention.k_norm) if hasattr(attention, "k_norm") else None
-
-    def front(
-        self, x: Tensor, cos: Tensor, sin: Tensor, added: Sequence[Sequence[Added]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (n, heads, size), of (n, hidden); queries and keys turned to their positions."""
-        qkv = self.qkv(self.before_attention(x), added[0]).view(len(x), -1, self._size)
-        turned = self._heads + self._groups
-        qk, v = qkv[:, :turned], qkv[:, turned:]
-        if self.query is not None and self.key is not None:
-            qk = torch.cat((self.query(qk[:, : self._heads]), self.key(qk[:, self._heads :])), dim=1)
-        # Rotation of the two halves: the sign of the swapped first half is in the table of sines.
-        qk = torch.addcmul(qk * cos, qk.roll(self._size // 2, -1), sin)
-        return qk[:, : self._heads], qk[:, self._heads :], v
-
-    def back(self, x: Tensor, y: Tensor, added: Sequence[Sequence[Added]]) -> Tensor:
-        """The residual stream, (n, hidden), after attention's outputs, (n, heads * size), and the MLP."""
-        y = self.out(y, added[1])
-        x = x + (y if self.after_attention is None else self.after_attention(y))
-        gate, up = self.gate_up(self.before_mlp(x), added[2]).chunk(2, -1)
-        y = self.down(self._activation(gate) * up, added[3])
-        return x + (y if self.after_mlp is None else self.after_mlp(y))
+from agentkit.engine.torch_layers import Layer, Norm
+from agentkit.engine.torch_lora import TorchLora, added_to
 
 
 class Decoder:
@@ -148,13 +47,13 @@ class Decoder:
         self._softcap = getattr(config, "final_logit_softcapping", None)
         kinds = layer_kinds(config)
         sizes = self._heads, self._groups, self._size
-        self._layers = [_Layer(*pair, *sizes, self._norm) for pair in zip(inner.layers, kinds, strict=True)]
+        self._layers = [Layer(*pair, *sizes, self._norm) for pair in zip(inner.layers, kinds, strict=True)]
         self._final = self._norm(inner.norm)
         self._embed = inner.embed_tokens
         self._head = model.get_output_embeddings()
         self._rotary = Rotary(model, config, set(kinds), inner.norm.weight.dtype)
-        self._front: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Layer.front
-        self._back: Callable[..., Tensor] = _Layer.back
+        self._front: Callable[..., tuple[Tensor, Tensor, Tensor]] = Layer.front
+        self._back: Callable[..., Tensor] = Layer.back
         self._recorder: Recorder | None = None
         self._compiled = False
 
@@ -169,8 +68,8 @@ class Decoder:
 
         The attention itself is one kernel of torch's already, over a cache that grows.
         """
-        self._front = torch.compile(_Layer.front, dynamic=True, backend=backend)
-        self._back = torch.compile(_Layer.back, dynamic=True, backend=backend)
+        self._front = torch.compile(Layer.front, dynamic=True, backend=backend)
+        self._back = torch.compile(Layer.back, dynamic=True, backend=backend)
         self._compiled = True
 
     def record(self) -> bool:
@@ -238,7 +137,7 @@ class Decoder:
         tables = self._tables(places, max(start + n for start, n in spans))
         masks = {kind: [self._mask(kind, start, n, x.device) for start, n in spans] for kind in tables}
 
-        def attend(number: int, layer: _Layer, *states: Tensor) -> Tensor:
+        def attend(number: int, layer: Layer, *states: Tensor) -> Tensor:
             rows = [torch.split(part, counts) for part in states]
             parts = zip(*rows, caches, starts, masks[layer.kind], strict=True)
             return torch.cat([self._attend(number, layer.scaling, *part) for part in parts])
@@ -280,7 +179,7 @@ class Decoder:
             for kind, mask in masks.items()
         }
 
-        def attend(number: int, layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(number: int, layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             for buffer, new in ((cache.keys[number], k), (cache.values[number], v)):
                 buffer.index_copy_(1, places, new.transpose(0, 1))
             query = q.view(n, self._groups, together, self._size).permute(1, 2, 0, 3).flatten(1, 2)
@@ -378,10 +277,10 @@ class Decoder:
             return torch.ones(1, window, dtype=torch.bool, device=device)
         return torch.ones(n, total, dtype=torch.bool, device=device).tril(start).triu(start - window + 1)
 
-    def _norm(self, norm: Any) -> _Norm:
+    def _norm(self, norm: Any) -> Norm:
         weight = norm.weight.detach()
         eps = getattr(norm, "variance_epsilon", None) or norm.eps
-        return _Norm(weight + 1 if self._plus_one else weight, eps)
+        return Norm(weight + 1 if self._plus_one else weight, eps)
 
     def agrees(self) -> bool:
         """Whether the logits of a probe are those of transformers' forward pass."""

@@ -11,15 +11,6 @@ KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
 """Model types whose layers the engine computes itself; any other runs through transformers."""
 ROWS = 256
 """Tokens that go through the layers together: their activations fit into a core's cache."""
-PRODUCTS = (
-    ("self_attn", ("q_proj", "k_proj", "v_proj")),
-    ("self_attn", ("o_proj",)),
-    ("mlp", ("gate_proj", "up_proj")),
-    ("mlp", ("down_proj",)),
-)
-"""The linears of a layer, those over the same input together."""
-LAYERS = "model.layers"
-"""Where they are within the model."""
 _PROBE = 12
 """Tokens of the comparison with transformers."""
 _TOLERANCE = 0.1

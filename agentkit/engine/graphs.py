@@ -64,7 +64,7 @@ class Recorder:
     def _begin(self) -> None:
         # One after the other they can use the same memory for what lies between their input and their output.
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(self._device)
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         # A pool ends with its last graph and cannot be begun again: this one stays.
         self._first = self._capture(lambda: torch.zeros((), device=self._device))
 

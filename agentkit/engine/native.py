@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentkit.engine.cache import PackedCache
-from agentkit.engine.families import PRODUCTS, ROWS, agrees, check_family, head_size, layer_kinds
+from agentkit.engine.families import ROWS, agrees, check_family, head_size, layer_kinds
 from agentkit.engine.forward import ROOM, TILE, Batch, Inputs, Linears, Norms, Scratch, Shape, forward
 from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
 from agentkit.engine.packed_lora import LoraTable, PackedLora
-from agentkit.engine.peft_files import LowRank
+from agentkit.engine.peft_files import PRODUCTS, LowRank
 from agentkit.engine.rotary import Rotary
 from agentkit.engine.simd import LANES, Kind, product, takes_pairs
 from agentkit.engine.team import team

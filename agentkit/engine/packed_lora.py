@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agentkit.engine.families import LAYERS, PRODUCTS, ROWS
+from agentkit.engine.families import ROWS
 from agentkit.engine.lora import CHUNKS, PARTS, Loras
 from agentkit.engine.packed import Packed
-from agentkit.engine.peft_files import LowRank, check_fit
+from agentkit.engine.peft_files import LAYERS, PRODUCTS, LowRank, check_fit
 from agentkit.engine.simd import GROUP, LANES, Kind, product, takes_pairs
 
 _SMALLEST = 1e-30

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentkit.engine.families import LAYERS, PRODUCTS
-from agentkit.engine.peft_files import LowRank, check_fit
+from agentkit.engine.peft_files import LAYERS, PRODUCTS, LowRank, check_fit
 
 Pair = tuple[Tensor, Tensor]
 """(inputs, ranks) and (ranks, outputs), of all linears over the same input together."""
@@ -61,7 +60,7 @@ def _pair(
         part.b if part else torch.zeros(getattr(owner, name).out_features, 0)
         for name, part in zip(names, found, strict=True)
     ]
-    up = torch.block_diag(*blocks)
+    up: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
     return down.T.to(like).contiguous(), up.T.to(like).contiguous()
 
 

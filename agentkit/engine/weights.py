@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from agentkit.engine.merged import method_for_merged, quiet_bitsandbytes, with_adapter
 from agentkit.engine.peft_files import beyond_low_rank, read_config, read_lora
@@ -86,7 +86,7 @@ class LoadedModel:
         from agentkit.engine.cache import new_cache
 
         if self.decoder is not None:
-            return self.decoder.new_cache(adapter)
+            return self.decoder.new_cache(cast(Any, adapter))  # one that it has prepared itself
         if adapter is not None:
             raise ValueError(f"{self.name} takes no adapters beside its weights")
         return new_cache(self.model.config)

@@ -66,7 +66,9 @@ def loss_sum(model: Any, pack: Pack, *, shared: bool) -> torch.Tensor:
             where causal attention never looks.
     """
     import torch
-    from torch.nn.functional import cross_entropy, kl_div, log_softmax
+    from torch.nn.functional import kl_div, log_softmax
+
+    from agentkit.training.cross_entropy import weighted_cross_entropy
 
     device = model.device
     targets = pack.targets if shared else _padded_targets(pack)
@@ -77,16 +79,15 @@ def loss_sum(model: Any, pack: Pack, *, shared: bool) -> torch.Tensor:
     def logits() -> torch.Tensor:
         with _head_only_at(model, where):
             found = _shared_logits(model, pack) if shared else _padded_logits(model, pack)
-        return found.float().view(len(targets), -1)
+        return found.view(len(targets), -1)
 
     if pack.keep:
         with torch.no_grad(), model.disable_adapter():
-            before = log_softmax(logits(), dim=-1)
-        after = log_softmax(logits(), dim=-1)
+            before = log_softmax(logits().float(), dim=-1)
+        after = log_softmax(logits().float(), dim=-1)
         losses = kl_div(after, before, reduction="none", log_target=True).sum(dim=-1)
-    else:
-        losses = cross_entropy(logits(), labels, reduction="none")
-    return (losses * weights).sum()
+        return (losses * weights).sum()
+    return weighted_cross_entropy(logits(), labels, weights)
 
 
 def _shared_logits(model: Any, pack: Pack) -> torch.Tensor:

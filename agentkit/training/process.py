@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import agentkit
+from agentkit.training.memory import HUGE_PAGES
 
 WORKER = "agentkit.training.worker"
 """Module that a worker's process runs."""
@@ -80,7 +81,7 @@ def launch(folder: Path, log_file: Path) -> Process:
     home = str(Path(next(iter(agentkit.__path__))).resolve().parent)
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     # Passive: waiting threads sleep. Where they spin, training and a chat beside it both crawl.
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONIOENCODING": "utf-8"}
+    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONIOENCODING": "utf-8", **HUGE_PAGES}
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             command,

@@ -25,6 +25,9 @@ IMPLEMENTATION = "agentkit_tree"
 
 _ROWS = 256
 """Queries of a block: of a longer causal part half would be computed in vain."""
+_KEPT = 1 << 25
+"""Bytes of attention weights, of one layer, that are kept for the backward pass: to make them anew would be
+a quarter of the work. More than these would be more than all else that a pass keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,12 @@ class _Block:
     prefix: slice
     own: slice
 
+    @property
+    def pairs(self) -> int:
+        """Queries times keys."""
+        keys = self.prefix.stop - self.prefix.start + self.own.stop - self.own.start
+        return int((self.rows.stop - self.rows.start) * keys)
+
     def seen(self, states: Tensor) -> Tensor:
         """(kv heads, T, d) keys or values to those that the block sees."""
         if self.prefix.stop == self.prefix.start:
@@ -125,29 +134,32 @@ def _blocks(span: Span) -> list[_Block]:
 class _TreeAttention(torch.autograd.Function):
     """(heads, T, d) queries, (kv heads, T, d) keys and values to (heads, T, d).
 
-    Heads that share keys are computed as one with more rows. The weights of a block are made anew in the backward pass:
-    kept, they would take more memory than the rest of the pass.
+    Heads that share keys are computed as one with more rows.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scaling: float, spans: Sequence[Span]) -> Tensor:
         q = (q * scaling).view(len(k), -1, *q.shape[1:])
-        ctx.save_for_backward(q, k, v)
         ctx.scaling, ctx.blocks = scaling, [block for span in spans for block in _blocks(span)]
-        out = torch.empty_like(q)
+        pairs = sum(block.pairs for block in ctx.blocks)
+        keeps = len(k) * q.shape[1] * pairs * q.element_size() <= _KEPT and any(ctx.needs_input_grad)
+        out, kept = torch.empty_like(q), []
         for block in ctx.blocks:
-            found = _weights(_rows_of(q, block), block.seen(k), block) @ block.seen(v)
-            out[:, :, block.rows] = found.view(out[:, :, block.rows].shape)
+            weights = _weights(_rows_of(q, block), block.seen(k), block)
+            out[:, :, block.rows] = (weights @ block.seen(v)).view(out[:, :, block.rows].shape)
+            if keeps:
+                kept.append(weights)
+        ctx.save_for_backward(q, k, v, *kept)
         return out.flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v = ctx.saved_tensors
+        q, k, v, *kept = ctx.saved_tensors
         grad, gq = grads[0].reshape(q.shape), torch.empty_like(q)
         gk, gv = (torch.zeros(k.shape, dtype=torch.float32) for _ in range(2))
-        for block in ctx.blocks:
+        for n, block in enumerate(ctx.blocks):
             rows, keys, above = _rows_of(q, block), block.seen(k), _rows_of(grad, block)
-            weights = _weights(rows, keys, block)
+            weights = kept[n] if kept else _weights(rows, keys, block)
             scores = torch._softmax_backward_data(above @ block.seen(v).mT, weights, -1, weights.dtype)
             gq[:, :, block.rows] = (scores @ keys).view(gq[:, :, block.rows].shape)
             shared = block.prefix.stop - block.prefix.start

@@ -149,13 +149,15 @@ def test_loss_and_gradients_are_those_of_every_row_by_itself(model: Any, shared:
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("rows", [256, 4])
+@pytest.mark.parametrize("kept", [1 << 25, 0])
 def test_the_blocks_on_a_cpu_see_what_the_mask_elsewhere_sees(
-    rows: int, heads: int, monkeypatch: pytest.MonkeyPatch
+    kept: int, rows: int, heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     from agentkit.training import tree
 
+    monkeypatch.setattr(tree, "_KEPT", kept)
     monkeypatch.setattr(tree, "_ROWS", rows)  # with 4 parts of the spans are several blocks
     torch.manual_seed(0)
     spans = (tree.Span(0, 7, (3, 5, 1)), tree.Span(16, 0, (9,)), tree.Span(25, 6, ()))
