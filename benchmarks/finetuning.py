@@ -86,7 +86,9 @@ def started(*arguments: object) -> Any:
     """Run a worker and return what it found."""
     script = Path(__file__).with_name("finetuning_sides.py")
     command = [sys.executable, str(script), *map(str, arguments)]
-    from agentkit.training.memory import HUGE_PAGES  # as jobs are started; what it brings, it brings both sides
+    from agentkit.training.memory import (
+        HUGE_PAGES,  # as jobs are started; what it brings, it brings both sides
+    )
 
     environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **HUGE_PAGES, **os.environ}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
