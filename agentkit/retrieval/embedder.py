@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +27,13 @@ MAX_TOKENS = 256
 MAX_CHARACTERS = 8_000
 """More than `MAX_TOKENS` of any text; keeps a question of a megabyte from being tokenized whole."""
 BATCH = 32
+_TURN_S = 1e-4
+"""Long enough for who waits to get the lock, which would go to the same thread again."""
 MEMO = 4_096
 """Texts whose vectors are kept: checking an answer meets the same sentences again and again."""
 _SAMPLE = 1 << 20
 
+_MATTERS = ("1_Pooling/config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -63,15 +67,18 @@ class MiniLMEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (len(texts), dimension), float32; only the first 256 tokens of a text count."""
+        wanted = list(dict.fromkeys(texts))
         with self._lock:
-            wanted = list(dict.fromkeys(texts))
-            missing = [text for text in wanted if text not in self._memo]
-            missing.sort(key=len)
             found = {text: self._memo[text] for text in wanted if text in self._memo}
-            for start in range(0, len(missing), BATCH):
-                batch = missing[start : start + BATCH]
-                found.update(zip(batch, self._embed_batch(batch), strict=True))
-            self._remember(found)
+            self._remember(found)  # as the last that were used
+        missing = sorted((text for text in wanted if text not in found), key=len)
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            with self._lock:  # batch by batch: a question waits for one of them, not for all documents
+                made = dict(zip(batch, self._embed_batch(batch), strict=True))
+                self._remember(made)
+            found.update(made)
+            time.sleep(_TURN_S)
         rows = [found[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
 
@@ -177,8 +184,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _fingerprint(folder: Path, config: dict[str, Any]) -> str:
-    """Names the weights, wherever the folder lies: config, file sizes, and both ends of every weight file."""
+    """Names what makes the vectors, wherever the folder lies: configuration, tokenizer and pooling, and of every file of
+    weights its size and both ends.
+    """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in _MATTERS:
+        path = folder / name
+        digest.update(name.encode() + (path.read_bytes() if path.is_file() else b""))
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(
