@@ -184,8 +184,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _fingerprint(folder: Path, config: dict[str, Any]) -> str:
-    """Names what makes the vectors, wherever the folder lies: configuration, tokenizer, pooling; of files of weights size
-    and both ends.
+    """Names what makes the vectors, wherever the folder lies: configuration, tokenizer, pooling, weights by the size
+    and both ends of each file.
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in _MATTERS:

@@ -15,7 +15,7 @@ from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.memory import keep_memory
 from agentkit.training.methods import orthogonality, with_adapter
 from agentkit.training.neftune import noisy_embeddings
-from agentkit.training.packing import Pack, pack
+from agentkit.training.packing import Pack, pack, padded
 from agentkit.training.plan import PACK_TOKENS, Step, steps
 from agentkit.training.precision import Numbers, choose
 from agentkit.training.run import Learner, Measured, Progress, Run, Stopped, Trained, rate
@@ -88,7 +88,9 @@ def evaluate(model: Any, rows: Sequence[Row], *, shared: bool) -> float:
 
     model.eval()
     with torch.inference_mode():
-        total = sum(float(loss_sum(model, packed, shared=shared)) for packed in pack(rows, PACK_TOKENS))
+        packs = pack(rows, PACK_TOKENS)
+        packs = packs if shared else padded(packs, PACK_TOKENS)
+        total = sum(float(loss_sum(model, packed, shared=shared)) for packed in packs)
     return total / sum(row.weight * (label != IGNORED) for row in rows for label in row.labels[1:])
 
 
@@ -96,7 +98,9 @@ class _ChatLearner(Learner):
     def __init__(
         self, job: JobSettings, model: Any, plan: list[list[Step]], shared: bool, numbers: Numbers
     ) -> None:
-        self.model, self.plan, self.scaler = model, plan, numbers.scaler()
+        self.model, self.scaler = model, numbers.scaler()
+        most = min(PACK_TOKENS, job.batch_tokens)
+        self.plan = plan if shared else [[padded(step, most) for step in epoch] for epoch in plan]
         self._is_adalora, self._shared = job.method == "adalora", shared
         self._numbers, self._noise = numbers, job.neftune_alpha
 

@@ -101,6 +101,26 @@ def _packs(rows: Sequence[Row], tokens: int) -> list[Pack]:
     return [Pack(tuple(groups)) for groups in packs]
 
 
+def padded(packs: Sequence[Pack], tokens: int) -> list[Pack]:
+    """The rows of packs, each to be read by itself: in packs that have at most so many tokens when they are padded to
+    their longest row. What is learned and what is kept stay apart, and a longer row is a pack of its own.
+    """
+    found: list[Pack] = []
+    for kept in (False, True):
+        held: list[Group] = []
+        rows = (
+            row for packed in packs if packed.keep == kept for group in packed.groups for row in group.rows
+        )
+        for row in sorted(rows, key=lambda row: len(row.ids)):
+            if held and (len(held) + 1) * len(row.ids) > tokens:
+                found.append(Pack(tuple(held)))
+                held = []
+            held.append(Group((row,)))
+        if held:
+            found.append(Pack(tuple(held)))
+    return found
+
+
 def share(rows: Sequence[Row], tokens: int | None) -> list[Group]:
     """Rows that begin alike in groups of at most so many tokens, wherever that saves a fair part of a row."""
     groups: list[Group] = []

@@ -11,7 +11,7 @@ from agentkit.training import fused, loop
 from agentkit.training.data import IGNORED, Row
 from agentkit.training.loss import can_share, loss_sum, shared_attention
 from agentkit.training.methods import with_adapter
-from agentkit.training.packing import Pack, pack, share
+from agentkit.training.packing import Pack, pack, padded, share
 from agentkit.training.plan import steps
 from agentkit.training.settings import JobSettings, make_settings
 
@@ -123,6 +123,19 @@ def gradients(model: Any) -> dict[str, Any]:
     found = {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
     model.zero_grad()
     return found
+
+
+def test_rows_that_are_read_alone_keep_to_their_tokens_when_padded() -> None:
+    rows = [row([], n, 10) for n in range(12)] + [row([], 50, 100), row([], 51, 9, keep=True)]
+    packs = pack(rows, 240)
+    assert len(packs) == 2
+    found = padded(packs, 60)
+    read = [[each for group in packed.groups for each in group.rows] for packed in found]
+    assert sorted(map(len, read)) == [1, 1, 6, 6]
+    assert all(len(part) == 1 or len(part) * max(len(each.ids) for each in part) <= 60 for part in read)
+    assert sorted(each.ids for part in read for each in part) == sorted(each.ids for each in rows)
+    assert sum(packed.learned for packed in found) == sum(packed.learned for packed in packs)
+    assert [packed.keep for packed in found].count(True) == 1
 
 
 @pytest.mark.parametrize("shared", [True, False])
