@@ -154,7 +154,7 @@ def engines(compiled: bool) -> list[Engine]:
             plain = load_weights(folder, device="cuda", quantize="none")
             plain.decoder._recorder = None  # type: ignore[union-attr]
             found.append(ours("agentkit, none, nothing recorded", plain))
-    tokenizer = found and loaded.tokenizer
+    tokenizer = loaded.tokenizer
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map={"": "cuda"}).eval()
     found.append(theirs("transformers generate, bf16", model, tokenizer))
     nf4 = BitsAndBytesConfig(

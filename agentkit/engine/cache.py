@@ -203,8 +203,8 @@ class TorchCache(WholeCache):
 
     def _new(self, capacity: int) -> tuple[Tensor, Tensor]:
         layers, heads, size = self._shape
-        # Zeros: a recorded step reads beyond the length, and weighs it by zero.
         self.steps = None
+        # Zeros: a recorded step reads beyond the length, and weighs it by zero.
         keys, values = (self._like.new_zeros(layers, heads, capacity, size) for _ in range(2))
         return keys, values
 

@@ -247,9 +247,8 @@ class Decoder:
                 1, -1
             )
         together = heads // groups
-        if (
-            mask is not None and together > 1
-        ):  # torch may take its slowest kernel for a mask over grouped heads
+        if mask is not None and together > 1:
+            # Torch may take its slowest kernel for a mask over grouped heads.
             keys, values = (part.repeat_interleave(together, 0) for part in (keys, values))
         y = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],

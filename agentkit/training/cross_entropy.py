@@ -1,6 +1,6 @@
 """Cross entropy over a large vocabulary, a few rows at a time.
 
-torch's makes five copies of the logits in float32, and most of its time is spent on bringing them to and from memory.
+torch's makes several copies of the logits in float32, and spends its time on bringing them to and from memory.
 Here the gradient is made together with the loss, from rows that are still in the processor's cache
 (as in arXiv:2410.10989, section 3.2).
 """

@@ -77,9 +77,8 @@ def attend(
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary embeddings widen them
     if query.device.type == "cpu":
         states = query[0], key[0], value[0]
-        with torch.autocast(
-            "cpu", enabled=False
-        ):  # what is kept for the backward pass, which has none, is of one type
+        # What is kept has to be of the type that the backward pass, which has no autocast, computes in.
+        with torch.autocast("cpu", enabled=False):
             out = _TreeAttention.apply(*states, scaling, SPANS.get())  # type: ignore[no-untyped-call]
         return out.transpose(0, 1)[None], None
     shared = query.shape[1] // key.shape[1]
