@@ -4,8 +4,8 @@ python benchmarks/shipped.py [--limit N]       # prints the result, writes docs/
 
 Needs bfcl-eval. The Berkeley cases are the first N of each category, failures among which were read while the evidence
 for arguments was made (docs/decisions/arguments.md), and N others of those that need calls, which nobody has looked at;
-of our own sets the halves that nothing was tuned by. Where no call is needed the model decides, once by itself and
-once by the router.
+of our own sets the halves that nothing was tuned by. Calls are required where a case needs one, and where none is
+needed the model decides. Under ``auto`` it is the model as `load_model` gives it: without the adapter its router.
 """
 
 from __future__ import annotations
@@ -36,8 +36,14 @@ def measured(adapter: str, limit: int) -> dict[str, Any]:
     }
     found = {name: body["right"] for name, body in told["categories"].items()}
     found |= {f"{name}, {limit} others": body["categories"][name]["right"] for name, body in unseen.items()}
-    routed = suite.bfcl(load_model("smollm2-135m", adapter=adapter), limit, categories=[UNNEEDED_ONE]).summary
-    found[f"{UNNEEDED_ONE}, by the router"] = routed["categories"][UNNEEDED_ONE]["right"]
+    auto = suite.bfcl(
+        load_model("smollm2-135m", adapter=adapter),
+        limit,
+        categories=[*FOUR, UNNEEDED_ONE],
+        tool_choice="auto",
+    ).summary
+    found |= {f"{name}, under auto": body["right"] for name, body in auto["categories"].items()}
+    found["a call where one is needed, under auto"] = auto["recall"]
     own = suite.tools(alone, read_tool_cases(DATA / "tools.jsonl", "report")).summary
     several = suite.tools(alone, read_tool_cases(DATA / "several.jsonl", "report")).summary["several"]
     found |= {"own calls": own["right"], "own messages with several calls": several["right"]}

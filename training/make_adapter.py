@@ -119,7 +119,7 @@ KEEP_WEIGHT = 2.0
 """Of plain conversation: divergences are small where losses are not."""
 
 
-SERVED = {"reads": True, "evidence": {"values": 0.75, "calls": 0.75}}
+SERVED = {"reads": True, "decides": True, "evidence": {"values": 0.75, "calls": 0.75}}
 """What serving goes by; how far evidence counts was chosen on ``tests/data/messages.jsonl`` and the tuning half of
 ``tests/data/several.jsonl``."""
 

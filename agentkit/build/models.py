@@ -46,7 +46,8 @@ def load_model(
         compile: Use torch.compile on CUDA and under nf4; needs a C++ compiler on a CPU.
         tool_format: How tool calls are written; ``auto`` chooses by the model's chat template.
         router: Decides under ``tool_choice="auto"``; ``None`` leaves it to the model; ``auto`` takes one over the
-            embedded sentence embedder for the embedded model, which is too small to decide, and none for others.
+            embedded sentence embedder for the embedded model, and none for others. It is asked about tools that have
+            examples, and about others by a model whose adapter has not learned to decide, as the shipped one has.
         remote: Timeout and retries of a server.
         **sampling: Fields of `agentkit.settings.SamplingSettings`, the defaults for every call.
 

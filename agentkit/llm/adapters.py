@@ -30,6 +30,8 @@ class Traits:
     """It can judge whether a passage states an answer; see `llm.reading`."""
     strength: Strength = FULL
     """Of the evidence in calls that are made with it."""
+    decides: bool = False
+    """It can tell whether a turn needs tools, and which, from their descriptions alone."""
 
 
 PLAIN = Traits()
@@ -58,6 +60,8 @@ class AdapterChoice:
     strength: Strength = FULL
     reads: bool = False
     """It can judge whether a passage states an answer; see `llm.reading`."""
+    decides: bool = False
+    """It can tell whether a turn needs tools, and which, from their descriptions alone."""
 
 
 @dataclass(slots=True)
@@ -74,7 +78,8 @@ class _State:
 
     def choice(self) -> AdapterChoice:
         """For one turn."""
-        return AdapterChoice(self.adapter, self.traits.strength, self.traits.reads)
+        traits = self.traits
+        return AdapterChoice(self.adapter, traits.strength, traits.reads, traits.decides)
 
 
 class Adapters:

@@ -71,6 +71,8 @@ class Adapter:
     """Examples of it that they are of."""
     reads: bool = False
     """It judges whether a passage states an answer (`llm.reading`); so does what was trained on from it."""
+    decides: bool = False
+    """It tells whether a turn needs tools that have no examples; so does what was trained on from it."""
     evidence: dict[str, float] = field(default_factory=dict)
     """How far evidence counts in its calls: the fields of `llm.guide.Strength`, 1 where nothing is said."""
     job: str = ""
@@ -301,7 +303,7 @@ def _checked(adapter: Adapter, base: str) -> Path:
 
 
 def traits_of(path: Path) -> Traits:
-    """What the card of an adapter says about serving it, under ``reads`` and ``evidence``.
+    """What the card of an adapter says about serving it, under ``reads``, ``decides`` and ``evidence``.
 
     Raises:
         TrainingError: The card cannot be read.
@@ -311,7 +313,7 @@ def traits_of(path: Path) -> Traits:
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))
         factors = {key: float(value) for key, value in card.get("evidence", {}).items()}
-        return Traits(card.get("reads") is True, Strength(**factors))
+        return Traits(card.get("reads") is True, Strength(**factors), card.get("decides") is True)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         remedy = "delete the folder and train again"
         raise TrainingError(f"{path / CARD} cannot be read ({error!r})", remedy) from error

@@ -225,6 +225,7 @@ def _describe(folder: Path, job: JobSettings, report: Report, trained: Trained) 
         scored_on=trained.scored_on if trained.scores else "",
         scored=trained.scored if trained.scores else 0,
         reads=traits.reads,
+        decides=traits.decides,
         evidence={} if traits == PLAIN else asdict(traits.strength),
         job=folder.name,
     )
