@@ -145,11 +145,30 @@ class Message:
             raise UsageError(f"unknown message role {role!r}", f"use one of {', '.join(ROLES)}")
         content = body.get("content")
         if isinstance(content, Sequence) and not isinstance(content, str):
-            content = "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
+            content = "".join(map(_text_of, content))
         if content is not None and not isinstance(content, str):
             raise UsageError(f"message content must be text, not {type(content).__name__}", "pass a string")
-        calls = tuple(_call_from_openai(call, n) for n, call in enumerate(body.get("tool_calls") or ()))
+        written = body.get("tool_calls") or ()
+        if not isinstance(written, Sequence) or isinstance(written, str):
+            raise UsageError(
+                f"tool_calls must be a list, not {type(written).__name__}", "pass a list of calls"
+            )
+        for key in ("tool_call_id", "name"):
+            if not isinstance(body.get(key), str | None):
+                raise UsageError(f"a message's {key} must be text, not {body[key]!r}", "pass a string")
+        calls = tuple(_call_from_openai(call, n) for n, call in enumerate(written))
         return cls(role, content or "", calls, body.get("tool_call_id"), body.get("name"))
+
+
+def _text_of(part: Any) -> str:
+    """The text of one part of a content: nothing else can be read, and nothing may be passed over."""
+    if isinstance(part, str):
+        return part
+    kind = part.get("type", "text") if isinstance(part, Mapping) else None
+    if kind in ("text", "refusal") and isinstance(part.get(kind), str):  # the latter is how a model declined
+        return str(part[kind])
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    raise UsageError(f"message content has a part of type {kind!r} that cannot be read", "pass text only")
 
 
 def _no_json(word: str) -> Any:

@@ -9,6 +9,7 @@ keeps snapshots, taken where turns begin.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -227,21 +228,34 @@ class Ledger:
             self.cache, self.cached = self._loaded.new_cache(self.adapter), 0
 
 
+def _free_memory(device: str) -> int:
+    """Bytes that the device has free."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 class LedgerPool:
     """The ledgers of one model, under a memory budget; the least recently used go first.
 
     Args:
         loaded: The model.
-        budget_bytes: KV cache kept between turns, over all conversations.
+        budget_bytes: KV cache kept between turns, over all conversations; by default a quarter of the memory that the
+            device has free now, and a gigabyte at least.
     """
 
     COPY_FROM = 64
     """Copy a prefix of at least this many tokens rather than roll another conversation back by as many."""
 
-    def __init__(self, loaded: LoadedModel, budget_bytes: int = 1 << 30) -> None:
+    def __init__(self, loaded: LoadedModel, budget_bytes: int | None = None) -> None:
         self._loaded = loaded
-        self._budget = budget_bytes
+        self._budget = (
+            max(1 << 30, _free_memory(loaded.device) // 4) if budget_bytes is None else budget_bytes
+        )
         self._ledgers: list[Ledger] = []
+        self._returned: deque[Ledger] = deque()
         self._clock = 0
         self._lock = threading.Lock()
 
@@ -251,6 +265,7 @@ class LedgerPool:
         To be called where no forward pass is under way: the ledger of another conversation may be copied.
         """
         with self._lock:
+            self._settle()
             self._clock += 1
             ledger = self._best(prompt, adapter)
             ledger.busy, ledger.last_used = True, self._clock
@@ -273,18 +288,32 @@ class LedgerPool:
         return ledger
 
     def release(self, ledger: Ledger) -> None:
-        """Give a ledger back and evict whole conversations beyond the budget."""
-        with self._lock:
-            ledger.busy = False
-            total = sum(item.bytes() for item in self._ledgers)
-            for item in sorted(self._ledgers, key=lambda item: item.last_used):
-                if total <= self._budget:
-                    break
-                if not item.busy:
-                    total -= item.bytes()
-                    self._ledgers.remove(item)
-                    if not self._ledgers:
-                        self._ledgers += self._beginning(item)
+        """Give a ledger back and evict whole conversations beyond the budget, those in use and the last one aside.
+
+        Waits for nothing: the garbage collector may close an abandoned stream while its thread holds the lock.
+        """
+        self._returned.append(ledger)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        """Take in what was given back."""
+        while self._returned:
+            self._returned.popleft().busy = False
+        total = sum(item.bytes() for item in self._ledgers)
+        idle = sorted((item for item in self._ledgers if not item.busy), key=lambda item: item.last_used)
+        for item in idle[:-1]:
+            if total > self._budget:
+                total -= item.bytes()
+                self._ledgers.remove(item)
+        # The last one goes only if it is too large by itself: it is the likeliest to be continued.
+        for item in idle[-1:]:
+            if item.bytes() > self._budget:
+                self._ledgers.remove(item)
+                self._ledgers += self._beginning(item)
 
     def _beginning(self, ledger: Ledger) -> list[Ledger]:
         """As much of a conversation as fits, in place of one that is larger than the budget by itself.

@@ -11,6 +11,7 @@ from typing import Any
 from agentkit.errors import ModelError
 from agentkit.llm.formats.base import Format
 from agentkit.llm.strict import TooLarge
+from agentkit.llm.validator import validator_class
 from agentkit.messages import ToolCall, ToolSpec
 
 _THINK_END = "</think>"
@@ -86,7 +87,7 @@ def _validate(spec: ToolSpec, arguments: dict[str, object]) -> None:
     import jsonschema
 
     try:
-        jsonschema.Draft202012Validator(spec.schema).validate(arguments)
+        validator_class()(spec.schema).validate(arguments)
     except jsonschema.ValidationError as error:
         cause = f"the call of {spec.name} passed the grammar but not its schema: {error.message}"
         raise ModelError(cause, "report this schema") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -76,6 +76,28 @@ class Continuation:
             options: Of the grammar; its turn, too, is what the arguments of calls may rest on.
             conversation: What else they may rest on.
         """
+        form, start = self.model.encoder.format, len(self.ledger.ids)
+        text = yield from self._up_to_a_call(specs)
+        if not text.triggered:
+            yield from self._said(text.text, start)
+            return
+        self._rewrite(start, text.text, form.before_call if text.text else "")
+        grammar = self.model.grammars().tool_call(specs, options)
+        yield from self.call(grammar, specs, start, text.text, options.turn, conversation)
+
+    def text_without_calls(self, specs: Sequence[ToolSpec]) -> Iterator[ModelEvent]:
+        """Free text of a model that has read of tools; it ends where a call begins all the same."""
+        start = len(self.ledger.ids)
+        text = yield from self._up_to_a_call(specs)
+        if text.triggered:
+            self._rewrite(start, text.text, "")
+            yield Notice(
+                "call_left_out", "the model began a call where none may be made: its answer ends there"
+            )
+        yield from self._said(text.text, start)
+
+    def _up_to_a_call(self, specs: Sequence[ToolSpec]) -> Generator[TextDelta | Notice, None, TextStream]:
+        """Free text; the stream it came through says whether a call has begun."""
         form = self.model.encoder.format
         begins = [(trigger, self.model.encoder.segments((Markup(trigger),))) for trigger in form.triggers]
         tokens = {segments[0] for _, segments in begins if isinstance(segments[0], int)}
@@ -83,19 +105,17 @@ class Continuation:
             self.model.loaded.tokenizer,
             self.sampling.stop,
             triggers=[trigger for trigger, segments in begins if isinstance(segments[0], str)],
-            openings=form.openings,
+            openings=[opening.replace("%s", spec.name) for opening in form.openings for spec in specs],
             before_trigger=form.before_call,
         )
-        start = len(self.ledger.ids)
         yield from self._pump(text, None, tokens)
-        if not text.triggered:
-            yield from self._said(text.text, start)
-            return
-        # The trigger's tokens may have run on into the call: begin it again under the grammar.
-        said = self._as_written(self.ledger.ids[start:], text.text, form.before_call if text.text else "")
-        self.ledger.align([*self.ledger.ids[:start], *said])
-        grammar = self.model.grammars().tool_call(specs, options)
-        yield from self.call(grammar, specs, start, text.text, options.turn, conversation)
+        return text
+
+    def _rewrite(self, start: int, said: str, end: str) -> None:
+        """Leave only what was said since ``start``: the tokens that begin a call may have run on into it."""
+        ids = self._as_written(self.ledger.ids[start:], said, end)
+        self.ledger.align([*self.ledger.ids[:start], *ids])
+        self.completion_tokens = len(ids)
 
     def call(
         self,
@@ -213,7 +233,8 @@ class Continuation:
                 if not isinstance(step, Tokens):
                     self.finish = step
                     return
-                self.first_token = self.first_token or time.perf_counter()
+                if self.ledger.forward_passes > self.passes_before:  # what is forced needs none
+                    self.first_token = self.first_token or time.perf_counter()
                 self.completion_tokens += len(step.ids)
                 yield step.ids
 

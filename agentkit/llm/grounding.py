@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agentkit.errors import SchemaError
+from agentkit.llm.validator import validator_class
 from agentkit.messages import ToolSpec
 
 PATH = re.compile(r"(?<![\w./\\~-])[\w./\\~-]*\w\.[A-Za-z0-9]{2,5}\b")
@@ -119,9 +120,7 @@ def _properties(tool: ToolSpec) -> dict[str, Mapping[str, Any]]:
 
 def _valid(source: Source, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Source:
     """Without the values that the parameter's own schema forbids."""
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator({**schema, **{key: root[key] for key in DEFINITIONS if key in root}})
+    validator = validator_class()({**schema, **{key: root[key] for key in DEFINITIONS if key in root}})
     values = tuple(value for value in source.values if validator.is_valid(value))
     wanted = source.wanted and bool(values)
     return replace(source, values=values[:_OFFERS], pieces=source.pieces[:_OFFERS], wanted=wanted)
@@ -235,7 +234,7 @@ def _number(name: str, request: str, *, whole: bool) -> Source:
     """The numbers of the request; wanted where one stands beside the parameter's name ("two epochs", "epochs 5")."""
     text = PATH.sub(" ", request).lower()
     stem = re.escape(name.lower().rstrip("s").replace("_", " "))
-    digits = r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)"
+    digits = r"(?<![\w.,])-?(?:\d{1,3}(?:[,\u202f]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?!\w|[.,]\d)"
     number = rf"({digits}|{'|'.join(_NUMBER_WORDS)})"
     beside = re.search(rf"\b{number} {stem}|{stem}s?[:=]? {number}\b", text)
     if beside and abs(value := _value(beside.group(1) or beside.group(2))) < _LARGEST:
@@ -248,4 +247,5 @@ def _number(name: str, request: str, *, whole: bool) -> Source:
 def _value(text: str) -> int | float:
     if text in _NUMBER_WORDS:
         return _NUMBER_WORDS[text]
+    text = re.sub(r"[,\u202f]", "", text)
     return int(text) if re.fullmatch(r"-?\d+", text) else float(text)

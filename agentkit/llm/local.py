@@ -50,8 +50,8 @@ class LocalModel:
     Args:
         loaded: Weights and tokenizer.
         sampling: Defaults for every call.
-        router: Decides under ``tool_choice="auto"`` whether a turn needs a tool; without one the model decides
-            by beginning one.
+        router: Decides under ``tool_choice="auto"`` whether a turn needs a tool, unless an adapter that has learned
+            to decide has tools without examples before it. Otherwise the model decides, by beginning a call.
         tool_format: Name of the tool-call format; ``auto`` chooses by chat template and vocabulary.
         drafts: Try what followed the same words earlier in the conversation, several tokens in one forward pass.
         adapters: The adapters that can run beside the weights; by default the one of ``loaded``, and paths.
@@ -309,7 +309,8 @@ class LocalModel:
             (adapter, ()) if isinstance(adapter, AdapterChoice) else self.choose_adapter(adapter)
         )
         yield from changes
-        choice = read_tool_choice(routed(conversation, specs, tool_choice, self._router), specs)
+        router = None if chosen.decides and not any(spec.examples for spec in specs) else self._router
+        choice = read_tool_choice(routed(conversation, specs, tool_choice, router), specs)
         words = going_on(conversation) if turn is None else turn
         if len(choice) == 1:
             words, missing = words_in(choice[0], conversation, turn)
@@ -317,6 +318,10 @@ class LocalModel:
                 yield from ask_for(choice[0], missing)
                 return
         schema = read_response_format(response_format)
+        if schema is not None and specs and tool_choice == "auto" and router is None:
+            yield Notice(
+                "unsupported", "an answer in a response_format calls no tool: leave one of the two out"
+            )
         settings = read_sampling(self._sampling, sampling)
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
         calls = CallOptions(
@@ -327,7 +332,7 @@ class LocalModel:
             number=len(prompt),
         )
         grammar = self._grammar(choice, calls, schema, choices)
-        may_call = bool(specs) and grammar is None and tool_choice == "auto" and self._router is None
+        may_call = bool(specs) and grammar is None and tool_choice == "auto" and router is None
         for spec in specs if may_call else ():
             self.check_tool(spec)  # now, not when the model happens to begin a call
         if len(prompt) >= self.context_length:
@@ -345,6 +350,8 @@ class LocalModel:
                 yield from continuation.text(grammar, spare)
             elif may_call:
                 yield from continuation.text_or_call(specs, replace(calls, thought=0), conversation)
+            elif specs:
+                yield from continuation.text_without_calls(specs)
             else:
                 yield from continuation.text(None)
 

@@ -84,7 +84,7 @@ def still_missing(tool: ToolSpec, missing: Sequence[str], asked: Sequence[str], 
     """
     if set(missing) < set(asked) or reply.rstrip().endswith("?") or _UNKNOWN.search(reply):
         return list(missing)
-    properties = tool.parameters.get("properties", {})
+    properties = tool.parameters.get("properties") or {}
     return [name for name in missing if properties[name].get("type") in ("number", "integer")]
 
 
@@ -102,10 +102,10 @@ def missing_arguments(tool: ToolSpec, said: str) -> list[str]:
         found = [*found, *spans(said[-_END:])]
     parameters = tool.parameters
     own = {*stems(tool.name.replace("_", " ")), *stems(tool.description), *_REQUESTS}
-    slots = [slot_of(name, child, True) for name, child in parameters.get("properties", {}).items()]
+    slots = [slot_of(name, child, True) for name, child in (parameters.get("properties") or {}).items()]
     for slot in slots:
         own |= slot.words | slot.about
-    asked = [slot for slot in slots if slot.name in parameters.get("required", ())]
+    asked = [slot for slot in slots if slot.name in (parameters.get("required") or ())]
     asked = [slot for slot in asked if not _may_be_chosen(parameters["properties"][slot.name])]
     return [slot.name for slot in asked if not _supported(slot, found, said, own)]
 
@@ -162,7 +162,7 @@ def ask_for(
 
 def question(tool: ToolSpec, missing: Sequence[str]) -> str:
     """Asks for the missing arguments in the words of their descriptions."""
-    properties = tool.parameters.get("properties", {})
+    properties = tool.parameters.get("properties") or {}
     wanted = [_wanted(name, str(properties.get(name, {}).get("description", ""))) for name in missing]
     return f"{_QUESTION}{'; '.join(wanted)}."
 

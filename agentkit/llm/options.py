@@ -128,7 +128,9 @@ def _spec(tool: AnyTool) -> ToolSpec:
         function = tool.get("function", tool)
         try:
             parameters = dict(function.get("parameters") or {"type": "object", "properties": {}})
-            return ToolSpec(str(function["name"]), str(function.get("description") or ""), parameters)
+            # Some clients write an empty map, or an empty list, as null.
+            given = {key: value for key, value in parameters.items() if value is not None}
+            return ToolSpec(str(function["name"]), str(function.get("description") or ""), given)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"a tool schema cannot be read ({error})", "use the OpenAI form") from error
     from agentkit.tooling.tool import Tool

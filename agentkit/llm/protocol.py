@@ -44,7 +44,7 @@ class ChatModel(Protocol):
         describe_tools: bool = True,
         turn: str | None = None,
         choices: Sequence[str] = (),
-        stop: Sequence[str] = (),
+        stop: Sequence[str] | None = None,
         cancel: threading.Event | None = None,
     ) -> Iterator[ModelEvent]:
         """Yield text as it comes and calls when they are complete.
@@ -57,7 +57,7 @@ class ChatModel(Protocol):
             describe_tools: Tell the model about the tools; false where the conversation does so already.
             turn: The user's own words, from which arguments may be copied.
             choices: Texts of which the answer must be one.
-            stop: Strings before which the answer ends.
+            stop: Strings before which the answer ends; ``None`` leaves the model its own.
             cancel: Set it from any thread to stop.
 
         Raises:

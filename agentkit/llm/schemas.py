@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from agentkit.errors import SchemaError
@@ -43,7 +44,8 @@ class SchemaCheck:
         reason = self._reason(schema)
         path = "#"
         if reason:
-            path, reason = self._locate(schema, schema, "#", reason)
+            with suppress(RecursionError):  # then it is the whole that is told
+                path, reason = self._locate(schema, schema, "#", reason)
         elif found := fault(json.loads(text or "{}"), arguments=arguments):
             path, reason = found
         if reason:

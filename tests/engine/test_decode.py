@@ -390,3 +390,50 @@ def test_without_memory_for_a_copy_the_prefix_is_read_again(
         pool._budget = 1
         assert generate(tiny, conversation, pool)
         assert pool._ledgers == []
+
+
+def test_the_last_conversation_stays_whatever_others_in_use_take(tiny: LoadedModel) -> None:
+    short, long = list(range(10, 40)), list(range(50, 200))
+    generate(tiny, short, probe := LedgerPool(tiny))
+    pool = LedgerPool(tiny, probe._ledgers[0].bytes())
+    busy, _ = pool.acquire(long)
+    busy.logits()
+    for _ in range(3):
+        generate(tiny, short, pool)
+    ledger, cached = pool.acquire(short)
+    assert cached == len(short) - 1
+    pool.release(ledger)
+    pool.release(busy)
+
+
+def test_a_ledger_given_back_within_the_pools_own_work_waits_for_nothing(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does the garbage collector with an abandoned stream, in whatever thread and at whatever moment."""
+    pool = LedgerPool(tiny)
+    prompt = list(range(10, 90))
+    abandoned, _ = pool.acquire(prompt)
+    abandoned.logits()
+    fork = Ledger.fork
+
+    def collecting(self: Ledger, length: int) -> Ledger:
+        pool.release(abandoned)
+        return fork(self, length)
+
+    monkeypatch.setattr(Ledger, "fork", collecting)
+    done = threading.Event()
+
+    def acquire() -> None:
+        pool.acquire(prompt)
+        done.set()
+
+    threading.Thread(target=acquire, daemon=True).start()
+    assert done.wait(20)
+    pool.release(pool.acquire([1, 2, 3])[0])
+    assert not abandoned.busy
+
+
+def test_the_default_budget_grows_with_the_memory(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, budget in ((1 << 20, 1 << 30), (64 << 30, 16 << 30)):
+        monkeypatch.setattr("agentkit.engine.ledger._free_memory", lambda device, free=free: free)
+        assert LedgerPool(tiny)._budget == budget

@@ -204,7 +204,8 @@ def test_free_text_and_then_a_call(model: LocalModel, said: str, monkeypatch: py
     """The model says something and begins a call, in text or by the very token; from there on the grammar rules."""
     form = model.encoder.format
     said = "" if form.openings else said
-    begins = form.openings[0] if form.openings else f"{said and form.before_call}{form.triggers[0]}"
+    opening = form.openings[0].replace("%s", TOOLS[0].name) if form.openings else ""
+    begins = opening or f"{said and form.before_call}{form.triggers[0]}"
     forget(model)
     script = list(model.encoder.plain(said))
     for segment in model.encoder.segments((begins,) if form.openings else (Markup(begins),)):

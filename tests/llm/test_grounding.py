@@ -107,6 +107,8 @@ def test_a_word_after_its_cue() -> None:
         ("Train it 4 times or 6", (4, 6), False),
         ("Train 500 epochs", (), False),
         ("Train 2.5 epochs", (), False),
+        ("Train 1,000 epochs", (), False),
+        ("Train 3,5 epochs", (), False),
         ("Train it on v2.txt", (), False),
         ("9" * 5000, (), False),
         (f"Train epochs {'9' * 400}.5", (), False),
@@ -117,6 +119,13 @@ def test_numbers_are_offered_where_the_schema_allows_them(
 ) -> None:
     source = sources(TOOL, turn)["epochs"]
     assert (source.values, source.wanted) == (epochs, wanted)
+
+
+def test_a_number_is_read_with_its_thousands() -> None:
+    steps = {"type": "object", "properties": {"steps": {"type": "integer"}}}
+    tool = ToolSpec("train", "Train.", steps, (ToolExample("Train 5 steps", {"steps": 5}),))
+    assert sources(tool, "train for 1,000 steps")["steps"] == Source((1000,), wanted=True)
+    assert sources(tool, "show 2,500 rows and 1.5")["steps"].values == (2500,)
 
 
 def test_synonyms() -> None:

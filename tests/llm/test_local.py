@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 
+from agentkit.engine.decode import Sampler
 from agentkit.engine.ledger import LedgerPool
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
+from agentkit.llm.adapters import AdapterChoice
+from agentkit.llm.calls import read_message
 from agentkit.llm.encoding import ChatEncoder
+from agentkit.llm.formats.hermes import FORMAT as HERMES
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import ModelEvent, Route
-from agentkit.messages import Completion, Message, ToolSpec
+from agentkit.messages import Completion, Message, ToolExample, ToolSpec
 
 WEATHER = ToolSpec(
     "get_weather",
@@ -80,6 +85,68 @@ def test_none_never_calls(smollm: LocalModel) -> None:
     assert completion.text
 
 
+def test_none_never_shows_a_call_either(smollm: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that has read of tools may begin a call though it may not make one."""
+    model = fresh(smollm)
+    script = model.encoder.plain('I look.\n<tool_call>\n{"name": "do_nothing"')
+    written = list(script)
+    sample = Sampler.sample
+    monkeypatch.setattr(
+        Sampler,
+        "sample",
+        lambda self, logits, *rest: written.pop(0) if written else sample(self, logits, *rest),
+    )
+    events = list(model.stream(ASK, tools=[WEATHER, NOTHING], tool_choice="none"))
+    done = events[-1]
+    assert isinstance(done, Completion)
+    assert (done.text, done.tool_calls, done.finish_reason) == ("I look.", (), "stop")
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "I look."
+    assert [e.code for e in events if isinstance(e, Notice)] == ["call_left_out"]
+    assert written
+    monkeypatch.setattr(Sampler, "sample", sample)
+    more = [*ASK, {"role": "assistant", "content": "I look."}, {"role": "user", "content": "And?"}]
+    again = model.chat(more, tools=[WEATHER, NOTHING], tool_choice="none", max_new_tokens=4)
+    assert again.usage.cached_tokens > len(
+        model.render(ASK, [WEATHER, NOTHING])
+    )  # what was said was not read again
+
+
+def test_the_first_token_of_a_forced_call_comes_after_the_prompt_was_read(smollm: LocalModel) -> None:
+    long = [{"role": "user", "content": f"{'It rains. ' * 300} What is the weather in Paris?"}]
+    usage = fresh(smollm).chat(long, tools=[WEATHER], tool_choice="required").usage
+    assert usage.ttft_s > 0.1 * usage.seconds
+
+
+def test_an_answer_in_a_form_says_that_it_calls_nothing(smollm: LocalModel) -> None:
+    events = list(
+        smollm.stream(ASK, tools=[NOTHING], response_format={"type": "json_object"}, max_new_tokens=9)
+    )
+    assert "unsupported" in [e.code for e in events if isinstance(e, Notice)]
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.1, 0.05])
+def test_multiples_are_those_that_are_written(factor: float) -> None:
+    tool = ToolSpec("refund", "Refund.", {"type": "object", "properties": {"n": {"multipleOf": factor}}})
+    for n in range(300):
+        value = round(n * factor, 2)
+        text = f'<tool_call>\n{{"name": "refund", "arguments": {{"n": {value}}}}}\n</tool_call>'
+        assert read_message(text, [tool], HERMES).calls[0].arguments == {"n": value}
+    with pytest.raises(ModelError, match="is not a multiple"):
+        read_message(text.replace(str(value), "0.003"), [tool], HERMES)
+    assert read_message(text.replace(str(value), "1e300"), [tool], HERMES).calls
+
+
+def test_null_in_a_tools_schema_is_nothing(smollm: LocalModel) -> None:
+    """Go writes an empty map so."""
+    parameters = {"type": "object", "properties": None, "required": None}
+    body = {
+        "type": "function",
+        "function": {"name": "stop", "description": "Stop.", "parameters": parameters},
+    }
+    (call,) = smollm.chat(ASK, tools=[body], tool_choice={"name": "stop"}).tool_calls
+    assert (call.name, call.arguments) == ("stop", {})
+
+
 @pytest.mark.parametrize("budget", [1, 5, 15])
 def test_a_call_that_does_not_fit_is_dropped_with_a_notice(smollm: LocalModel, budget: int) -> None:
     events = list(smollm.stream(ASK, tools=[WEATHER], tool_choice="required", max_new_tokens=budget))
@@ -108,6 +175,33 @@ def test_the_model_opens_a_call_by_itself(smollm: LocalModel) -> None:
     assert "<tool" not in said
     kinds = [type(e).__name__ for e in events]
     assert kinds.index("ToolCallProposed") == len(kinds) - 2
+
+
+def test_a_model_that_has_learned_to_decide_does_so_of_tools_without_examples(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Counting:
+        def route(self, text: str, tools: Any, answerable: float | None) -> Route:
+            asked.append(text)
+            return Route("chat", None, {})
+
+    model = LocalModel(smollm._loaded, router=Counting())
+    written = list(model.encoder.plain("<tool_call>"))
+    sample = Sampler.sample
+    monkeypatch.setattr(
+        Sampler,
+        "sample",
+        lambda self, logits, *rest: written.pop(0) if written else sample(self, logits, *rest),
+    )
+    learned = AdapterChoice(None, decides=True)
+    assert valid(model.chat(ASK, tools=[NOTHING], adapter=learned)) == {}
+    assert asked == []
+    shown = replace(NOTHING, examples=(ToolExample("Do nothing.", {}),))
+    assert model.chat(ASK, tools=[NOTHING, shown][1:], adapter=learned, max_new_tokens=3).tool_calls == ()
+    assert model.chat(ASK, tools=[NOTHING], adapter=AdapterChoice(None), max_new_tokens=3).tool_calls == ()
+    assert len(asked) == 2
 
 
 def test_a_router_decides_under_auto(smollm: LocalModel) -> None:

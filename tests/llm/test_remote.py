@@ -89,7 +89,6 @@ def test_words_come_as_they_are_written(fake: Fake) -> None:
         "stream_options": {"include_usage": True},
         "max_tokens": 256,
         "temperature": 0.0,
-        "top_p": 1.0,
     }
 
 
@@ -1044,6 +1043,33 @@ def test_models_that_want_max_completion_tokens(fake: Fake) -> None:
     assert codes(list(model.stream(ASK, max_new_tokens=9))) == []
     limits = [(body.get("max_tokens"), body.get("max_completion_tokens")) for body in fake.bodies]
     assert limits == [(9, None), (None, 9), (None, 9)]
+
+
+def test_models_that_take_no_temperature(fake: Fake) -> None:
+    """OpenAI's that reason refuse it, and top_p, even at 1."""
+    cause = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) is supported."
+    body = json.dumps({"error": {"message": cause, "param": "temperature"}}).encode()
+    fake.answers = [reply(body, 400), said("Hello."), said("Again.")]
+    model = fake.model()
+    events = list(model.stream(ASK))
+    assert (codes(events), completion(events).text) == (["unsupported"], "Hello.")
+    assert codes(list(model.stream(ASK))) == []
+    assert ["temperature" in body for body in fake.bodies] == [True, False, False]
+    assert not any("top_p" in body for body in fake.bodies)
+
+
+def test_a_cut_answer_says_so_whatever_calls_stand(fake: Fake) -> None:
+    fake.answers = [
+        it.stream(
+            chunk(tool_calls=[it.part('{"city": "Paris"}', "get_weather", index=0, id="a")]),
+            chunk(tool_calls=[it.part('{"ci', "get_weather", index=1, id="b")]),
+            chunk("length"),
+        )
+    ]
+    events = list(fake.model().stream(ASK, tools=TOOLS, parallel_tool_calls=True))
+    assert codes(events) == ["call_cut"]
+    assert len(proposed(events)) == 1
+    assert completion(events).finish_reason == "length"
 
 
 # Cancelling

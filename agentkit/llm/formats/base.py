@@ -46,7 +46,7 @@ class Format:
     triggers: ClassVar[tuple[str, ...]]
     """With any of these a call begins in free text."""
     openings: ClassVar[tuple[str, ...]] = ()
-    """With these a call begins where they are the first words of a message."""
+    """With these a call begins where they are the first words of a message; ``%s`` stands for a tool's name."""
     opening: ClassVar[Parts] = ()
     """Before the first call."""
     between: ClassVar[Parts]

@@ -15,7 +15,7 @@ from agentkit.messages import Message, ToolSpec
 class Llama3(Format):
     name = "llama3"
     triggers = (Markup("<|python_tag|>"),)
-    openings = ('{"name"', '{"type": "function"')
+    openings = ('{"name": "%s"', '{"name":"%s"', '{"type": "function"')
     between = ("; ",)
     result_role = "ipython"
 

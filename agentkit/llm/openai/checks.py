@@ -15,6 +15,7 @@ from agentkit.llm.checkable import fault
 from agentkit.llm.openai.answer import CallDraft
 from agentkit.llm.openai.plain import plain
 from agentkit.llm.strict import TooLarge, read_json
+from agentkit.llm.validator import validator_class
 from agentkit.messages import ToolCall, ToolSpec
 
 _SHOWN = 400
@@ -214,11 +215,10 @@ def _fits(value: Any, schema: Mapping[str, Any], complaint: str) -> None:
 
 @lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
-    import jsonschema
     from referencing import Registry
 
     # An empty registry: a reference to another document is an error, not a download.
-    return jsonschema.Draft202012Validator(json.loads(schema), registry=Registry())
+    return validator_class()(json.loads(schema), registry=Registry())
 
 
 def _shown(text: str) -> str:

@@ -10,7 +10,7 @@ from agentkit.messages import Message, ToolChoice, ToolSpec
 from agentkit.settings import SamplingSettings
 
 _MERGED = ("system", "user", "assistant")
-OPTIONAL = ("stream_options", "parallel_tool_calls", "seed")
+OPTIONAL = ("stream_options", "parallel_tool_calls", "seed", "temperature", "top_p")
 """Fields without which the answer is as good: what they ask for is checked on arrival, or only reported."""
 CHOICE = "answer"
 """The property that holds the chosen text: OpenAI's API takes objects only."""
@@ -55,8 +55,9 @@ def sampling_fields(sampling: SamplingSettings) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "max_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
     }
+    if sampling.top_p < 1:
+        fields["top_p"] = sampling.top_p
     if sampling.temperature > 0:
         fields["seed"] = sampling.seed
     if sampling.stop:

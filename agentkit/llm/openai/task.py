@@ -55,7 +55,8 @@ def settle(task: Task, answer: Answer, text: str) -> Generator[ModelEvent, None,
     drafts = yield from _drafts(task, answer)
     checked = check_calls(drafts, task.allowed)
     if checked.calls and not checked.problem:
-        yield from _calls(task, text, checked.calls)
+        ended = answer.finish != "length" or answer.calls[-1].is_whole()
+        yield from _calls(task, text, checked.calls, cut=not ended)
         return None
     if answer.refused or answer.finish == _FILTERED:  # asked again, it would be the same
         yield from _withheld(task, answer, text)
@@ -92,13 +93,13 @@ def _drafts(task: Task, answer: Answer) -> Generator[Notice, None, list[CallDraf
     return drafts
 
 
-def _calls(task: Task, text: str, calls: tuple[ToolCall, ...]) -> Iterator[ModelEvent]:
+def _calls(task: Task, text: str, calls: tuple[ToolCall, ...], *, cut: bool) -> Iterator[ModelEvent]:
     if task.held and text:
         task.said = text
         yield TextDelta(text)
     for call in calls:
         yield ToolCallProposed(call)
-    yield Completion(task.said, calls, task.usage, "tool_calls")
+    yield Completion(task.said, calls, task.usage, "length" if cut else "tool_calls")
 
 
 def _formed(task: Task, text: str, schema: dict[str, Any]) -> Iterator[TextDelta]:
