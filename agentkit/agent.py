@@ -6,9 +6,10 @@ so a crash loses at most the words being decoded.
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Coroutine, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from agentkit.events import (
 )
 from agentkit.llm.formats import GENERIC
 from agentkit.llm.missing import ask_for, is_withdrawn, still_missing, words_for
+from agentkit.llm.options import read_tool_choice
 from agentkit.llm.protocol import Adaptable, ChatModel, Route, Router
 from agentkit.llm.reading import reader_of
 from agentkit.messages import (
@@ -47,6 +49,19 @@ from agentkit.turn import Approve, Prompts, Tools, Turn, conversation, since_too
 
 RESERVED_TOKENS = 512
 """Room kept for the answer when a conversation is fitted into the context."""
+
+
+def check_adapter(model: ChatModel, adapter: str | None) -> None:
+    """Tell of a wrong name now, not in the middle of a conversation.
+
+    Raises:
+        UsageError: The model takes no adapters, or there is no such adapter.
+    """
+    if adapter is None:
+        return
+    if not isinstance(model, Adaptable):
+        raise UsageError(f"{model.name} takes no adapters", "leave `adapter` out")
+    model.choose_adapter(adapter, quiet=True)
 
 
 class AgentLoop:
@@ -88,11 +103,7 @@ class AgentLoop:
         min_score: float | None = None,
         adapter: str | None = None,
     ) -> None:
-        if adapter is not None:
-            if not isinstance(model, Adaptable):
-                raise UsageError(f"{model.name} takes no adapters", "leave `adapter` out")
-            # a wrong name is told now, not in the middle of a conversation
-            model.choose_adapter(adapter, quiet=True)
+        check_adapter(model, adapter)
         self._adapter = adapter
         self.model, self.session, self.tools, self.knowledge = model, session, tools, knowledge
         self._prompts, self._router, self._mode, self._quote = prompts, router, mode, quote
@@ -135,14 +146,17 @@ class AgentLoop:
             Events in order; `TurnDone` or `TurnFailed` is the last.
 
         Raises:
-            UsageError: The message is empty or longer than the model's context; nothing has been stored.
+            UsageError: The message is empty or longer than the model's context, ``tool_choice`` means nothing, or
+                another turn of the session is under way; nothing has been stored.
         """
-        question = self._accept(text, image)
-        turn = self._turn(question, cancel, approve)
-        for event in self._guarded(turn, tool_choice):
-            if isinstance(event, Notice):
-                turn.notices.append(event.text)
-            yield event
+        with self.session.turn():
+            read_tool_choice(tool_choice, self.tools.specs())
+            question = self._accept(text, image)
+            turn = self._turn(question, cancel, approve)
+            for event in self._guarded(turn, tool_choice):
+                if isinstance(event, Notice):
+                    turn.notices.append(event.text)
+                yield event
 
     def route(self, text: str) -> Route | None:
         """What `stream` would decide that a turn needs, if it came now; nothing is stored and nothing decoded.
@@ -354,7 +368,8 @@ class AgentLoop:
         specs = self.tools.specs()
         describe = turn.route is None
         messages = yield from self._fit(turn, specs if describe else [])
-        choices = yield from self._choices(turn)
+        forced = choice == "required" or not isinstance(choice, str)
+        choices = () if forced else (yield from self._choices(turn))
         for event in self.model.stream(
             messages,
             tools=specs,
@@ -363,7 +378,7 @@ class AgentLoop:
             describe_tools=describe,
             turn=turn.words,
             choices=choices,
-            stop=("\n\n",) if self._quote and not choices else (),
+            stop=self._stop(choices),
             cancel=turn.cancel,
             **turn.own,
         ):
@@ -374,6 +389,12 @@ class AgentLoop:
                 return event
             yield event
         raise ModelError("the model ended without a completion", "report this conversation")
+
+    def _stop(self, choices: Sequence[str]) -> tuple[str, ...] | None:
+        """What ends an answer: nothing may cut a quote, and small talk is a paragraph; else the settings say."""
+        if not self._quote:
+            return None
+        return () if choices else ("\n\n",)
 
     def _choices(self, turn: Turn) -> Generator[Event, None, tuple[str, ...]]:
         """The only things the model may say, where it may not use words of its own."""
@@ -415,29 +436,58 @@ class AgentLoop:
 
     def _act(self, turn: Turn, completion: Completion) -> Iterator[Event]:
         """Store the calls as the model made them, in one message; then run one after the other."""
-        self.session.append(Message("assistant", completion.text, completion.tool_calls))
-        turn.fresh = len(completion.tool_calls)
-        for call in completion.tool_calls:
-            yield from self._run_call(turn, call)
+        stored = copy.deepcopy(completion.tool_calls)
+        self.session.append(Message("assistant", completion.text, stored))
+        turn.fresh = len(stored)
+        for call, shown in zip(stored, completion.tool_calls, strict=True):
+            yield from self._run_call(turn, call, shown)
 
-    def _run_call(self, turn: Turn, call: ToolCall) -> Iterator[Event]:
-        """Decide, run, store the result."""
-        turn.calls.append(call)
-        denied = yield from self._denied(turn, call)
+    def _run_call(self, turn: Turn, call: ToolCall, shown: ToolCall) -> Iterator[Event]:
+        """Decide, run, store the result; what becomes of the copy that is ``shown`` changes nothing of that."""
+        turn.calls.append(shown)
+        denied = yield from self._denied(turn, shown)
         if denied is None:
-            yield ToolStarted(call)
-            result = self.tools.run(call, turn.cancel)
+            yield ToolStarted(shown)
+            result = self._fitting(self.tools.run(call, turn.cancel), turn)
         else:
             result = ToolResult(call.id, call.name, ok=False, error=f"not run: {denied.reason}")
             yield Notice("denied", f"{call.name} was not run: {denied.reason}")
         turn.results.append(result)
         self.session.append(Message("tool", result.content(), (), call.id, call.name, {"ok": result.ok}))
         if result.truncated:
-            yield Notice("truncated", f"the result of {call.name} was cut to its output limit")
+            yield Notice("truncated", f"the result of {call.name} was cut: it is longer than may be read")
         yield ToolFinished(result)
+
+    def _fitting(self, result: ToolResult, turn: Turn) -> ToolResult:
+        """The result, cut where the model's context has no room for it twice: once as it is, once to be worded."""
+        opening = [Message("system", self._prompts.system), Message("user", turn.question)]
+        left = self.model.room(opening)
+        if left is None:
+            return result
+        most = max(0, left - RESERVED_TOKENS) // (2 * turn.fresh + 1)
+        content = result.content()
+        if len(content.encode(errors="replace")) <= most:  # a token has a byte at least
+            return result
+
+        def fits(text: str) -> bool:
+            return (
+                left - (self.model.room([*opening, Message("tool", text, (), "", result.name)]) or 0) <= most
+            )
+
+        if fits(content):
+            return result
+        whole = result.error if not result.ok else result.value
+        text = whole if isinstance(whole, str) else json.dumps(whole, ensure_ascii=False)
+        short, long = 0, len(text)
+        while long - short > 1:
+            middle = (short + long) // 2
+            short, long = (middle, long) if fits(_cut(result, text[:middle]).content()) else (short, middle)
+        return _cut(result, text[:short])
 
     def _denied(self, turn: Turn, call: ToolCall) -> Generator[Event, None, Decision | None]:
         """Returns the decision that forbids the call, or None."""
+        if turn.cancel is not None and turn.cancel.is_set():
+            return Decision("deny", "the turn was cancelled before")
         repeated = turn.breaker.decide(call)
         if repeated.action == "deny":
             return repeated
@@ -452,7 +502,14 @@ class AgentLoop:
         yield request
         if turn.approve is None:
             return Decision("deny", f"{decision.reason}, and nobody was there to approve it")
-        return None if turn.approve(request) else Decision("deny", "the user did not approve it")
+        answer: object = turn.approve(request)
+        if answer is True:
+            return None
+        if answer is False:
+            return Decision("deny", "the user did not approve it")
+        if isinstance(answer, Coroutine):
+            answer.close()  # nobody will await it
+        return Decision("deny", f"`approve` returned neither True nor False, but {type(answer).__name__}")
 
     def _after_tools(self, turn: Turn, choice: ToolChoice) -> ToolChoice:
         """After a routed or forced call the model puts the result into words; else it goes on deciding."""
@@ -486,6 +543,13 @@ class AgentLoop:
             yield from self._decline(turn)
             return
         turn.text, turn.citations = grounded.text, grounded.citations
+
+
+def _cut(result: ToolResult, text: str) -> ToolResult:
+    """The result with only this of its text."""
+    if result.ok:
+        return replace(result, value=text, truncated=True)
+    return replace(result, error=text, truncated=True)
 
 
 def _plain(meta: dict[str, Any]) -> dict[str, Any]:

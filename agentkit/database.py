@@ -41,6 +41,47 @@ def create_private(path: Path) -> None:
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
+@contextmanager
+def exclusive(path: Path) -> Iterator[bool]:
+    """Whether this block is the only one with the path, among all threads and processes.
+
+    The file is there as long as the block runs, or until the next one after a kill. Where there is no ``fcntl`` others
+    are not seen.
+
+    Raises:
+        StoreError: The file cannot be made.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            cause = f"cannot make {path}: {error.strerror or error}"
+            raise StoreError(
+                cause, "check the folder, or set AGENTKIT_DATA_DIR to one you can write to"
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            yield False
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                break
+        os.close(handle)  # the one before has just removed it
+    try:
+        yield True
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
+        os.close(handle)
+
+
 class Database:
     """A connection behind a lock; every failure is a `StoreError` that names the file and the remedy.
 

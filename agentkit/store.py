@@ -10,12 +10,14 @@ import difflib
 import json
 import secrets
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from agentkit.database import Database
+from agentkit.database import Database, exclusive
 from agentkit.errors import NotFoundError, StoreError, UsageError
 from agentkit.messages import Message, ToolCall, ToolResult
 
@@ -106,11 +108,21 @@ class SessionStore:
         return [SessionInfo(*row) for row in self._db.read(query)]
 
     def delete(self, id: str) -> None:
-        """Delete a session (named as for `open`) and wipe its text from the file."""
+        """Delete a session (named as for `open`) and wipe its text from the file.
+
+        Raises:
+            StoreError: It is deleted, but another process holds on to the log that still has its text.
+        """
         session = self.open(id)
         with self._db.write() as db:
             db.execute("DELETE FROM sessions WHERE id = ?", (session.id,))
-        self._db.read("PRAGMA wal_checkpoint(TRUNCATE)")  # else the text would live on in the -wal file
+        # Else the text would live on in the -wal file.
+        [(busy, _, _)] = self._db.read("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            cause = f"session {session.id} is deleted, but another process still reads the file: its text is in the log"
+            raise StoreError(
+                cause, "stop that process and delete any session, or end all: the last one wipes it"
+            )
 
     def fork(self, id: str, upto: int | None = None) -> Session:
         """Copy a session's first ``upto`` messages (all by default) into a new one.
@@ -222,6 +234,21 @@ class Session:
         rows = self._store._db.read("SELECT body FROM messages WHERE session = ? ORDER BY position", self.id)
         return [_load(self._store._db, body) for (body,) in rows]
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One turn at a time, among all threads and processes: two would answer each other's questions.
+
+        The lock is the operating system's: a killed process gives it up.
+
+        Raises:
+            UsageError: Another turn of this session is under way.
+        """
+        with exclusive(self._store._db.path.with_name(f".{self.id}.turn")) as alone:
+            if not alone:
+                cause = f"session {self.id} is in the middle of a turn, in another thread or program"
+                raise UsageError(cause, "wait for its end, or go on in a fork: `agentkit sessions fork`")
+            yield
+
     def dangling(self) -> list[ToolCall]:
         """Calls without a result: what a kill between call and result leaves behind."""
         return [call for _, call in _unanswered(self.messages())]
@@ -230,7 +257,7 @@ class Session:
         """Give every dangling call an "interrupted" result right behind it; the conversation is valid again.
 
         Returns:
-            The added messages. Call this on resuming, while no other process runs a turn of the session.
+            The added messages. Call this within `turn`, or while no other process runs one of the session.
         """
         added = []
         with self._store._db.write() as db:

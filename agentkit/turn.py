@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agentkit.events import ApprovalRequired
@@ -79,10 +79,13 @@ def since_tools(said: Sequence[Message]) -> list[Message]:
 
 
 def conversation(stored: Sequence[Message]) -> list[Message]:
-    """Stored messages as the model reads them: a context message takes the place of the question it repeats."""
+    """Stored messages as the model reads them: a context message takes the place of the question it repeats, and is
+    the user's message from then on. One that stands behind a tool's result goes on with the turn.
+    """
     read: list[Message] = []
     for message in stored:
         if message.meta.get("kind") == "context" and read and read[-1].role == "user":
             read.pop()
+            message = replace(message, meta={})
         read.append(message)
     return read

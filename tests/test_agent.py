@@ -822,3 +822,141 @@ def test_a_route_goes_on_from_the_conversation(session: Session) -> None:
     assert before == []
     assert told == streamed
     assert told[0] == "How long can I return it?"
+
+
+@pytest.mark.parametrize("answer", ["no", 1, None, object()])
+def test_only_true_approves(session: Session, answer: Any) -> None:
+    tools = FakeTools(side_effect=True)
+    agent = loop(session, look(), "As you say.", tools=tools, mode="ask")
+    events = list(agent.stream("Look.", approve=lambda request: answer))
+    assert tools.ran == []
+    said = next(event.text for event in events if isinstance(event, Notice) and event.code == "denied")
+    assert "`approve` returned neither True nor False" in said
+
+
+def test_an_approval_that_would_have_to_be_awaited_approves_nothing(session: Session) -> None:
+    async def later(request: ApprovalRequired) -> bool:
+        return True
+
+    tools = FakeTools(side_effect=True)
+    agent = loop(session, look(), "As you say.", tools=tools, mode="ask")
+    assert "denied" in notices(list(agent.stream("Look.", approve=later)))  # type: ignore[arg-type]
+    assert tools.ran == []
+
+
+def test_what_runs_is_what_was_stored_whatever_becomes_of_the_events(session: Session) -> None:
+    tools = FakeTools()
+    agent = loop(session, look(amount=5), "Done.", tools=tools)
+    for event in agent.stream("Pay five."):
+        if isinstance(event, ToolStarted):
+            event.call.arguments["amount"] = 500_000
+    assert tools.ran[0].arguments == {"amount": 5} == session.messages()[2].tool_calls[0].arguments
+
+
+def test_nobody_is_asked_about_a_call_after_the_turn_was_cancelled(session: Session) -> None:
+    cancel, asked = threading.Event(), []
+
+    def stop(call: ToolCall) -> ToolResult:
+        cancel.set()
+        return ToolResult(call.id, call.name, True, 1)
+
+    def approve(request: ApprovalRequired) -> bool:
+        asked.append(request.call.id)
+        return True
+
+    tools = FakeTools(stop, side_effect=True)
+    agent = loop(session, (look(1), look(2, again=True)), "Done.", tools=tools, parallel_tool_calls=True)
+    list(agent.stream("Look twice.", approve=approve, cancel=cancel))
+    assert asked == ["call_1"] == [call.id for call in tools.ran]
+    assert session.dangling() == []
+    assert "cancelled" in session.messages()[4].content
+
+
+@pytest.mark.parametrize("choice", ["requird", "look", {"name": "nope"}])
+def test_a_wrong_tool_choice_is_told_before_anything_is_stored(session: Session, choice: Any) -> None:
+    agent = loop(session, "Hi.", router=FakeRouter(Route("chat", None, {})))
+    with pytest.raises(UsageError, match="tool_choice"):
+        agent.ask("Hi", tool_choice=choice)
+    assert session.messages() == []
+
+
+def test_a_session_takes_one_turn_at_a_time(session: Session) -> None:
+    """Among threads and programs: two would answer each other's questions."""
+    again = SessionStore(session._store._db.path)
+    other = again.open(session.id)
+    first = loop(session, "One.", "Three.").stream("First?")
+    next(first)
+    with pytest.raises(UsageError, match="in the middle of a turn"):
+        loop(other, "Two.").ask("Second?")
+    assert [message.content for message in other.messages()] == ["Be kind.", "First?"]
+    list(first)
+    assert loop(other, "Two.").ask("Second?").text == "Two."
+    given_up = loop(session, "Three.").stream("Third?")
+    next(given_up)
+    del given_up
+    assert loop(other, "Four.").ask("Fourth?").text == "Four."
+    again.close()
+
+
+def test_a_killed_turn_holds_no_session(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.sqlite"
+    store = SessionStore(path)
+    session = store.create()
+    program = f"""
+        import os, signal
+        from pathlib import Path
+        from agentkit.store import SessionStore
+        with SessionStore(Path({str(path)!r})).open({session.id!r}).turn():
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with session.turn():
+        pass
+    assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".turn")] == []
+    store.close()
+
+
+def test_a_result_that_the_context_has_no_room_for_is_cut_before_it_is_stored(session: Session) -> None:
+    """Else the turn would fail after its tool has run, and the next one too."""
+    rows = [{"id": n, "price": 9.5} for n in range(200)]
+    tools = FakeTools(lambda call: ToolResult(call.id, call.name, True, rows))
+    model = CountedModel([look(), "There are many.", "Yes."])
+    agent = loop(session, model=model, tools=tools, router=FakeRouter(Route("tool", "look", {})))
+    events = list(agent.stream("List them."))
+    assert "truncated" in notices(events)
+    assert reply_of(events).text == "There are many."
+    [result] = reply_of(events).tool_results
+    assert result.truncated
+    assert json.dumps(rows).startswith(result.value)
+    assert 300 < len(result.value) < 1000
+    agent._router = FakeRouter(Route("knowledge", None, {}))
+    agent.knowledge = FakeKnowledge()
+    assert reply_of(list(agent.stream("How long to return?")))
+
+
+def test_the_settings_stop_strings_count_unless_the_agent_quotes(session: Session) -> None:
+    class Noting(ScriptedModel):
+        stops: list[Any] = []  # noqa: RUF012
+
+        def stream(self, messages: Any, **options: Any) -> Any:
+            self.stops.append(options.get("stop"))
+            return super().stream(messages, **options)
+
+    model = Noting(["a", "b"])
+    loop(session, model=model).ask("Hi")
+    loop(session, model=model, quote=True).ask("Hi")
+    assert model.stops == [None, ("\n\n",)]
+
+
+def test_no_quote_is_offered_where_a_call_is_wanted(session: Session) -> None:
+    class Noting(ScriptedModel):
+        choices: list[Any] = []  # noqa: RUF012
+
+        def stream(self, messages: Any, **options: Any) -> Any:
+            self.choices.append(options["choices"])
+            return super().stream(messages, **options)
+
+    model = Noting([look(), "It is one."])
+    loop(session, model=model, knowledge=FakeKnowledge(), quote=True).ask("How long?", tool_choice="required")
+    assert model.choices[0] == ()

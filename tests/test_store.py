@@ -183,6 +183,46 @@ def test_export_holds_everything(store: SessionStore) -> None:
     assert [Message.from_openai(line).to_openai() for line in lines] == [m.to_openai() for m in messages]
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "a"}, {"text": "b"}, "c"], "abc"),
+        ([{"type": "refusal", "refusal": "No."}], "No."),
+        ([{"type": "image_url", "image_url": {}}, {"type": "text", "text": "what?"}], None),
+        ([{"type": "text", "text": None}], None),
+        ([7], None),
+    ],
+)
+def test_no_part_of_a_content_is_passed_over(content: Any, text: str | None) -> None:
+    if text is not None:
+        assert Message.from_openai({"role": "user", "content": content}).content == text
+        return
+    with pytest.raises(UsageError, match="cannot be read"):
+        Message.from_openai({"role": "user", "content": content})
+
+
+@pytest.mark.parametrize("wrong", [{"tool_calls": 5}, {"tool_call_id": 7}, {"name": 7}])
+def test_fields_of_the_wrong_kind_are_usage_errors(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="must be"):
+        Message.from_openai({"role": "assistant", "content": "", **wrong})
+
+
+def test_a_deletion_that_cannot_wipe_the_text_says_so(
+    store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process in the middle of a reading holds on to the log."""
+    store._db._db.execute("PRAGMA busy_timeout = 100")
+    session = store.create()
+    session.append(Message("user", "secret"))
+    reader = sqlite3.connect(path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM messages").fetchall()
+    with pytest.raises(StoreError, match=r"is deleted, but .* its text is in the log"):
+        store.delete(session.id)
+    assert store.list() == []
+    reader.close()
+
+
 # Resuming
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentkit.agent import AgentLoop
+from agentkit.agent import AgentLoop, check_adapter
 from agentkit.answers import Knowledge
 from agentkit.closing import Closing
 
@@ -59,6 +59,7 @@ class Agent(AgentLoop, Closing):
         )
         self._own_registry = registry if registry is not tools else None
         _check_tools(loaded, registry, routed=options.routing == "auto")
+        check_adapter(loaded, adapter)  # before there is a session
         store = self.workspace.store
         super().__init__(
             loaded,

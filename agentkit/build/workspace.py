@@ -119,9 +119,9 @@ class Workspace(Closing):
         """The project's chat model."""
         return self.load(None)
 
-    @cached_property
+    @property
     def prompts(self) -> Prompts:
-        """The project's prompt templates."""
+        """The project's prompt templates, rendered for today."""
         folder, options = self.project.prompts_dir, self.settings.agent
         variables = {"name": options.name, "company": options.company, "today": date.today().isoformat()}
         return Prompts(

@@ -100,8 +100,14 @@ def _load_entry(entry: EntryPoint) -> list[Tool]:
     except (Exception, SystemExit) as error:
         cause = f"entry point {entry.name!r} of {GROUP} ({entry.value}) does not load: {error_text(error)}"
         raise ProjectError(cause, "fix or uninstall the package that offers it") from error
-    candidates = vars(value).values() if isinstance(value, ModuleType) else value
-    found = [value] if isinstance(value, Tool) else [item for item in candidates if isinstance(item, Tool)]
+    if isinstance(value, Tool):
+        found = [value]
+    elif isinstance(value, ModuleType | Iterable):
+        candidates = vars(value).values() if isinstance(value, ModuleType) else value
+        found = [item for item in candidates if isinstance(item, Tool)]
+    else:
+        cause = f"entry point {entry.name!r} of {GROUP} holds no tool, but {type(value).__name__}"
+        raise ProjectError(cause, "make it a tool with @tool in its package, or uninstall that")
     if not found:
         raise ProjectError(f"entry point {entry.name!r} of {GROUP} holds no tool", "uninstall its package")
     return [replace(tool, entry_point=entry.name) for tool in dict.fromkeys(found)]

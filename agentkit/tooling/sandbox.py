@@ -27,6 +27,9 @@ from agentkit.tooling.process import POLL_S, Cancelled, TimedOut, Worker, wait_f
 from agentkit.tooling.results import Outcome, error_text, run_bounded
 from agentkit.tooling.tool import Tool
 
+_ABANDONED = "abandoned: it runs inside this process, and may still take effect"
+_UNKNOWN = "it may or may not have taken effect"
+
 
 class Sandbox:
     """Runs one tool call at a time in its worker process, and any number in threads.
@@ -56,18 +59,22 @@ class Sandbox:
         Only what concerns the caller escapes, like KeyboardInterrupt; the worker process is gone then.
         """
         isolated = tool.source is not None or tool.entry_point is not None
+        begun = False
         try:
             if cancel is not None and cancel.is_set():
                 raise Cancelled
             if isolated:
                 with self._turn(cancel):
+                    begun = True
                     return self._in_worker(tool, arguments, timeout_s, output_limit, cancel)
+            begun = True
             return self._in_thread(tool, arguments, timeout_s, output_limit, cancel)
         except TimedOut:
-            end = "was stopped" if isolated else "was abandoned (it runs inside this process)"
-            return Outcome(False, error=f"{tool.name} took longer than {timeout_s:g} s and {end}")
+            end = "stopped" if isolated else _ABANDONED
+            return Outcome(False, error=f"{tool.name} took longer than {timeout_s:g} s and was {end}")
         except Cancelled:
-            return Outcome(False, error=f"{tool.name} was cancelled")
+            end = f"was cancelled; {_UNKNOWN}" if isolated else f"was cancelled and {_ABANDONED}"
+            return Outcome(False, error=f"{tool.name} {end if begun else 'was cancelled before it began'}")
         except (AgentkitError, OSError) as error:
             return Outcome(False, error=error_text(error))
 
@@ -94,11 +101,14 @@ class Sandbox:
         cancel: threading.Event | None,
     ) -> Outcome:
         try:
-            if self._workers and not self._workers[0].is_alive():  # killed while it waited for work
+            worker = next(iter(self._workers), None)
+            if worker is not None and not worker.is_alive():  # killed while it waited for work
                 self.close()
-            if not self._workers:
-                self._workers.append(Worker(self._environment))
-                self._workers[0].hello(self._options, cancel)
+                worker = None
+            if worker is None:
+                worker = Worker(self._environment)
+                self._workers.append(worker)
+                worker.hello(self._options, cancel)
             request = {
                 "tool": tool.name,
                 "file": str(tool.source) if tool.source else None,
@@ -108,14 +118,20 @@ class Sandbox:
                 "timeout_s": timeout_s,
                 "output_limit": limit,
             }
-            reply = self._workers[0].ask(request, timeout_s, cancel)
+            reply = worker.ask(request, timeout_s, cancel)
         except BaseException:  # also KeyboardInterrupt: never leave a tool running behind the caller's back
             self.close()
             raise
         if reply is None:
-            ending = self._workers[0].kill()
+            closed = worker not in self._workers  # by another thread
+            ending = worker.kill()
             self._workers.clear()
-            return Outcome(False, error=f"{tool.name} ended its process ({ending})")
+            why = (
+                f"was stopped, as the tools were closed; {_UNKNOWN}"
+                if closed
+                else f"ended its process ({ending})"
+            )
+            return Outcome(False, error=f"{tool.name} {why}")
         return Outcome(reply["ok"], reply["value"], reply["error"], reply["truncated"])
 
     def _in_thread(

@@ -146,11 +146,12 @@ def tool(
 
 
 def _check_limits(name: str, timeout_s: float | None, output_limit: int | None) -> None:
-    for limit, value in (("timeout_s", timeout_s), ("output_limit", output_limit)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
-        ):
-            raise SchemaError(f"tool {name!r}: {limit}={value!r} is no limit", "use a number above 0")
+    for limit, value, kinds, remedy in (
+        ("timeout_s", timeout_s, (int, float), "a number"),
+        ("output_limit", output_limit, (int,), "a whole number"),
+    ):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not value > 0):
+            raise SchemaError(f"tool {name!r}: {limit}={value!r} is no limit", f"use {remedy} above 0")
 
 
 def _check_reply(name: str, reply: str | None) -> None:

@@ -116,6 +116,17 @@ def test_entry_points_run_in_the_worker_too(installed_package: Path) -> None:
         assert registry.run(call("greet", name="Ann")).value == "hello Ann"
 
 
+def test_an_entry_point_that_is_no_tool(installed_package: Path) -> None:
+    write(
+        installed_package / "their_tools-1.0.dist-info",
+        "entry_points.txt",
+        "[agentkit.tools]\ntheirs = their_tools:plain\n",
+    )
+    write(installed_package, "their_tools.py", "def plain():\n    pass\n")
+    with pytest.raises(ProjectError, match=r"entry point 'theirs' .* holds no tool, but function"):
+        loading.load_entry_points()
+
+
 def test_an_entry_point_that_does_not_load(installed_package: Path) -> None:
     (installed_package / "their_tools.py").write_text("raise OSError('gone')")
     with pytest.raises(ProjectError, match=r"entry point 'theirs' .* OSError: gone"):

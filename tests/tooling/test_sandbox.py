@@ -241,8 +241,16 @@ def test_cancelling_stops_the_tool(make_registry: MakeRegistry) -> None:
     before = registry.run(call("process")).value
     cancel = threading.Event()
     threading.Timer(0.3, cancel.set).start()
-    check(registry.run(call("hangs"), cancel), "hangs was cancelled")
+    check(registry.run(call("hangs"), cancel), "hangs was cancelled; it may or may not have taken effect")
     assert registry.run(call("process")).value != before
+
+
+def test_closing_the_tools_ends_the_one_that_runs(make_registry: MakeRegistry) -> None:
+    registry = make_registry(BAD.replace("timeout_s=1", "timeout_s=60"))
+    registry.run(call("ping"))
+    threading.Timer(0.3, registry.close).start()
+    check(registry.run(call("hangs")), "hangs was stopped, as the tools were closed")
+    assert registry.run(call("ping")).ok
 
 
 def test_a_call_that_was_cancelled_before_it_began_does_nothing(make_registry: MakeRegistry) -> None:
@@ -255,8 +263,8 @@ def test_a_call_that_was_cancelled_before_it_began_does_nothing(make_registry: M
 
     cancel = threading.Event()
     cancel.set()
-    check(ToolRegistry([note]).run(call("note", text="a"), cancel), "note was cancelled")
-    check(make_registry(BAD).run(call("ping"), cancel), "ping was cancelled")
+    check(ToolRegistry([note]).run(call("note", text="a"), cancel), "note was cancelled before it began")
+    check(make_registry(BAD).run(call("ping"), cancel), "ping was cancelled before it began")
     assert seen == []
 
 
@@ -366,10 +374,13 @@ def test_a_closure_runs_in_this_process_under_the_same_limits() -> None:
         assert registry.run(call("note", text="number")).value == 0.5
         assert registry.run(call("note", text="long")).truncated
         check(registry.run(call("waits")), "waits took longer than 0.3 s and was abandoned")
-        release.set()
         cancel = threading.Event()
-        cancel.set()
-        check(registry.run(call("waits"), cancel), "waits was cancelled")
+        threading.Timer(0.1, cancel.set).start()
+        check(
+            registry.run(call("waits"), cancel),
+            "waits was cancelled and abandoned: it runs inside this process",
+        )
+        release.set()
     assert seen == ["number", "long"]
 
 

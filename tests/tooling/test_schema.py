@@ -283,7 +283,14 @@ def test_a_reply_that_is_no_template_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout_s": 0}, {"output_limit": -1}, {"timeout_s": True}, {"timeout_s": float("nan")}]
+    "options",
+    [
+        {"timeout_s": 0},
+        {"output_limit": -1},
+        {"timeout_s": True},
+        {"timeout_s": float("nan")},
+        {"output_limit": 1e4},
+    ],
 )
 def test_bad_limits(options: dict[str, Any]) -> None:
     with pytest.raises(SchemaError, match="is no limit"):
