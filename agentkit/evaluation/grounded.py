@@ -10,6 +10,7 @@ from typing import Literal
 from agentkit.errors import AgentkitError
 from agentkit.messages import Citation, Passage
 from agentkit.retrieval.citations import SUPPORT_THRESHOLD, is_courtesy, support
+from agentkit.retrieval.documents import CELL, COLUMN
 from agentkit.retrieval.protocol import Embedder
 from agentkit.retrieval.sentences import sentences
 from agentkit.retrieval.words import words
@@ -20,7 +21,6 @@ read out with its column names (the table's lead-in may come first), or not at a
 
 _CITED = re.compile(r"(.*?)((?:[ \t]*\[\d{1,3}\])+)|(.+)")
 _NUMBER = re.compile(r"\[(\d{1,3})\]")
-_CELL = " | "
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +103,22 @@ def quote_form(quote: str, text: str) -> Form:
 
 
 def _is_any_row(quote: str, lines: Sequence[str]) -> bool:
-    return any(_is_row(quote, line, lines) for line in lines if _CELL in line)
+    return any(_is_row(quote, line, lines) for line in lines if CELL in line)
 
 
 def _is_row(quote: str, line: str, lines: Sequence[str]) -> bool:
     """Whether the quote holds all cells of a table's row in order, and beyond them only names of its columns."""
     rest, between = quote.casefold(), []
-    for n, cell in enumerate(line.casefold().split(_CELL)):
+    for n, cell in enumerate(line.casefold().split(CELL)):
         before, found, rest = rest.partition(cell)
         if not found or (n == 0 and before):
             return False
         between.append(before)
     extra = set(words(" ".join([*between, rest])))
-    columns = line.count(_CELL)
-    return any(extra <= set(words(other)) for other in lines if other.count(_CELL) == columns)
+    columns = line.count(CELL)
+    return any(
+        extra <= set(words(other)) for other in lines if columns in (other.count(CELL), other.count(COLUMN))
+    )
 
 
 def _form(citation: Citation, text_of: Callable[[str], str]) -> Form:

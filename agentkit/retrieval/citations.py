@@ -11,7 +11,7 @@ from agentkit.retrieval.numbers import contradicts, numbers
 from agentkit.retrieval.protocol import Embedder
 from agentkit.retrieval.quotes import Sentence, last_heading, passage_quotes
 from agentkit.retrieval.sentences import sentences
-from agentkit.retrieval.words import stems, words
+from agentkit.retrieval.words import negations, stems, words
 
 SUPPORT_THRESHOLD = 0.6
 """Support from which a sentence is cited; the pairs in ``tests/retrieval/support_pairs.jsonl`` measure it."""
@@ -22,13 +22,15 @@ _REFUSAL = re.compile(
     r"\bI (?:do not|don't|can't|cannot|could not|couldn't) (?:know|say|tell|find|answer)\b|\bI(?:'m| am) not sure\b"
     r"|\b(?:passages?|documents?|texts?|information|context|sources?)\b.{0,40}\b(?:do|does|did)(?: not|n't) "
     r"(?:mention|say|state|tell|answer|contain|specify|provide|include)\b"
+    r"|\b(?:(?:das|dies|dazu|es)\s)?(?:weiß|weiss|kann) ich (?:(?:leider|es|dazu|das) ){0,2}nicht"
+    r"(?: sagen| beantworten)?\b"
+    r"|\bje ne (?:le )?sais pas\b|\bno (?:lo )?sé\b"
     r"|(?P<subject>\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b)|\bno information\b",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(r"\b(?:but|however|although|though)\b|[,;]\s*(?:so|yet|and)\b|;", re.IGNORECASE)
 _FEEL_FREE = re.compile(r"\bfeel free\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
-_NEGATIONS = frozenset("not no never cannot without neither nor none nothing unable except".split())  # noqa: SIM905
 _COURTESY = stems(
     "go help hope happy glad thank thanks sorry welcome please let know question questions anything else "
     "contact hello hi hey sure course great good answer assist assistance reach feel ask enjoy day "
@@ -36,7 +38,7 @@ _COURTESY = stems(
 )
 _SOURCES = stems(
     "unfortunately based according given provided passages documents texts information context sources answer above "
-    "however but while looked read checked searched far see"
+    "however but while looked read checked searched far see leider tut mir leid désolé malheureusement siento"
 )
 """Beside courtesies all that may stand before the words of a refusal: what they rest on."""
 _CLAIMS = re.compile(r"\b(?:yes|you)\b", re.IGNORECASE)
@@ -199,4 +201,4 @@ def _plain(text: str) -> str:
 
 
 def _negative(text: str) -> bool:
-    return any(word in _NEGATIONS or word.endswith("n't") for word in words(text))
+    return bool(negations(text))

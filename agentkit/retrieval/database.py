@@ -13,7 +13,7 @@ from pathlib import Path
 from agentkit.database import create_private
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 WORDS_SCHEMA = """
 CREATE VIRTUAL TABLE words USING fts5 (
     heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
@@ -125,6 +125,7 @@ def connect(path: Path) -> sqlite3.Connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 # FULL: a commit must outlast the power, or a view written after it would be ahead of the database.
                 connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA recursive_triggers = ON")  # REPLACE runs the delete triggers too
             else:
@@ -144,6 +145,21 @@ def _open(path: Path, writable: bool) -> sqlite3.Connection:
     immutable = "" if log.exists() else "&immutable=1"
     uri = f"{path.resolve().as_uri()}?mode=ro{immutable}"
     return sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
+
+
+def file_state(path: Path, connection: sqlite3.Connection) -> tuple[object, ...] | None:
+    """What tells whether the connection still leads to what stands under the path; ``None`` where nothing does.
+
+    Of a connection that cannot write also whether somebody else has written: it may take the file for unchangeable.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if not connection.execute("PRAGMA query_only").fetchone()[0]:
+        return found.st_dev, found.st_ino
+    log = path.with_name(path.name + "-wal")
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, log.exists()
 
 
 def _check(connection: sqlite3.Connection, path: Path, writable: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACES = re.compile(r"[ \t\u00a0]+")
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -19,6 +21,8 @@ MAX_METADATA = 32
 """Further metadata of a document is ignored."""
 METADATA_CHARACTERS = 500
 """A longer value is cut."""
+CELL, COLUMN = " | ", " ¦ "
+"""Between the cells of a table's row, and of the row that names the columns: a chunk may begin anywhere in a table."""
 EMPTY_CELL = "–"
 """Stands in a table's row for a cell without text, so that the others stay in their columns."""
 
@@ -127,11 +131,16 @@ class DocumentBuilder:
     def row(self, cells: Sequence[str]) -> None:
         """Add a row of a table as a line; a row without any text is left out."""
         if any(clean_line(cell) for cell in cells):
-            self.line(" | ".join(clean_line(cell) or EMPTY_CELL for cell in cells))
+            self.line(CELL.join(clean_line(cell) or EMPTY_CELL for cell in cells))
+
+    def head(self) -> None:
+        """Say that the last row names the columns of those that follow; of no effect in the middle of a table."""
+        if self._lines and not any(CELL in line for line in self._lines[-2:-1]):
+            self._lines[-1] = self._lines[-1].replace(CELL, COLUMN)
 
     def flush(self) -> None:
         """End the block of lines being collected."""
-        if text := clean("\n".join(self._lines)).strip("\n"):
+        if text := clean("\n".join(_with_heads(self._lines))).strip("\n"):
             self._items.append(_Item(0, text))
         self._lines.clear()
 
@@ -190,6 +199,18 @@ class DocumentBuilder:
         )
 
 
+def _with_heads(lines: Sequence[str]) -> Iterator[str]:
+    """Where no row is said to name the columns, the first does that has no number, where others have some."""
+    before = 0
+    for columns, group in groupby(lines, lambda line: line.count(CELL)):
+        first, *others = group
+        numbers = [any(map(str.isdigit, row)) for row in (first, *others)]
+        is_head = columns and columns != before and not numbers[0] and any(numbers)
+        yield first.replace(CELL, COLUMN) if is_head else first
+        yield from others
+        before = (first, *others)[-1].count(COLUMN)
+
+
 def split_keywords(keywords: str) -> tuple[str, ...]:
     """Phrases separated by commas, each once, `MAX_KEYWORDS` at most."""
     phrases = (clean_line(phrase).strip("\"'[]") for phrase in keywords.split(","))
@@ -221,9 +242,10 @@ def clean_metadata(pairs: Iterable[tuple[str, object]]) -> dict[str, str]:
 
 
 def clean(text: str) -> str:
-    """Drop control and zero-width characters, unify line ends, replace halves of characters (lone surrogates)."""
+    """Drop control and zero-width characters and soft hyphens, unify line ends, compose accents (NFC), replace halves
+    of characters (lone surrogates)."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", _SURROGATE.sub("\ufffd", text))
 
 
 def clean_line(text: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.retrieval import storage
-from agentkit.retrieval.database import connect, generation, guarded, transaction
+from agentkit.retrieval.database import connect, file_state, generation, guarded, transaction
 from agentkit.retrieval.filters import checked, chunks_where
 from agentkit.retrieval.health import check
 from agentkit.retrieval.lexical import Lexicon
@@ -60,8 +60,12 @@ class SqliteIndex:
         self._dimension = dimension
         self._notice = notice
         self._lock = threading.RLock()
-        self._connection = connect(path)
-        self._live = LiveView(self._connection, path, dimension, notice)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connection = connect(self.path)
+        self._state = file_state(self.path, self._connection)
+        self._live = LiveView(self._connection, self.path, self._dimension, self._notice)
         self._lexicon = Lexicon(self._connection)
         self._narrowed: _Narrowed | None = None
 
@@ -73,7 +77,15 @@ class SqliteIndex:
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         with self._lock, guarded(self.path):
+            self._follow()
             yield self._connection
+
+    def _follow(self) -> None:
+        """Go over to the file that another process has put in the place of this one, or begun to write to."""
+        now = file_state(self.path, self._connection)
+        if now is not None and now != self._state:
+            self._connection.close()
+            self._connect()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import NamedTuple
 
 from agentkit.messages import Passage
-from agentkit.retrieval.documents import EMPTY_CELL
+from agentkit.retrieval.documents import CELL, COLUMN, EMPTY_CELL
 from agentkit.retrieval.sentences import sentence_spans
-from agentkit.retrieval.words import content_words
+from agentkit.retrieval.words import CJK, content_words
 
-_CELL = " | "
-_ITEM = "- "
+_DASH = "- "
+_ITEM = re.compile(r"- |\d{1,3}[.)] ")
 _LEAD_IN = 300
-"""Characters; a longer lead-in is not repeated before every line of its list."""
+"""Characters; a longer lead-in is not repeated before every line of its list, nor a longer line kept whole."""
+_SHORT = 4
+"""Characters of a fragment in a language without spaces."""
 
 
 class Sentence(NamedTuple):
@@ -28,26 +30,32 @@ class Sentence(NamedTuple):
 
 
 def passage_quotes(passage: Passage) -> list[Sentence]:
-    """Sentences in order: a lead-in ("You need:") or a fragment is joined with its neighbour, and a table row
-    is read out with its column names."""
+    """Sentences in order: a lead-in ("You need:") stands before every line of its list, a fragment is joined with its
+    neighbour, and a table row is read out with its column names."""
     quotes: list[Sentence] = []
-    carry = ""
-    spans = sentence_spans(passage.text)
-    lines = [Sentence(passage.text[start:end], start, end) for start, end in spans]
-    for sentence in _read_tables(lines):
-        text, start, end = sentence
-        is_item = text.startswith(_ITEM)
-        text = text.removeprefix(_ITEM).lstrip()  # in running text the mark of a list's line is a stray dash
-        joined = f"{carry} {text}".strip()
-        if text.endswith(":") and len(joined) < _LEAD_IN:
-            carry = joined
-        elif len(content_words(text)) < 2 and quotes and not carry:
-            quotes[-1] = Sentence(f"{quotes[-1].text} {text}", quotes[-1].start, end)
-        else:
-            quotes.append(Sentence(joined, start, end))
-            # The lead-in of a list holds for all its lines.
-            carry = carry if carry and is_item else ""
-    return quotes or ([Sentence(carry, lines[0].start, lines[-1].end)] if carry else [])
+    lead, in_list = "", False
+    for line in _read_tables(_lines(passage.text)):
+        is_item = _ITEM.match(line[0].text) is not None
+        if in_list and not is_item:
+            lead, in_list = "", False
+        start, end = line[0].start, line[-1].end
+        # "It does not cover:" holds for all that the line says.
+        if lead and is_item and len(line) > 1 and end - start <= _LEAD_IN:
+            line = [Sentence(passage.text[start:end], start, end)]
+        for n, (text, start, end) in enumerate(line):
+            # In running text the mark of a list's line is a stray dash.
+            text = text.removeprefix(_DASH).lstrip()
+            joined = f"{lead} {text}".strip() if n == 0 or not is_item else text
+            if text.endswith(":") and len(joined) < _LEAD_IN:
+                lead = joined
+            elif _is_fragment(text) and quotes and not lead:
+                quotes[-1] = Sentence(f"{quotes[-1].text} {text}", quotes[-1].start, end)
+            else:
+                quotes.append(Sentence(joined, start, end))
+                lead, in_list = (lead, True) if is_item else ("", False)
+    if not quotes and lead:
+        return [Sentence(lead, 0, len(passage.text.rstrip()))]
+    return quotes
 
 
 def last_heading(passage: Passage) -> str:
@@ -55,22 +63,34 @@ def last_heading(passage: Passage) -> str:
     return passage.heading.rsplit(" > ", 1)[-1]
 
 
-def _read_tables(lines: Iterable[Sentence]) -> Iterator[Sentence]:
-    """Rows of equal length are a table: ``King | 230 cm`` under ``Bed | Duvet`` is ``King: duvet 230 cm``."""
-    for separators, group in groupby(lines, lambda line: line.text.count(_CELL)):
-        if not separators:
-            yield from group
+def _is_fragment(text: str) -> bool:
+    """Whether a sentence says too little to stand alone; Chinese and Japanese write theirs without spaces."""
+    return len(content_words(text)) < 2 and not (len(text) > _SHORT and CJK.search(text))
+
+
+def _lines(text: str) -> Iterator[list[Sentence]]:
+    """The sentences of each line."""
+    for match in re.finditer(r"[^\n]+", text):
+        at, line = match.start(), match.group()
+        found = [Sentence(line[start:end], at + start, at + end) for start, end in sentence_spans(line)]
+        if found:
+            yield found
+
+
+def _read_tables(lines: Iterable[list[Sentence]]) -> Iterator[list[Sentence]]:
+    """``King | 230 cm`` under ``Bed ¦ Duvet`` is ``King: duvet 230 cm``; other lines stay as they are."""
+    names: list[str] = []
+    for line in lines:
+        text = line[0].text
+        if len(line) == 1 and COLUMN in text:
+            names = [f"{cell[:1].lower()}{cell[1:]} " for cell in text.split(COLUMN)]
             continue
-        found = list(group)
-        rows = [line.text.split(_CELL) for line in found]
-        named = len(rows) > 1 and not _has_number(rows[0]) and any(map(_has_number, rows[1:]))
-        names = [f"{cell[:1].lower()}{cell[1:]} " for cell in rows[0]] if named else [""] * len(rows[0])
-        for line, row in list(zip(found, rows, strict=True))[named:]:
-            cells = zip(names[1:], row[1:], strict=True)
-            told = ", ".join(name + cell for name, cell in cells if cell != EMPTY_CELL)
-            if told:
-                yield line._replace(text=f"{row[0]}: {told}")
-
-
-def _has_number(row: list[str]) -> bool:
-    return any(character.isdigit() for cell in row for character in cell)
+        if len(line) > 1 or CELL not in text:
+            names = []
+            yield line
+            continue
+        first, *cells = text.split(CELL)
+        before = names[1:] if len(names) == len(cells) + 1 else [""] * len(cells)
+        told = ", ".join(name + cell for name, cell in zip(before, cells, strict=True) if cell != EMPTY_CELL)
+        if told:
+            yield [line[0]._replace(text=f"{first}: {told}")]

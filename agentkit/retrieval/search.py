@@ -16,7 +16,7 @@ from agentkit.messages import Passage
 from agentkit.retrieval.followup import Question
 from agentkit.retrieval.protocol import Embedder, Index, Reranker, Where
 from agentkit.retrieval.records import StoredChunk, Vectors
-from agentkit.retrieval.words import content_words
+from agentkit.retrieval.words import content_words, negations
 
 CANDIDATES = 24
 """Chunks that each of the two searches offers for ranking."""
@@ -37,7 +37,6 @@ SAME_COSINE, SAME_WORDS = 0.98, 0.9
 MERGED_CHARACTERS = 4_000
 """Of a passage put together from neighbours at most."""
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-_NEGATION = re.compile(r"\b(?:not|no|never|none|without|cannot|except|\w+n't)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ def distinct(hits: Sequence[Hit]) -> list[Hit]:
 
 def _same(one: str, other: str) -> bool:
     # Another number, the same in another order, or a "not" more is another fact, however near the vectors are.
-    if any(pattern.findall(one) != pattern.findall(other) for pattern in (_NUMBER, _NEGATION)):
+    if _NUMBER.findall(one) != _NUMBER.findall(other) or negations(one) != negations(other):
         return False
     first, second = (set(re.findall(r"\w+", text.lower())) for text in (one, other))
     return len(first & second) >= SAME_WORDS * len(first | second)

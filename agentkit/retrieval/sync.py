@@ -9,7 +9,7 @@ import numpy as np
 
 from agentkit.errors import KnowledgeError
 from agentkit.retrieval.chunks import Chunk, chunk_document
-from agentkit.retrieval.documents import Document
+from agentkit.retrieval.documents import CELL, COLUMN, Document
 from agentkit.retrieval.loaders import Killed, TookTooLong, format_of, parse_document, read_bytes
 from agentkit.retrieval.parsed import Parsed
 from agentkit.retrieval.protocol import Index
@@ -221,4 +221,5 @@ class _Round:
 
 def _embedded(chunk: Chunk) -> list[str]:
     """The rows of `StoredChunk.vectors`: a question may match a whole section, one sentence or one keyword of it."""
-    return [chunk.embedded_text(), *sentences(chunk.text), *chunk.keywords]
+    own = (sentence.replace(COLUMN, CELL) for sentence in sentences(chunk.text))
+    return [chunk.embedded_text(), *own, *chunk.keywords]

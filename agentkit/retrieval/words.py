@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+"""Characters of Chinese and Japanese, which are written without spaces."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 
 _STOPWORDS_TEXT = (
@@ -21,6 +23,14 @@ _STOPWORDS_TEXT = (
 )
 STOPWORDS = frozenset(_STOPWORDS_TEXT.split())
 
+_NEGATIONS_TEXT = (
+    "not no never cannot without neither nor none nothing unable except "
+    "nicht kein keine keinen keinem keiner keines nie niemals ohne weder "
+    "pas jamais sans aucun aucune nunca jamás sin ningún ninguna"
+)
+_NEGATIONS = frozenset(_NEGATIONS_TEXT.split())
+"""Of English, German, French and Spanish."""
+
 _ENDINGS = ("ingly", "edly", "ings", "ing", "ies", "ied", "ers", "ed", "er", "es", "ly", "s", "e", "y")
 
 
@@ -28,6 +38,11 @@ def words(text: str) -> list[str]:
     """Every word, lower case, in order; the possessive ending is dropped."""
     found = (match.group().lower().replace("’", "'") for match in _WORD.finditer(text))
     return [word.removesuffix("'s") for word in found]
+
+
+def negations(text: str) -> list[str]:
+    """Words that turn a statement into its opposite, in order."""
+    return [word for word in words(text) if word in _NEGATIONS or word.endswith("n't")]
 
 
 def content_words(text: str) -> list[str]:

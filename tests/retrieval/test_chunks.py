@@ -26,6 +26,10 @@ TUNED = (".md", ".txt", ".html")
         ("Visit www.example.org now. Bye.", ["Visit www.example.org now.", "Bye."]),
         ("Open until 5 p.m. Monday only.", ["Open until 5 p.m.", "Monday only."]),
         ("是的。不是。", ["是的。", "不是。"]),
+        ("Gilt bis zum 31. Dezember. Danach nicht.", ["Gilt bis zum 31. Dezember.", "Danach nicht."]),
+        ("Nach der 2. Mahnung inkl. Gebühr. Ende.", ["Nach der 2. Mahnung inkl. Gebühr.", "Ende."]),
+        ("It is open from 9 to 17. Closed on Sunday.", ["It is open from 9 to 17.", "Closed on Sunday."]),
+        ("Express | Tomorrow. Before noon | €9", ["Express | Tomorrow. Before noon | €9"]),
         ("  \n ", []),
     ],
 )
@@ -112,5 +116,19 @@ def test_pages_of_chunks() -> None:
     assert [(chunk.text, chunk.page) for chunk in chunk_document(document, max_words=3)] == [
         ("One.", 1),
         ("Two goes on.", 2),
-        ("And ends.\n\nThree.", 3),
+        ("And ends.", 3),
+        ("Three.", 5),
     ]
+    assert [(chunk.text, chunk.page) for chunk in chunk_document(document)] == [
+        ("One.", 1),
+        ("Two goes on.", 2),
+        ("And ends.", 3),
+        ("Three.", 5),
+    ]
+
+
+def test_chunks_of_a_language_without_spaces_fit_the_encoder() -> None:
+    builder = DocumentBuilder()
+    builder.paragraph("退货期限为三十天。" * 100)
+    chunks = chunk_document(builder.build("a.txt"))
+    assert max(len(chunk.text) for chunk in chunks) <= 2 * MAX_WORDS

@@ -157,7 +157,7 @@ def test_support_pairs(minilm: MiniLMEmbedder) -> None:
 
 
 def test_table_rows_are_read_out() -> None:
-    table = "Bed | Duvet cover | Pillow\nKing | 230 x 220 cm | 50 cm\nSingle | 140 cm | 50 cm"
+    table = "Bed ¦ Duvet cover ¦ Pillow\nKing | 230 x 220 cm | 50 cm\nSingle | 140 cm | 50 cm"
     text = f"{table}\nAll are washable at 40 degrees."
     quotes = passage_quotes(Passage(1, "a.md", "Sizes", text, 0.5))
     assert [quote.text for quote in quotes] == [
@@ -170,7 +170,7 @@ def test_table_rows_are_read_out() -> None:
 
 
 def test_empty_cells_are_not_read_out() -> None:
-    table = "– | Duvet cover | Pillow\nKing | 230 x 220 cm | –\nCot | – | –"
+    table = "– ¦ Duvet cover ¦ Pillow\nKing | 230 x 220 cm | –\nCot | – | –"
     quotes = passage_quotes(Passage(1, "a.md", "Sizes", table, 0.5))
     assert quotes[0].text == "King: duvet cover 230 x 220 cm"
     assert not any("–" in quote.text for quote in quotes)
@@ -237,3 +237,71 @@ def test_a_citation_has_the_page_of_its_quote(minilm: MiniLMEmbedder) -> None:
     passage = Passage(1, "a.pdf", "Care", text, 0.9, 2, 50, 50 + len(text), ((50, 2), (77, 3)))
     checked = check_answer("Rugs are beaten in the yard.", [passage], minilm)
     assert [(c.page, c.start) for c in checked.citations] == [(3, 77)]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "passage", "expected"),
+    [
+        ("It lasts one year.", "It lasts two years.", True),
+        ("It lasts one year.", "It lasts a year.", False),
+        ("It costs 5 euros a month.", "5 euros per month", False),
+        ("within four hours", "within twenty-four hours", True),
+        ("within 24 hours", "within twenty-four hours", False),
+        ("for 250 days", "for two hundred and fifty days", False),
+        ("from 1,500 items on", "from one thousand five hundred items on", False),
+        ("three years", "one or two years", True),
+        ("at 18 °C", "at \N{MINUS SIGN}18 °C", True),
+        ("at 18 °C", "at -18 °C", True),
+        ("5 % off", "-5 %", False),
+        ("4 Euro", "4.000 Euro", True),
+        ("1,234.50 euros", "1.234,50 Euro", False),
+        ("14天", "30天", True),
+        ("30天", "退货期限为30天", False),
+        ("am 1. April", "am 1. Mai", True),
+        ("on 1 May", "am 1. Mai", False),
+        ("within 30 days", "innerhalb von 30 Tagen", False),
+    ],
+)
+def test_numbers_of_other_forms(sentence: str, passage: str, expected: bool) -> None:
+    assert contradicts(sentence, passage) is expected
+
+
+def quotes_of(text: str) -> list[str]:
+    return [quote.text for quote in passage_quotes(Passage(1, "a.md", "A", text, 1.0))]
+
+
+def test_a_lead_in_holds_for_every_line_of_its_list_and_for_all_that_a_line_says() -> None:
+    lines = "- Water damage. Keep the lamp dry.\n- Broken glass of the shade\nAsk us first."
+    text = f"The warranty does not cover:\n{lines}"
+    assert quotes_of(text) == [
+        "The warranty does not cover: Water damage. Keep the lamp dry.",
+        "The warranty does not cover: Broken glass of the shade",
+        "Ask us first.",
+    ]
+    assert quotes_of("You return it so:\n1. Print the label.\n2. Pack the item.") == [
+        "You return it so: 1. Print the label.",
+        "You return it so: 2. Pack the item.",
+    ]
+    long = f"It does not cover:\n- Water damage. {'It is dry. ' * 40}\n- Broken glass of it"
+    assert quotes_of(long)[0] == "It does not cover: Water damage."
+    assert quotes_of(long)[1].startswith("It is dry.")
+    assert quotes_of(long)[-1] == "It does not cover: Broken glass of it"
+
+
+def test_only_what_the_document_says_names_columns() -> None:
+    """A chunk may begin anywhere in a table: its first row is no header because it has no number."""
+    rows = Passage(1, "a.md", "Delivery", "LandEc | on request | by ship\nLandFc | €57 | 57 days", 1.0)
+    assert quotes_of(rows.text) == ["LandEc: on request, by ship", "LandFc: €57, 57 days"]
+    named = "Service ¦ Speed ¦ Price\nExpress | Tomorrow. Before noon | €9"
+    assert quotes_of(named) == ["Express: speed Tomorrow. Before noon, price €9"]
+
+
+def test_chinese_sentences_stay_apart() -> None:
+    assert quotes_of("退货期限为30天。运费由客户承担。") == ["退货期限为30天。", "运费由客户承担。"]
+
+
+def test_german(minilm: MiniLMEmbedder) -> None:
+    free = Passage(1, "a.md", "Rückgabe", "Die Rückgabe ist nicht kostenlos.", 1.0)
+    assert check_answer("Die Rückgabe ist kostenlos.", [free], minilm).citations == ()
+    assert is_refusal("Das weiß ich leider nicht.")
+    assert not is_refusal("Das weiß ich nicht, aber die Rückgabe kostet 5 Euro.")

@@ -21,6 +21,7 @@ from agentkit.retrieval import liveview
 from agentkit.retrieval.chunks import Chunk
 from agentkit.retrieval.database import guarded
 from agentkit.retrieval.index import SqliteIndex
+from agentkit.retrieval.places import SqlitePlace
 from agentkit.retrieval.protocol import Where
 from agentkit.retrieval.records import NewDocument, Vectors
 from agentkit.retrieval.viewfile import write_view
@@ -506,3 +507,45 @@ def test_what_is_asked_wrongly_is_no_damage(path: Path) -> None:
             assert not isinstance(caught.value, IndexDamaged)
     with closing(sqlite3.connect(path)) as connection, pytest.raises(IndexDamaged), guarded(path):
         connection.execute("SELECT * FROM missing")
+
+
+def test_a_reader_without_rights_follows_a_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite took a file without a log for one that nobody changes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        reader = SqliteIndex(path, DIMENSION)
+    assert reader.counts() == (3, 3)
+    writer = SqliteIndex(path, DIMENSION)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # it opens the file again
+    for n in range(200):
+        put(writer, f"new{n}.md", n % DIMENSION)
+    assert reader.counts() == (203, 203)
+    writer.close()
+    assert nearest(reader, 1)
+    assert reader.counts() == (203, 203)
+    reader.close()
+
+
+def test_a_file_that_another_process_has_put_in_the_place_is_used(path: Path) -> None:
+    first, notices = SqliteIndex(path, DIMENSION), list[str]()
+    assert first.counts() == (3, 3)
+    SqlitePlace(path).discard(DIMENSION)
+    assert first.counts() == (3, 3)  # there is no other
+    second = SqliteIndex(path, DIMENSION, notices.append)
+    put(second, "new.md", 1)
+    assert [document.name for document in first.documents()] == ["new.md"]
+    assert nearest(first, 1) == "new.md"
+    put(first, "more.md", 2)
+    assert second.counts() == (2, 2)
+    first.close()
+    second.close()
+
+
+def test_what_is_removed_is_overwritten(path: Path) -> None:
+    index = SqliteIndex(path, DIMENSION)
+    vector = np.eye(DIMENSION, dtype=np.float32)[[0]]
+    secret = [Chunk("Title", "zebraword secret", 0, 5)]
+    index.put([a_document("s.md", secret, [np.repeat(vector, 2, axis=0)], vector)])
+    index.remove(["s.md"])
+    index.close()
+    assert b"zebraword secret" not in path.read_bytes()

@@ -51,7 +51,7 @@ Setext
 """
     assert pairs(load(tmp_path, "a.md", text)) == [
         (("Guide",), "Some bold and soft link in snake_case_name, wrapped & joined."),
-        (("Guide", "Setext"), "- one item goes on\n- two\nName | Price\nStd | €4.90"),
+        (("Guide", "Setext"), "- one item goes on\n- two\nName ¦ Price\nStd | €4.90"),
         (("Guide", "Setext", "Deep"), "# kept   as is"),
     ]
 
@@ -66,9 +66,56 @@ def test_html(tmp_path: Path) -> None:
     <script>evil()</script><footer>imprint</footer></body></html>"""
     assert pairs(load(tmp_path, "a.html", text)) == [
         (("Delivery",), "First\nsecond bold."),
-        (("Delivery", "Prices"), "Option | Price\nStandard | €4.90"),
+        (("Delivery", "Prices"), "Option ¦ Price\nStandard | €4.90"),
         (("Delivery", "Prices"), "- one\n- inner\n- two"),
     ]
+
+
+def test_no_text_of_markdown_is_lost(tmp_path: Path) -> None:
+    text = """Write to <support@shop.example>, or `agentkit ask <text>`; `a*b*c` is `&lt;`.
+
+[^1]: Gift cards are excluded.
+[Note]: All prices include VAT.
+[home]: https://shop.example "Our shop"
+
+Country | Price
+--- | ---
+Norway | €9
+Iceland | on request
+Ask us.
+"""
+    assert pairs(load(tmp_path, "a.md", text)) == [
+        (("a",), "Write to support@shop.example, or agentkit ask <text>; a*b*c is &lt;."),
+        (("a",), "Gift cards are excluded. [Note]: All prices include VAT."),
+        (("a",), "Country ¦ Price\nNorway | €9\nIceland | on request"),
+        (("a",), "Ask us."),
+    ]
+
+
+def test_no_text_of_html_is_lost(tmp_path: Path) -> None:
+    text = """<body><header>Shop</header><article><h2><button>A?</button></h2><p>Rück&shy;sendung.</p></article>
+    <article><header><h2>B?</h2></header><p>Answer b.</p><button>Buy</button></article></body>"""
+    assert pairs(load(tmp_path, "a.html", text)) == [
+        (("a", "A?"), "Rücksendung."),
+        (("a", "B?"), "Answer b."),
+    ]
+    one = "<body><aside>News</aside><article><h1>T</h1><p>Text.</p></article></body>"
+    assert pairs(load(tmp_path, "b.html", one)) == [(("T",), "Text.")]
+
+
+def test_what_names_the_columns_of_a_table(tmp_path: Path) -> None:
+    """What the format says; where it says nothing, a first row without number above others that have some."""
+    rows = "<tr><td>Standard</td><td>€4.90</td></tr><tr><td>Pick-up</td><td>free</td></tr>"
+    plain = "<table><tr><td>Option</td><td>Price</td></tr>{}</table>"
+    assert pairs(load(tmp_path, "a.html", plain.format(rows)))[0][1].startswith(
+        "Option ¦ Price\nStandard | €4.90"
+    )
+    assert "¦" not in pairs(load(tmp_path, "b.html", plain.format("")))[0][1]
+    headed = f"<table><tr><th>Option</th><td>Pick-up</td></tr>{rows}</table>"
+    assert pairs(load(tmp_path, "c.html", headed))[0][1].startswith("Option ¦ Pick-up\n")
+    long = "| A | B |\n|---|---|\n" + "".join(f"| on request {n:c} | by ship |\n" for n in range(97, 120))
+    text = pairs(load(tmp_path, "d.md", f"{long}| x | 5 |\n"))[0][1]
+    assert text.count("¦") == 1
 
 
 def test_html_title_survives_a_dropped_header(tmp_path: Path) -> None:
@@ -333,7 +380,7 @@ def test_not_a_file(tmp_path: Path, name: str) -> None:
         load_document(tmp_path / name, name)
 
 
-ROWS = "Bed | Pillow | Duvet\nKing | – | 230\n– | Twin | –"
+ROWS = "Bed ¦ Pillow ¦ Duvet\nKing | – | 230\n– | Twin | –"
 
 
 def test_empty_cells_keep_the_columns_in_place(tmp_path: Path) -> None:

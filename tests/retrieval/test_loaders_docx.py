@@ -69,7 +69,7 @@ def test_structure(tmp_path: Path) -> None:
     assert blocks(document) == [
         (("Guide",), "Intro."),
         (("Guide", "Steps"), "1. first\n2. second\n- point"),
-        (("Guide", "Steps"), "Option | Price\nStandard | €4.90"),
+        (("Guide", "Steps"), "Option ¦ Price\nStandard | €4.90"),
         (("Guide", "Steps", "Deep"), "Last line\nand the next."),
     ]
     assert document.keywords == ("parcel", "refund")
@@ -84,7 +84,7 @@ def test_empty_cells_keep_the_columns_in_place(tmp_path: Path) -> None:
     for row, texts in enumerate(rows):
         for column, text in enumerate(texts):
             table.cell(row, column).text = text
-    assert blocks(load(tmp_path, saved(word)))[0][1] == "Bed | Pillow | Duvet\nKing | – | 230\n– | Twin | –"
+    assert blocks(load(tmp_path, saved(word)))[0][1] == "Bed ¦ Pillow ¦ Duvet\nKing | – | 230\n– | Twin | –"
 
 
 def test_changes_and_content_controls(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ class _Reader:
                 continue
             cells = [_text(cell) for cell in row.iter(f"{_W}tc") if _is_of(cell, row)]
             self.builder.row([" ".join(text.split()) for text, _ in cells])
+            if row.find(f"{_W}trPr/{_W}tblHeader") is not None:
+                self.builder.head()
             self._refer([mark for _, marks in cells for mark in marks])
         self.builder.flush()
 

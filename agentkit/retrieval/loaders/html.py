@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from agentkit.retrieval.documents import EMPTY_CELL, Document, DocumentBuilder, clean_line
+from agentkit.retrieval.documents import CELL, EMPTY_CELL, Document, DocumentBuilder, clean_line
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -40,7 +40,8 @@ def load_html(text: str, name: str) -> Document:
     for tag in soup.find_all(_is_dropped):
         tag.extract()
     reader = _Reader()
-    root = soup.find("main") or soup.find("article") or soup.find("body") or soup
+    articles = soup.find_all("article", limit=2)  # of several none is the page
+    root = soup.find("main") or (articles[0] if len(articles) == 1 else soup.find("body")) or soup
     for event, name_of_tag, string in _walk(root):
         reader.read(event, name_of_tag, string)
     reader.close()
@@ -68,7 +69,11 @@ def _is_dropped(tag: Tag) -> bool:
         or tag.get("aria-hidden") == "true"
         or _HIDDEN.search(str(tag.get("style", "")))
     )
-    return tag.name in DROPPED or bool(hidden)
+    # The head of a section is no page header, and what opens a folded answer is a question, be it a button.
+    kept = (tag.name == "header" and tag.find_parent(("article", "section", "main"))) or (
+        tag.name == "button" and tag.find_parent((*HEADINGS, "summary", "dt"))
+    )
+    return bool(hidden) or (tag.name in DROPPED and not kept)
 
 
 def _walk(root: Tag) -> Iterator[tuple[str, str, str]]:
@@ -101,6 +106,8 @@ class _Reader:
         self._preformatted = False
         self._cell: int | None = None
         """Where the open cell begins in ``_text``; none where it holds lines of its own, which have been written."""
+        self._cells: set[str] = set()
+        """Kinds of cells in the open row."""
 
     def read(self, event: str, tag: str, string: str) -> None:
         if event == "text":
@@ -109,6 +116,7 @@ class _Reader:
             self._text.append("\n" if event == "start" and not self._as_line else " ")
         elif tag in ("td", "th"):
             self._cell_tag(event)
+            self._cells.add(tag)
         elif tag in HEADINGS:
             if event == "end":
                 text, self._text = "".join(self._text), []
@@ -131,10 +139,13 @@ class _Reader:
             return
         if self._as_line and self._cell is not None and not clean_line("".join(self._text[self._cell :])):
             self._text.append(EMPTY_CELL)
-        self._text.append(" | ")
+        self._text.append(CELL)
 
     def _line_tag(self, event: str, tag: str) -> None:
         self.close()
+        if event == "end" and self._cells == {"th"}:
+            self.builder.head()
+        self._cells = set()
         self._as_line += 1 if event == "start" else -1
         if event == "start" and tag == "li":
             self._text.append("- ")
@@ -143,10 +154,10 @@ class _Reader:
         """End the open paragraph or line."""
         text, self._text, self._cell = "".join(self._text), [], None
         if self._as_line:
-            cells = [" ".join(cell.split()) for cell in text.split(" | ")]
+            cells = [" ".join(cell.split()) for cell in text.split(CELL)]
             cells = [cell for cell in cells if cell]
             if any(cell not in ("-", EMPTY_CELL) for cell in cells):
-                self.builder.line(" | ".join(cells))
+                self.builder.line(CELL.join(cells))
         elif text.strip():
             lines = (
                 text.splitlines() if self._preformatted else [" ".join(x.split()) for x in text.splitlines()]

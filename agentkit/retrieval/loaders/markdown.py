@@ -15,7 +15,9 @@ _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
 _ITEM = re.compile(r"[ \t]*(?:([-*+])|(\d{1,9}[.)]))[ \t]+(.*)")
 _ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
 _ROW_RULE = re.compile(r"[\s|:-]+$")
-_DEFINITION = re.compile(r" {0,3}\[[^\]]{1,200}\]:[ \t]+\S+")
+_DEFINITION = re.compile(
+    r" {0,3}\[(?!\^)[^\]]{1,200}\]:[ \t]+(?:<[^<>]{0,2000}>|\S+)(?:[ \t]+[\"'(][^\"')]{0,500}[\"')])?[ \t]*$"
+)
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _FIRST_KEY = re.compile(r"[\"']?\w[\w.-]{0,39}[\"']?[ \t]*:(?!//)")
 _FIELD = re.compile(r"^([A-Za-z][\w-]{0,39}):(.*)$", re.MULTILINE)
@@ -24,15 +26,18 @@ _NO_SCALAR = ("[", "{", "|", ">", "&", "*", "!", "-")
 
 # The repeat counts are bounded, and runs of spaces are stripped in code, so that no line, however odd, costs
 # quadratic time.
+_CODE = re.compile(r"(?<!`)(`{1,2})(?!`)([^`]{1,500})\1(?!`)")
+_KEPT = re.compile("\ue000(\\d{1,9})\ue001")
+"""What stands for a code span while marks are taken out: there are none in it."""
 _INLINE = (
+    (re.compile(r"\[\^[^\]\s]{1,40}\]:?"), ""),
     (re.compile(r"!?\[([^\[\]]{0,500})\]\([^()\s]{0,2000}(?:\s+[\"'(][^\"')]{0,500}[\"')])?\)"), r"\1"),
     (re.compile(r"!?\[([^\[\]]{1,500})\]\[[^\[\]]{0,200}\]"), r"\1"),
-    (re.compile(r"<((?:https?://|mailto:)[^\s<>]{1,500})>"), r"\1"),
+    (re.compile(r"<((?:https?://|mailto:)[^\s<>]{1,500}|[\w.+-]{1,64}@[\w.-]{1,255})>"), r"\1"),
     (re.compile(r"</?[A-Za-z][^<>]{0,500}>"), ""),
     (re.compile(r"(\*{1,3})(?=[^\s*])([^*]{1,500}?)(?<=[^\s*])\1"), r"\2"),
     (re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^\n]{1,500}?)(?<=[^\s_])\1(?!\w)"), r"\2"),
     (re.compile(r"~~([^~]{1,500})~~"), r"\1"),
-    (re.compile(r"(`{1,2})([^`]{1,500})\1"), r"\2"),
     (re.compile(r"\\([\\`*_{}\[\]()#+.!|<>~-])"), r"\1"),
 )
 
@@ -85,11 +90,24 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if quoted else value
 
 
+def _is_row_rule(line: str) -> bool:
+    """Whether a line stands between the names of a table's columns and its rows."""
+    return "-" in line and _ROW_RULE.match(line) is not None
+
+
 def plain(text: str) -> str:
     """Inline Markdown without its marks."""
+    code: list[str] = []
+
+    def keep(span: re.Match[str]) -> str:
+        code.append(span[2])
+        return f"\ue000{len(code) - 1}\ue001"
+
+    text = _CODE.sub(keep, text)
     for pattern, replacement in _INLINE:
         text = pattern.sub(replacement, text)
-    return clean_line(html.unescape(text))
+    text = html.unescape(text)
+    return clean_line(_KEPT.sub(lambda n: code[int(n[1])] if int(n[1]) < len(code) else n[0], text))
 
 
 class _Reader:
@@ -98,7 +116,8 @@ class _Reader:
     def __init__(self) -> None:
         self.builder = DocumentBuilder()
         self._open: list[str] = []
-        self._in_list = False
+        self._in_list = self._in_table = False
+        """A table whose rows need not begin with a bar is open."""
 
     def read(self, text: str) -> DocumentBuilder:
         mark, code = "", list[str]()
@@ -123,6 +142,16 @@ class _Reader:
         elif heading := _ATX.match(line):
             self._close()
             self.builder.heading(len(heading.group(1)), plain(_heading_text(line[heading.end() :])))
+        elif (
+            self._open and not self._in_list and "|" in line and _is_row_rule(line) and "|" in self._open[-1]
+        ):
+            names = self._open.pop()
+            self._close()
+            self._row(names)
+            self.builder.head()
+            self._in_table = True
+        elif self._in_table and "|" in line:
+            self._row(line)
         elif self._open and not self._in_list and (under := _SETEXT.match(line)):
             title, self._open = " ".join(self._open), []
             self.builder.heading(1 if under.group(1)[0] == "=" else 2, plain(title))
@@ -130,9 +159,10 @@ class _Reader:
             self._close()
         elif _ROW.match(line):
             self._close()
-            if not _ROW_RULE.match(line):
-                cells = re.split(r"(?<!\\)\|", line.strip()[1:-1])
-                self.builder.row([plain(cell) for cell in cells])
+            if _is_row_rule(line):
+                self.builder.head()
+            else:
+                self._row(line)
         elif item := _ITEM.match(line):
             self._close()
             self._in_list = True
@@ -140,8 +170,15 @@ class _Reader:
         else:
             self._open.append(line.strip())
 
+    def _row(self, line: str) -> None:
+        cells = re.split(r"(?<!\\)\|", line.strip().removeprefix("|"))
+        self.builder.row(
+            [plain(cell) for cell in (cells[:-1] if len(cells) > 1 and not cells[-1].strip() else cells)]
+        )
+
     def _close(self) -> None:
-        """End the open paragraph or list item."""
+        """End the open paragraph, list item or table."""
+        self._in_table = False
         text = plain(" ".join(self._open))
         if self._in_list:
             self.builder.line(text)

@@ -10,7 +10,7 @@ from agentkit.errors import IndexOutdated, KnowledgeError
 from agentkit.retrieval.postgres.errors import REBUILD, first_line
 from agentkit.retrieval.postgres.server import Connection, Server
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 MAX_DIMENSION = 4_000
 """What HNSW over half-precision vectors can hold."""
 FLAT = 5_000
