@@ -22,8 +22,8 @@ _REFUSAL = re.compile(
     r"\bI (?:do not|don't|can't|cannot|could not|couldn't) (?:know|say|tell|find|answer)\b|\bI(?:'m| am) not sure\b"
     r"|\b(?:passages?|documents?|texts?|information|context|sources?)\b.{0,40}\b(?:do|does|did)(?: not|n't) "
     r"(?:mention|say|state|tell|answer|contain|specify|provide|include)\b"
-    r"|\b(?:(?:das|dies|dazu|es)\s)?(?:weiß|weiss|kann) ich (?:(?:leider|es|dazu|das) ){0,2}nicht"
-    r"(?: sagen| beantworten)?\b"
+    r"|\b(?:(?:das|dies|dazu|es)\s)?(?:weiß|weiss) ich (?:(?:leider|es|das) ){0,2}nicht\b"
+    r"|\b(?:(?:das|dies|dazu)\s)?kann ich (?:(?:leider|es|dazu|das) ){0,2}nicht (?:sagen|beantworten)\b"
     r"|\bje ne (?:le )?sais pas\b|\bno (?:lo )?sé\b"
     r"|(?P<subject>\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b)|\bno information\b",
     re.IGNORECASE,

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from agentkit.database import create_private
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
@@ -113,7 +114,7 @@ def connect(path: Path) -> sqlite3.Connection:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # SQLite gives its -wal and -shm files the mode of the database: that must be right from the start.
             create_private(path)
-            writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+            writable = _is_writable(path)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.is_file():
                 raise
@@ -147,19 +148,38 @@ def _open(path: Path, writable: bool) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
 
 
-def file_state(path: Path, connection: sqlite3.Connection) -> tuple[object, ...] | None:
-    """What tells whether the connection still leads to what stands under the path; ``None`` where nothing does.
+class FileState(NamedTuple):
+    """What tells whether a connection still leads to what stands under its path."""
 
-    Of a connection that cannot write also whether somebody else has written: it may take the file for unchangeable.
-    """
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+    has_log: bool
+    writable: bool
+
+    def is_as(self, before: FileState | None) -> bool:
+        """Whether a connection made at ``before`` still serves.
+
+        One that cannot write takes a file without a log for unchangeable, until somebody writes.
+        """
+        if before is None or self[:2] != before[:2]:
+            return False
+        return before.writable or before.has_log or self == before
+
+
+def file_state(path: Path) -> FileState | None:
+    """Of the file under the path; none where there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return None
-    if not connection.execute("PRAGMA query_only").fetchone()[0]:
-        return found.st_dev, found.st_ino
-    log = path.with_name(path.name + "-wal")
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, log.exists()
+    log = path.with_name(path.name + "-wal").exists()
+    return FileState(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, log, _is_writable(path))
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _check(connection: sqlite3.Connection, path: Path, writable: bool) -> None:

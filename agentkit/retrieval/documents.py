@@ -93,6 +93,7 @@ class DocumentBuilder:
 
     _items: list[_Item] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
+    _labelled: bool = False
 
     def heading(self, level: int, text: str, page: int | None = None) -> None:
         """Start a section; ``level`` counts from 1."""
@@ -138,11 +139,21 @@ class DocumentBuilder:
         if self._lines and not any(CELL in line for line in self._lines[-2:-1]):
             self._lines[-1] = self._lines[-1].replace(CELL, COLUMN)
 
+    def label(self) -> None:
+        """Say that the last row begins with a name of its own; if it is not the first, that names no columns."""
+        self._labelled = self._labelled or any(CELL in line for line in self._lines[:-1])
+
+    def has_rows(self) -> bool:
+        """Whether a table is among the lines being collected."""
+        return any(CELL in line for line in self._lines)
+
     def flush(self) -> None:
         """End the block of lines being collected."""
-        if text := clean("\n".join(_with_heads(self._lines))).strip("\n"):
+        lines = self._lines if self._labelled else _with_heads(self._lines)
+        if text := clean("\n".join(lines)).strip("\n"):
             self._items.append(_Item(0, text))
         self._lines.clear()
+        self._labelled = False
 
     def build(
         self,
@@ -201,14 +212,15 @@ class DocumentBuilder:
 
 def _with_heads(lines: Sequence[str]) -> Iterator[str]:
     """Where no row is said to name the columns, the first does that has no number, where others have some."""
-    before = 0
+    if any(COLUMN in line for line in lines):
+        yield from lines
+        return
     for columns, group in groupby(lines, lambda line: line.count(CELL)):
         first, *others = group
         numbers = [any(map(str.isdigit, row)) for row in (first, *others)]
-        is_head = columns and columns != before and not numbers[0] and any(numbers)
+        is_head = columns and not numbers[0] and any(numbers)
         yield first.replace(CELL, COLUMN) if is_head else first
         yield from others
-        before = (first, *others)[-1].count(COLUMN)
 
 
 def split_keywords(keywords: str) -> tuple[str, ...]:

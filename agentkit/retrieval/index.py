@@ -63,11 +63,16 @@ class SqliteIndex:
         self._connect()
 
     def _connect(self) -> None:
-        self._connection = connect(self.path)
-        self._state = file_state(self.path, self._connection)
-        self._live = LiveView(self._connection, self.path, self._dimension, self._notice)
-        self._lexicon = Lexicon(self._connection)
+        before = file_state(self.path)  # what is put there meanwhile is found at the next look
+        connection = connect(self.path)
+        try:
+            live = LiveView(connection, self.path, self._dimension, self._notice)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._live, self._lexicon = connection, live, Lexicon(connection)
         self._narrowed: _Narrowed | None = None
+        self._state = before or file_state(self.path)
 
     def close(self) -> None:
         """Release the files."""
@@ -82,10 +87,11 @@ class SqliteIndex:
 
     def _follow(self) -> None:
         """Go over to the file that another process has put in the place of this one, or begun to write to."""
-        now = file_state(self.path, self._connection)
-        if now is not None and now != self._state:
-            self._connection.close()
+        now = file_state(self.path)
+        if now is not None and not now.is_as(self._state):
+            before = self._connection
             self._connect()
+            before.close()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:

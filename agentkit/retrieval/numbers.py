@@ -42,13 +42,18 @@ _NUMBER = re.compile(
     r"(?P<before>[€$£]\s?)?(?<![A-Za-zÀ-ɏ0-9_.,])(?P<sign>(?<!\S)[-−](?=\d))?"
     r"(?P<value>\d{1,3}(?:[, \u202f]\d{3})+(?:\.\d+)?|\d+(?:[.,:]\d+)*|" + rf"{_WORDS}|\ban?(?=\s))(?![\d])"
     r"(?:[\s-]{0,2}(?:(?:working|business|calendar|full|whole)\s+)?"
-    r"(?P<after>[€$£%]|°c|per\s?cent|prozent\b|(?:euro|dollar|pound|minute|hour|day|week|month|year|degree|watt)s?\b|"
+    r"(?P<after>[€$£](?!\s?\d)|%|°c|per\s?cent|prozent\b|(?:euro|dollar|pound|minute|hour|day|week|month|year|degree|watt)s?\b|"
     r"(?:eur|usd|gbp|kg|cm|mm)\b|(?:tag|monat|jahr)(?:en?)?\b|(?:stunde|woche|minute)n?\b))?",
     re.IGNORECASE,
 )
 _MONTH = re.compile(
     rf"\d(?:st|nd|rd|th|\.)?\s+(?:of\s+)?({'|'.join(_MONTHS)})\b|\b({'|'.join(_MONTHS)})\s+\d", re.IGNORECASE
 )
+_RATE = re.compile(
+    r"(?:\d|[€$£%]|\b(?:euros?|dollars?|pounds?|cents?|percent|once|twice|times|hours?|days?))\s\Z",
+    re.IGNORECASE,
+)
+"""What makes "a month" behind it no duration: "5 euros a month"."""
 _THOUSANDS = re.compile(r"\d{1,3}(?:[, \u202f]\d{3})+(?:\.\d+)?")
 _EITHER = re.compile(r"[1-9]\d{0,2}\.\d{3}")
 """``4.000``: four in one country, four thousand in another."""
@@ -64,8 +69,10 @@ class Number(NamedTuple):
 
 
 def numbers(text: str) -> set[Number]:
-    """Every number of a text; ``one`` is one before a unit only."""
-    return {number for number, word in _found(text) if word not in ("a", "an")}
+    """Every number of a text; ``one`` is a number before a unit only."""
+    return {
+        number for number, word in _found(text) if word not in ("a", "an") and (number.unit or word != "one")
+    }
 
 
 def contradicts(sentence: str, passage: str) -> bool:
@@ -88,7 +95,9 @@ def _found(text: str) -> Iterator[tuple[Number, str]]:
         unit, written = (match["before"] or match["after"] or "").strip().lower(), match["value"].lower()
         unit = "percent" if unit.startswith("per") else unit
         unit = _UNITS.get(unit, _UNITS.get(unit.removesuffix("s"), ""))
-        if written in ("one", "a", "an") and not unit:
+        if written in ("a", "an") and (
+            not unit or _RATE.search(text, max(0, match.start() - 12), match.start())
+        ):
             continue
         # Elsewhere a dash before a number is more often one of a list, or a discount.
         sign = "-" if match["sign"] == "−" or (match["sign"] and unit == "°") else ""

@@ -70,11 +70,14 @@ def _is_fragment(text: str) -> bool:
 
 def _lines(text: str) -> Iterator[list[Sentence]]:
     """The sentences of each line."""
-    for match in re.finditer(r"[^\n]+", text):
-        at, line = match.start(), match.group()
-        found = [Sentence(line[start:end], at + start, at + end) for start, end in sentence_spans(line)]
-        if found:
-            yield found
+    line: list[Sentence] = []
+    for start, end in sentence_spans(text):
+        if line and "\n" in text[line[-1].end : start]:
+            yield line
+            line = []
+        line.append(Sentence(text[start:end], start, end))
+    if line:
+        yield line
 
 
 def _read_tables(lines: Iterable[list[Sentence]]) -> Iterator[list[Sentence]]:

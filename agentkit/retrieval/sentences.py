@@ -13,20 +13,25 @@ _LAST_WORD = re.compile(r"[\w.&-]{1,40}$")
 _ABBREVIATIONS_TEXT = (
     "mr mrs ms dr prof st no nr vs etc e.g i.e cf approx ca max min incl excl inc ltd co corp dept est "
     "fig tel ext art vol pp p a.m p.m u.s u.k jan feb mar apr jun jul aug sep sept oct nov dec mon tue "
-    "wed thu fri sat sun z.b bzw usw d.h ggf inkl zzgl mind bspw evtl std hr fr"
+    "wed thu fri sat sun z.b bzw usw d.h ggf inkl zzgl bspw evtl std"
 )
 _ABBREVIATIONS = frozenset(_ABBREVIATIONS_TEXT.split())
-_ALWAYS_INSIDE = frozenset(
-    "mr mrs ms dr prof e.g i.e cf approx ca no nr vs fig z.b d.h bzw inkl zzgl mind bspw evtl ggf hr fr".split()  # noqa: SIM905
-)
+_ALWAYS_TEXT = "mr mrs ms dr prof e.g i.e cf approx ca no nr vs fig z.b d.h bzw ggf inkl zzgl bspw evtl"
+_ALWAYS_INSIDE = frozenset(_ALWAYS_TEXT.split())
 """Abbreviations that never end a sentence; the others do before a capital letter."""
-
-
-_BEFORE_ORDINAL = re.compile(
-    r"\b(?:zum|am|der|die|das|dem|den|des|vom|im|ab|zur|beim|bis|jede[nrsm]?)\s+\d{1,2}$", re.IGNORECASE
+_BEFORE_A_NUMBER = "mind"
+"""German for "at least", where a number follows; else the last word of "change your mind"."""
+_BEFORE_A_NAME = ("Hr", "Fr")
+_ORDINAL = re.compile(
+    r"\b(?:zum|(?<!I )am|der|die|das|dem|den|des|vom|im|ab|zur|beim|bis|jede[nrsm]?)\s+\d{1,2}$",
+    re.IGNORECASE,
 )
-_MONTH_BEHIND = re.compile(r"\.\s+(?:jan|jän|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez)", re.IGNORECASE)
-"""German: "nach der 2. Mahnung", "bis 31. Dezember"."""
+"""German: "nach der 2. Mahnung"."""
+_DAY = re.compile(
+    r"\.\s+(?:Jan(?:uar)?|Jän(?:ner)?|Feb(?:ruar)?|März?|Apr(?:il)?|Mai|Juni?|Juli?|Aug(?:ust)?|Sept?(?:ember)?|"
+    r"Okt(?:ober)?|Nov(?:ember)?|Dez(?:ember)?)\b"
+)
+"""German: "bis 31. Dezember"."""
 _ROW = 1_000
 """Characters that a table's row has at most."""
 
@@ -37,17 +42,23 @@ def sentences(text: str) -> list[str]:
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of every sentence, in order; what lies between is white space."""
-    return [span for line in re.finditer(r"[^\n]+", text) for span in _line_spans(text, *line.span())]
+    """(start, end) of every sentence, in order; what lies between is white space. A table's row is one."""
+    lines = [match.span() for match in re.finditer(r"[^\n]+", text)]
+    columns = [_columns(text[start:end]) for start, end in lines]
+    found: list[tuple[int, int]] = []
+    for n, (start, end) in enumerate(lines):
+        # Running text has bars too; a table has several rows.
+        is_row = columns[n] and columns[n] in (*columns[max(n - 1, 0) : n], *columns[n + 1 : n + 2])
+        found += _stripped(text, start, end) if is_row else _line_spans(text, start, end)
+    return found
+
+
+def _columns(line: str) -> int:
+    return line.count(CELL) + line.count(COLUMN) if len(line) <= _ROW else 0
 
 
 def _line_spans(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     begin = start
-    if end - start <= _ROW and (
-        CELL in text[start:end] or COLUMN in text[start:end]
-    ):  # a row stays whole, whatever its cells say
-        yield from _stripped(text, start, end)
-        return
     for mark in _END.finditer(text, start, end):
         if _ends_sentence(text, begin, mark, end):
             yield from _stripped(text, begin, mark.end())
@@ -75,7 +86,11 @@ def _ends_sentence(text: str, begin: int, mark: re.Match[str], end: int) -> bool
     word = found.group() if found else ""
     if word.lower() in _ALWAYS_INSIDE or (len(word) == 1 and word.isupper() and word != "I"):
         return False
-    if word.isdigit() and _is_ordinal(text, begin, mark.start()):
+    if word.lower() == _BEFORE_A_NUMBER and following[:1].isdigit():
+        return False
+    if word in _BEFORE_A_NAME and following[:1].isupper():
+        return False
+    if word.isdigit() and len(word) <= 2 and _is_ordinal(text, begin, mark.start()):
         return False
     if word.lower() in _ABBREVIATIONS:
         return following[:1].isupper()
@@ -85,5 +100,4 @@ def _ends_sentence(text: str, begin: int, mark: re.Match[str], end: int) -> bool
 
 def _is_ordinal(text: str, begin: int, dot: int) -> bool:
     """Whether the number before the full stop at ``dot`` is an ordinal, as German writes them."""
-    before, behind = text[max(begin, dot - 20) : dot], text[dot : dot + 12]
-    return bool(_BEFORE_ORDINAL.search(before) or _MONTH_BEHIND.match(behind))
+    return bool(_ORDINAL.search(text[max(begin, dot - 20) : dot]) or _DAY.match(text[dot : dot + 14]))

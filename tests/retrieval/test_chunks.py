@@ -29,7 +29,24 @@ TUNED = (".md", ".txt", ".html")
         ("Gilt bis zum 31. Dezember. Danach nicht.", ["Gilt bis zum 31. Dezember.", "Danach nicht."]),
         ("Nach der 2. Mahnung inkl. Gebühr. Ende.", ["Nach der 2. Mahnung inkl. Gebühr.", "Ende."]),
         ("It is open from 9 to 17. Closed on Sunday.", ["It is open from 9 to 17.", "Closed on Sunday."]),
-        ("Express | Tomorrow. Before noon | €9", ["Express | Tomorrow. Before noon | €9"]),
+        (
+            "A ¦ B ¦ C\nExpress | Tomorrow. Before noon | €9",
+            ["A ¦ B ¦ C", "Express | Tomorrow. Before noon | €9"],
+        ),
+        (
+            "You may change your mind. Refunds take 5 days.",
+            ["You may change your mind.", "Refunds take 5 days."],
+        ),
+        (
+            "It takes 24 hr. Returns are free. Es sind mind. 5 Tage.",
+            ["It takes 24 hr.", "Returns are free.", "Es sind mind. 5 Tage."],
+        ),
+        (
+            "Order up to 10. Separate orders are possible.",
+            ["Order up to 10.", "Separate orders are possible."],
+        ),
+        ("Open from 9 to 17. Mail is answered.", ["Open from 9 to 17.", "Mail is answered."]),
+        ("I am 17. Can I sign up?", ["I am 17.", "Can I sign up?"]),
         ("  \n ", []),
     ],
 )

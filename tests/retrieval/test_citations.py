@@ -260,6 +260,14 @@ def test_a_citation_has_the_page_of_its_quote(minilm: MiniLMEmbedder) -> None:
         ("am 1. April", "am 1. Mai", True),
         ("on 1 May", "am 1. Mai", False),
         ("within 30 days", "innerhalb von 30 Tagen", False),
+        ("The fee is €1.", "There is a €5 fee.", True),
+        ("The fee is $5.", "There is a €5 fee.", True),
+        ("The discount is 5 %.", "There is a €5 discount.", True),
+        ("You can cancel within 1 month.", "It costs €5 a month.", True),
+        ("You can cancel within 1 month.", "It costs 5 euros a month.", True),
+        ("You can cancel within 1 month.", "You can cancel within a month.", False),
+        ("You get one €5 voucher.", "Each customer gets a single €5 voucher.", False),
+        ("It takes 1 to 3 days.", "It takes one to three days.", False),
     ],
 )
 def test_numbers_of_other_forms(sentence: str, passage: str, expected: bool) -> None:
@@ -292,6 +300,8 @@ def test_only_what_the_document_says_names_columns() -> None:
     """A chunk may begin anywhere in a table: its first row is no header because it has no number."""
     rows = Passage(1, "a.md", "Delivery", "LandEc | on request | by ship\nLandFc | €57 | 57 days", 1.0)
     assert quotes_of(rows.text) == ["LandEc: on request, by ship", "LandFc: €57, 57 days"]
+    prose = "Run agentkit export | gzip > a.gz. The file has all sessions. Ask our support team."
+    assert quotes_of(prose)[1:] == ["The file has all sessions.", "Ask our support team."]
     named = "Service ¦ Speed ¦ Price\nExpress | Tomorrow. Before noon | €9"
     assert quotes_of(named) == ["Express: speed Tomorrow. Before noon, price €9"]
 
@@ -304,4 +314,7 @@ def test_german(minilm: MiniLMEmbedder) -> None:
     free = Passage(1, "a.md", "Rückgabe", "Die Rückgabe ist nicht kostenlos.", 1.0)
     assert check_answer("Die Rückgabe ist kostenlos.", [free], minilm).citations == ()
     assert is_refusal("Das weiß ich leider nicht.")
+    assert is_refusal("Dazu kann ich leider nichts sagen.") is False
+    assert is_refusal("Das kann ich leider nicht sagen.")
+    assert not is_refusal("Das kann ich nicht empfehlen.")
     assert not is_refusal("Das weiß ich nicht, aber die Rückgabe kostet 5 Euro.")

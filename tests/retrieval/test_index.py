@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agentkit.errors import IndexDamaged, KnowledgeError, UsageError
+from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError, UsageError
 from agentkit.retrieval import liveview
 from agentkit.retrieval.chunks import Chunk
-from agentkit.retrieval.database import guarded
+from agentkit.retrieval.database import SCHEMA_VERSION, guarded
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.places import SqlitePlace
 from agentkit.retrieval.protocol import Where
@@ -537,11 +538,22 @@ def test_a_file_that_another_process_has_put_in_the_place_is_used(path: Path) ->
     assert nearest(first, 1) == "new.md"
     put(first, "more.md", 2)
     assert second.counts() == (2, 2)
-    first.close()
     second.close()
+    damaged = sqlite3.connect(path)
+    damaged.execute("PRAGMA user_version = 7")
+    damaged.close()
+    shutil.copy(path, path.with_name("copy"))
+    os.replace(path.with_name("copy"), path)
+    with pytest.raises(IndexOutdated):
+        first.counts()
+    damaged = sqlite3.connect(path)
+    damaged.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    damaged.close()
+    assert first.counts() == (2, 2)  # an attempt that failed has cost nothing
+    first.close()
 
 
-def test_what_is_removed_is_overwritten(path: Path) -> None:
+def test_the_text_of_what_is_removed_is_overwritten(path: Path) -> None:
     index = SqliteIndex(path, DIMENSION)
     vector = np.eye(DIMENSION, dtype=np.float32)[[0]]
     secret = [Chunk("Title", "zebraword secret", 0, 5)]

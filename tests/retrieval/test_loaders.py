@@ -83,12 +83,13 @@ Country | Price
 Norway | €9
 Iceland | on request
 Ask us.
+Call a | b now.
 """
     assert pairs(load(tmp_path, "a.md", text)) == [
         (("a",), "Write to support@shop.example, or agentkit ask <text>; a*b*c is &lt;."),
         (("a",), "Gift cards are excluded. [Note]: All prices include VAT."),
         (("a",), "Country ¦ Price\nNorway | €9\nIceland | on request"),
-        (("a",), "Ask us."),
+        (("a",), "Ask us. Call a | b now."),
     ]
 
 
@@ -116,6 +117,18 @@ def test_what_names_the_columns_of_a_table(tmp_path: Path) -> None:
     long = "| A | B |\n|---|---|\n" + "".join(f"| on request {n:c} | by ship |\n" for n in range(97, 120))
     text = pairs(load(tmp_path, "d.md", f"{long}| x | 5 |\n"))[0][1]
     assert text.count("¦") == 1
+    spanned = "<tr><th>To</th><th>Price</th></tr><tr><td colspan=2>Europe</td></tr>"
+    spanned = (
+        f"<table>{spanned}<tr><td>Iceland</td><td>free</td></tr><tr><td>Sweden</td><td>€5</td></tr></table>"
+    )
+    assert pairs(load(tmp_path, "e.html", spanned))[0][1].count("¦") == 1
+    labels = "<table><tr><th>Standard</th><td>free</td></tr><tr><th>Express</th><td>€9</td></tr></table>"
+    assert "¦" not in pairs(load(tmp_path, "f.html", labels))[0][1]
+    two = "| Fee | Price |\n|---|---|\n| Lost | €5 |\n\n| Fee | When |\n|---|---|\n| Lost | 5 days |\n"
+    assert [text for _, text in pairs(load(tmp_path, "g.md", two))] == [
+        "Fee ¦ Price\nLost | €5",
+        "Fee ¦ When\nLost | 5 days",
+    ]
 
 
 def test_html_title_survives_a_dropped_header(tmp_path: Path) -> None:

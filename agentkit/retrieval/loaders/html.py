@@ -145,6 +145,8 @@ class _Reader:
         self.close()
         if event == "end" and self._cells == {"th"}:
             self.builder.head()
+        elif event == "end" and self._cells == {"th", "td"}:
+            self.builder.label()
         self._cells = set()
         self._as_line += 1 if event == "start" else -1
         if event == "start" and tag == "li":

@@ -118,6 +118,8 @@ class _Reader:
         self._open: list[str] = []
         self._in_list = self._in_table = False
         """A table whose rows need not begin with a bar is open."""
+        self._gap = False
+        """There was an empty line since the last row."""
 
     def read(self, text: str) -> DocumentBuilder:
         mark, code = "", list[str]()
@@ -139,6 +141,7 @@ class _Reader:
     def _line(self, line: str) -> None:
         if not line.strip():
             self._close()
+            self._gap = True
         elif heading := _ATX.match(line):
             self._close()
             self.builder.heading(len(heading.group(1)), plain(_heading_text(line[heading.end() :])))
@@ -168,9 +171,13 @@ class _Reader:
             self._in_list = True
             self._open = [f"{item.group(2) or '-'} {item.group(3)}"]
         else:
+            self._in_table = False
             self._open.append(line.strip())
 
     def _row(self, line: str) -> None:
+        if self._gap and self.builder.has_rows():
+            self.builder.flush()  # another table
+        self._gap = False
         cells = re.split(r"(?<!\\)\|", line.strip().removeprefix("|"))
         self.builder.row(
             [plain(cell) for cell in (cells[:-1] if len(cells) > 1 and not cells[-1].strip() else cells)]
