@@ -154,9 +154,12 @@ class AgentLoop:
             question = self._accept(text, image)
             turn = self._turn(question, cancel, approve)
             for event in self._guarded(turn, tool_choice):
+                if isinstance(event, TurnDone | TurnFailed):
+                    break
                 if isinstance(event, Notice):
                     turn.notices.append(event.text)
                 yield event
+        yield event  # everything is stored: whoever hears of the end may begin the next turn
 
     def route(self, text: str) -> Route | None:
         """What `stream` would decide that a turn needs, if it came now; nothing is stored and nothing decoded.
@@ -188,6 +191,8 @@ class AgentLoop:
             if turn.lacks is not None:
                 tool, missing = turn.lacks
                 meta["asked_for"] = {"tool": tool.name, "words": turn.words, "missing": list(missing)}
+            if turn.unfinished:
+                meta["unfinished"] = turn.unfinished
             self.session.append(Message("assistant", turn.text, meta=meta))
         except AgentkitError as error:
             yield TurnFailed(str(error))
@@ -227,6 +232,8 @@ class AgentLoop:
                 break
             yield from self._act(turn, completion)
             choice = self._after_tools(turn, choice)
+        if completion.finish_reason in ("length", "cancelled"):
+            turn.unfinished = completion.finish_reason
         yield from self._check(turn, completion)
 
     @staticmethod
@@ -461,7 +468,8 @@ class AgentLoop:
     def _fitting(self, result: ToolResult, turn: Turn) -> ToolResult:
         """The result, cut where the model's context has no room for it twice: once as it is, once to be worded."""
         opening = [Message("system", self._prompts.system), Message("user", turn.question)]
-        left = self.model.room(opening)
+        specs = self.tools.specs() if turn.route is None else []
+        left = self.model.room(opening, specs)
         if left is None:
             return result
         most = max(0, left - RESERVED_TOKENS) // (2 * turn.fresh + 1)
@@ -470,9 +478,8 @@ class AgentLoop:
             return result
 
         def fits(text: str) -> bool:
-            return (
-                left - (self.model.room([*opening, Message("tool", text, (), "", result.name)]) or 0) <= most
-            )
+            longer = [*opening, Message("tool", text, (), "", result.name)]
+            return left - (self.model.room(longer, specs) or 0) <= most
 
         if fits(content):
             return result

@@ -66,10 +66,14 @@ def exclusive(path: Path) -> Iterator[bool]:
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(handle)
             yield False
             return
+        except OSError as error:
+            os.close(handle)
+            cause = f"cannot lock {path}: {error.strerror or error}"
+            raise StoreError(cause, "set AGENTKIT_DATA_DIR to a folder of a local disk") from error
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 break

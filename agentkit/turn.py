@@ -65,6 +65,8 @@ class Turn:
     citations: tuple[Citation, ...] = ()
     notices: list[str] = field(default_factory=list)
     breaker: Breaker = field(default_factory=Breaker)
+    unfinished: str = ""
+    """Why the answer did not come to its end: ``length`` or ``cancelled``."""
     compacted: bool = False
     """The user knows already that something was left out."""
     own: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -960,3 +960,27 @@ def test_no_quote_is_offered_where_a_call_is_wanted(session: Session) -> None:
     model = Noting([look(), "It is one."])
     loop(session, model=model, knowledge=FakeKnowledge(), quote=True).ask("How long?", tool_choice="required")
     assert model.choices[0] == ()
+
+
+def test_whoever_hears_of_the_end_may_begin_the_next_turn(session: Session) -> None:
+    agent = loop(session, "One.", "Two.", "Three.", "Four.")
+    events = agent.stream("First?")
+    for event in events:
+        if isinstance(event, TurnDone):
+            assert agent.ask("Second?").text == "Two."
+            break
+    assert agent.ask("Third?").text == "Three."
+    list(events)
+    assert agent.ask("Fourth?").text == "Four."
+
+
+def test_an_unfinished_answer_says_so_in_the_store(session: Session) -> None:
+    class Cut(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            for event in super().stream(messages, **options):
+                yield replace(event, finish_reason="length") if isinstance(event, Completion) else event
+
+    loop(session, model=Cut(["First, you should open the"])).ask("How?")
+    assert session.messages()[-1].meta["unfinished"] == "length"
+    loop(session, "Fine.").ask("And?")
+    assert "unfinished" not in session.messages()[-1].meta

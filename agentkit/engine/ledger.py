@@ -8,10 +8,12 @@ keeps snapshots, taken where turns begin.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -229,12 +231,22 @@ class Ledger:
 
 
 def _free_memory(device: str) -> int:
-    """Bytes that the device has free."""
+    """Bytes that the device has free, and that a container leaves of them."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    return min(int(psutil.virtual_memory().available), _left_by_container())
+
+
+def _left_by_container(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    try:
+        limit, used = (
+            (cgroup / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current")
+        )
+        return max(0, int(limit) - int(used))
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return sys.maxsize
 
 
 class LedgerPool:
@@ -300,9 +312,8 @@ class LedgerPool:
                 self._lock.release()
 
     def _settle(self) -> None:
-        """Take in what was given back."""
-        while self._returned:
-            self._returned.popleft().busy = False
+        """Take in what was given back, and keep to the budget."""
+        self._take_in()
         total = sum(item.bytes() for item in self._ledgers)
         idle = sorted((item for item in self._ledgers if not item.busy), key=lambda item: item.last_used)
         for item in idle[:-1]:
@@ -314,6 +325,10 @@ class LedgerPool:
             if item.bytes() > self._budget:
                 self._ledgers.remove(item)
                 self._ledgers += self._beginning(item)
+
+    def _take_in(self) -> None:
+        while self._returned:
+            self._returned.popleft().busy = False
 
     def _beginning(self, ledger: Ledger) -> list[Ledger]:
         """As much of a conversation as fits, in place of one that is larger than the budget by itself.
@@ -341,6 +356,7 @@ class LedgerPool:
     def free(self) -> None:
         """Drop every conversation that is not being continued right now."""
         with self._lock:
+            self._take_in()
             self._ledgers = [ledger for ledger in self._ledgers if ledger.busy]
         if self._loaded.device == "cuda":
             with CAPTURING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentkit.engine.peft_files import CONFIG, WEIGHTS
-from agentkit.errors import AgentkitError, NotFoundError, UsageError
+from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.events import Notice
 from agentkit.llm.guide import FULL, Strength
 from agentkit.settings import expanded
@@ -192,7 +192,15 @@ class Adapters:
                 cause = f"{self._loaded.name} has an adapter in its weights: it cannot run without"
                 raise UsageError(cause, "start again with --adapter none")
             return None
-        self._held[stamp] = self._loaded.load_adapter(folder.path, folder.name)
+        try:
+            self._held[stamp] = self._loaded.load_adapter(folder.path, folder.name)
+        except AgentkitError:
+            raise
+        except Exception as error:  # whatever its files hold, and if there is no memory for it
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(
+                f"adapter {folder.name} cannot be loaded: {reason}", "see to its files"
+            ) from error
         self._drop()
         return self._held[stamp]
 

@@ -40,7 +40,7 @@ class Served:
 class Continuation:
     """One continuation under way.
 
-    `text`, `call` and `text_or_call` decode it, each yielding what `LocalModel.stream` does.
+    `text`, `text_without_calls`, `call` and `text_or_call` decode it, each yielding what `LocalModel.stream` does.
     """
 
     model: Served

@@ -8,6 +8,7 @@ the tool-call format becomes control tokens, where the vocabulary has them.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections import OrderedDict
@@ -257,6 +258,12 @@ class ChatEncoder:
         self._spoken[key] = tuple(ids)
         if len(self._spoken) > _REMEMBERED:
             self._spoken.popitem(last=False)
+
+    def without_memory(self) -> ChatEncoder:
+        """The same rules, for texts whose tokens must not depend on what was said here before."""
+        other = copy.copy(self)
+        other._spoken = OrderedDict()
+        return other
 
     @cached_property
     def rewrites_history(self) -> bool:

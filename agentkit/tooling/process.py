@@ -85,7 +85,9 @@ class Worker:
 
     def kill(self) -> str:
         """End the process and everything it started; returns how it ended."""
-        if hasattr(os, "killpg"):
+        if self._process.returncode is not None:
+            pass  # reaped: its number may be that of somebody else's group by now
+        elif hasattr(os, "killpg"):
             # before wait(): until it is reaped, the number of its group cannot belong to anybody else
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

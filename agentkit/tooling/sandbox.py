@@ -123,15 +123,11 @@ class Sandbox:
             self.close()
             raise
         if reply is None:
-            closed = worker not in self._workers  # by another thread
+            if worker not in self._workers:  # another thread has closed them
+                return Outcome(False, error=f"{tool.name} was stopped, as the tools were closed; {_UNKNOWN}")
             ending = worker.kill()
             self._workers.clear()
-            why = (
-                f"was stopped, as the tools were closed; {_UNKNOWN}"
-                if closed
-                else f"ended its process ({ending})"
-            )
-            return Outcome(False, error=f"{tool.name} {why}")
+            return Outcome(False, error=f"{tool.name} ended its process ({ending})")
         return Outcome(reply["ok"], reply["value"], reply["error"], reply["truncated"])
 
     def _in_thread(

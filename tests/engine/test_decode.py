@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from agentkit.engine.cache import can_crop
 from agentkit.engine.decode import Sampler, Tokens, decode, decoding, is_looping
-from agentkit.engine.ledger import Ledger, LedgerPool
+from agentkit.engine.ledger import Ledger, LedgerPool, _left_by_container
 from agentkit.engine.scheduler import Scheduler
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError
@@ -437,3 +438,22 @@ def test_the_default_budget_grows_with_the_memory(tiny: LoadedModel, monkeypatch
     for free, budget in ((1 << 20, 1 << 30), (64 << 30, 16 << 30)):
         monkeypatch.setattr("agentkit.engine.ledger._free_memory", lambda device, free=free: free)
         assert LedgerPool(tiny)._budget == budget
+
+
+def test_a_container_limits_the_budget(tmp_path: Path) -> None:
+    assert _left_by_container(tmp_path) > 1 << 60
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert _left_by_container(tmp_path) > 1 << 60
+    (tmp_path / "memory.max").write_text("4096\n")
+    assert _left_by_container(tmp_path) == 3096
+
+
+def test_memory_that_runs_out_takes_what_was_given_back_too(tiny: LoadedModel) -> None:
+    pool = LedgerPool(tiny)
+    ledger, _ = pool.acquire([5, 6, 7])
+    ledger.logits()
+    with pool._lock:  # another thread is at work
+        pool.release(ledger)
+    pool.free()
+    assert pool._ledgers == []

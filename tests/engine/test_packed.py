@@ -147,6 +147,7 @@ for kind in ("int4", "int8", "bfloat16"):
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="is about x86 processors")
+@pytest.mark.slow  # everything is compiled anew
 def test_processors_without_avx512_run_the_same_engine(tmp_path: Path) -> None:
     older = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c,+bmi,+bmi2,+sse4.2"}
     environment = {**os.environ, **older, "AGENTKIT_CACHE_DIR": str(tmp_path)}

@@ -48,7 +48,8 @@ def test_the_text_is_the_same_with_and_without_drafts(
     request: pytest.FixtureRequest, family: str, kind: str
 ) -> None:
     loaded = request.getfixturevalue(family)._loaded
-    plain, drafted = (answer(LocalModel(loaded, drafts=on), OPTIONS[kind]) for on in (False, True))
+    tokens = 24 if family == "gemma" and "grammar" in kind else 60  # its masks are five times as long
+    plain, drafted = (answer(LocalModel(loaded, drafts=on), OPTIONS[kind], tokens) for on in (False, True))
     assert drafted.text == plain.text
     assert drafted.usage.completion_tokens == plain.usage.completion_tokens
     assert drafted.finish_reason == plain.finish_reason
@@ -57,8 +58,8 @@ def test_the_text_is_the_same_with_and_without_drafts(
         assert drafted.usage.forward_passes < 0.6 * plain.usage.forward_passes
 
 
-def answer(model: LocalModel, options: dict[str, Any]) -> Completion:
-    return model.chat(QUOTE, max_new_tokens=60, **options)
+def answer(model: LocalModel, options: dict[str, Any], tokens: int) -> Completion:
+    return model.chat(QUOTE, max_new_tokens=tokens, **options)
 
 
 def test_a_loop_ends_at_the_same_token(smollm: LocalModel) -> None:
