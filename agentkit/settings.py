@@ -16,7 +16,7 @@ from typing import Any, Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentkit.errors import NotFoundError, SettingsError
+from agentkit.errors import NotFoundError, SettingsError, StoreError
 
 Device = Literal["auto", "cpu", "cuda"]
 Quantize = Literal["auto", "none", "int8", "int4", "nf4"]
@@ -158,6 +158,7 @@ def load_settings(
     if toml_path is not None and toml_path.is_file():
         values, source = _read_toml(toml_path), str(toml_path)
         _validate(values, source)
+        _root_paths(values, toml_path.absolute().parent)
     for key, value in (os.environ if environ is None else environ).items():
         if key.startswith("AGENTKIT_") and key not in RESERVED_VARIABLES and value:
             keys = key.removeprefix("AGENTKIT_").lower().split("__")
@@ -176,6 +177,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         remedy = "fix the file or delete it to use the defaults"
         raise SettingsError(f"cannot read {path}: {error}", remedy) from error
+
+
+def _root_paths(values: dict[str, Any], folder: Path) -> None:
+    """Let paths of models and adapters in a file begin where the file lies, whatever the current folder is."""
+    tables = [(values, ("model", "adapter")), (values.get("knowledge", {}), ("reranker",))]
+    tables += [(table, ("model",)) for table in values.get("tools", {}).get("options", {}).values()]
+    for table, keys in tables:
+        for key in keys:
+            path = table.get(key) if isinstance(table, dict) else None
+            if not isinstance(path, str) or "/" not in path or "://" in path or path[0] in "/~":
+                continue
+            if path.startswith(("./", "../")) or (folder / path).exists():  # a hub id has a slash too
+                table[key] = str(folder / path)
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
@@ -258,6 +272,19 @@ def cache_dir() -> Path:
     """Where embedded assets live; ``AGENTKIT_CACHE_DIR`` overrides."""
     override = os.environ.get("AGENTKIT_CACHE_DIR")
     return expanded(override) if override else platformdirs.user_cache_path("agentkit", appauthor=False)
+
+
+def user_dir(path: Path) -> Path:
+    """`private_dir`, of what belongs to the user.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    try:
+        return private_dir(path)
+    except OSError as error:
+        cause = f"cannot make the folder {path}: {error.strerror or error}"
+        raise StoreError(cause, "set AGENTKIT_DATA_DIR to a folder that you can write to") from error
 
 
 def private_dir(path: Path) -> Path:

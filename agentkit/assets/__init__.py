@@ -182,6 +182,10 @@ def _convert(asset: Asset, stage: Path) -> None:
         # tqdm bars and load reports are noise here; a failure still carries its own text
         with open(os.devnull, "w", encoding="utf-8") as sink, contextlib.redirect_stderr(sink):
             asset.convert(stage)
+    except OSError as error:
+        if error.errno is not None:  # of the disk: `pull` says what to do
+            raise
+        raise AssetError(f"cannot convert {asset.name!r}: {error}", "run it again") from error
     except ImportError as error:
         cause = f"cannot convert {asset.name!r}: {error}"
         raise AssetError(cause, "install agentkit again, from its clone") from error

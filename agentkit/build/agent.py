@@ -59,15 +59,18 @@ class Agent(AgentLoop, Closing):
         )
         self._own_registry = registry if registry is not tools else None
         _check_tools(loaded, registry, routed=options.routing == "auto")
-        check_adapter(loaded, adapter)  # before there is a session
+        # Whatever is wrong is told before there is a session.
+        check_adapter(loaded, adapter)
+        prompts = self.workspace.prompts
+        router = self.workspace.router if options.routing == "auto" else None
         store = self.workspace.store
         super().__init__(
             loaded,
             store.open(session) if session else store.create(),
-            self.workspace.prompts,
+            prompts,
             tools=registry,
             knowledge=knowledge,
-            router=self.workspace.router if options.routing == "auto" else None,
+            router=router,
             mode=options.approve,
             parallel_tool_calls=options.parallel_tool_calls,
             quote=options.answers == "quote" or (options.answers == "auto" and _is_small(loaded)),

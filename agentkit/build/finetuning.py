@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.build.models import EMBEDDER_ASSET, chat_source, encoder_source
 from agentkit.errors import UsageError
-from agentkit.settings import private_dir
+from agentkit.settings import user_dir
 
 if TYPE_CHECKING:
     from agentkit.build.workspace import Workspace
@@ -52,8 +52,8 @@ def start(
             **options,
         },
         keep_personal_data=keep_personal_data,
-        jobs_dir=private_dir(workspace.jobs_dir),
-        adapters_dir=private_dir(workspace.adapters_dir),
+        jobs_dir=user_dir(workspace.jobs_dir),
+        adapters_dir=user_dir(workspace.adapters_dir),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentkit.build.models import load_embedder
 from agentkit.retrieval.knowledge import KnowledgeBase as BaseKnowledge
-from agentkit.settings import POSTGRES, data_dir, expanded, private_dir
+from agentkit.settings import POSTGRES, data_dir, expanded, user_dir
 
 if TYPE_CHECKING:
     from agentkit.retrieval.places import IndexPlace
@@ -46,9 +46,7 @@ class KnowledgeBase(BaseKnowledge):
             # Each embedder has an index of its own, or two programs would make one anew in turns.
             what = os.fsencode(root or "added") + (f"\0{embedder.name}".encode() if embedder else b"")
             key = hashlib.sha256(what).hexdigest()[:16]
-            index_path = (
-                private_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
-            )
+            index_path = user_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
         super().__init__(
             root,
             expanded(index_path),

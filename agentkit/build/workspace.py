@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from agentkit.errors import ProjectError
 from agentkit.project import Project, find_project
 from agentkit.prompts import load_prompt, render_text
 from agentkit.retrieval.knowledge import KnowledgeBase
-from agentkit.settings import Settings, data_dir, private_dir
+from agentkit.settings import Settings, data_dir, user_dir
 from agentkit.turn import Prompts
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Workspace(Closing):
         """Sessions."""
         from agentkit.store import SessionStore
 
-        return SessionStore(private_dir(self.project.data_dir) / self.project.sessions_path.name)
+        return SessionStore(user_dir(self.project.data_dir) / self.project.sessions_path.name)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -70,7 +71,7 @@ class Workspace(Closing):
         place = index_place(options.index, options.index_schema)
         # Added files on a server are mirrored here, apart from those that belong to the SQLite file.
         name = "knowledge.postgres" if place else "knowledge.sqlite"
-        index = private_dir(self.project.data_dir) / name
+        index = user_dir(self.project.data_dir) / name
         return KnowledgeBase(
             folder,
             index,
@@ -238,8 +239,15 @@ class Workspace(Closing):
 
     def _environment(self) -> dict[str, str]:
         """Variables that make a tool's process see this very project and these very options."""
-        variables = {f"AGENTKIT_{key.upper().replace('.', '__')}": str(v) for key, v in self.options.items()}
+        variables = {
+            f"AGENTKIT_{key.upper().replace('.', '__')}": _as_text(v) for key, v in self.options.items()
+        }
         return {**variables, "AGENTKIT_PROJECT": str(self.project.root)}
+
+
+def _as_text(value: Any) -> str:
+    """An option as the environment takes it: lists in TOML's form, which is JSON's."""
+    return json.dumps(list(value), ensure_ascii=False) if isinstance(value, list | tuple) else str(value)
 
 
 def open_project(project: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Workspace:

@@ -34,7 +34,7 @@ def chat(
         if watched and not (options.as_json or options.no_input):
             from agentkit.ui.app import run_chat
 
-            ended = run_chat(workspace, session)
+            ended = run_chat(workspace, session, note)
             if ended and not forget_if_empty(workspace, ended):
                 note(f"Go on with: agentkit chat --session {ended}")
             return 0
@@ -84,6 +84,8 @@ class LineChat:
                 return turns.play_turn(self._agent, text, as_json=as_json, no_input=self._options.no_input)
         except AgentkitError as error:  # e.g. a line longer than the context; nothing has been stored
             note(str(error), "agentkit:")
+            if as_json:  # who reads until a turn's end must not wait for ever
+                json_line({"type": "turn_failed", "error": str(error)})
             return 1
         return 0
 
@@ -103,6 +105,8 @@ class LineChat:
         self._agent = self._workspace.agent(None)
         notices(first_of(self._workspace.knowledge.notices[told:]))
         note(f"session {self._agent.session.id}")
+        if self._options.as_json:
+            json_line({"type": "command", "command": "/new", "text": self._agent.session.id})
         forget_if_empty(self._workspace, before.session.id)
 
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +57,9 @@ def hush(model: str) -> None:
     from agentkit.assets import ASSETS
     from agentkit.settings import expanded
 
-    if model in ASSETS or expanded(model).exists():
+    with suppress(OSError):  # no path at all
+        if model not in ASSETS and not expanded(model).exists():
+            return
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before anything imports the library
 
 

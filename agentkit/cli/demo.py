@@ -142,19 +142,19 @@ def run(as_json: bool, options: Mapping[str, Any]) -> int:
     Returns:
         0 if every step did its job, else 1.
     """
-    from agentkit.settings import data_dir, private_dir
+    from agentkit.settings import data_dir, user_dir
 
     options = _rooted(options)
     os.environ.pop(
         "AGENTKIT_PROJECT", None
     )  # the script fits the starter project only, in tools' processes too
-    os.environ["AGENTKIT_DATA_DIR"] = str(private_dir(data_dir().absolute() / "demo"))
+    os.environ["AGENTKIT_DATA_DIR"] = str(user_dir(data_dir().absolute() / "demo"))
     shutil.rmtree(data_dir() / "adapters", ignore_errors=True)
     shutil.rmtree(data_dir() / "files", ignore_errors=True)
     player = Player(as_json)
     before = Path.cwd()
     try:
-        os.chdir(_files(private_dir(data_dir() / "files")))
+        os.chdir(_files(user_dir(data_dir() / "files")))
         _play(player, options)
     finally:
         os.chdir(before)
@@ -182,6 +182,7 @@ def _rooted(options: Mapping[str, Any]) -> dict[str, Any]:
 def _play(player: Player, options: Mapping[str, Any]) -> None:
     with _open(options) as workspace:
         agent = player.open(workspace, None)
+        player.earlier = frozenset(job.id for job in workspace.jobs())
         player.play(agent, SCRIPT)
         player.train(workspace)
         session = agent.session.id
@@ -231,6 +232,8 @@ class Player:
         self._started = time.perf_counter()
         self._done = self._failed = self._skipped = 0
         self.trained = False
+        self.earlier: frozenset[str] = frozenset()
+        """Ids of the jobs of earlier plays."""
 
     def open(self, workspace: Workspace, session: str | None) -> Agent:
         """Load model and knowledge, and say what was opened."""
@@ -275,7 +278,11 @@ class Player:
         from agentkit.training import jobs
 
         started = time.perf_counter()
-        found = [job for job in jobs.list_jobs(workspace.jobs_dir) if job.name == ADAPTER]
+        found = [
+            job
+            for job in jobs.list_jobs(workspace.jobs_dir)
+            if job.name == ADAPTER and job.id not in self.earlier
+        ]
         if not found:
             self._result("the adapter is trained", "no job was started", 0.0)
             return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from agentkit.cli.common import Common, command_app, common
+from agentkit.errors import UsageError
 
 COMMANDS = {
     "demo": "Play a customer conversation on the embedded model.",
@@ -84,11 +87,15 @@ def demo(options: Common) -> int:
     """
     from agentkit.cli import demo as play
 
+    if options.project is not None:
+        raise UsageError("demo plays in the starter project", "leave --project out")
     return play.run(bool(options.as_json), options.settings())
 
 
 def main() -> None:
     """The console script."""
+    # Let `finally` do its work, as at Ctrl+C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(run(sys.argv[1:]))
 
 
@@ -102,6 +109,8 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a terminal in another encoding is no reason to fail
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
     try:
         result = app(list(arguments) or ["--help"], prog_name="agentkit", standalone_mode=False)
         sys.stdout.flush()
@@ -114,7 +123,7 @@ def run(arguments: Sequence[str]) -> int:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:  # an error is one line; --debug shows the rest
         if debug:
-            raise
+            traceback.print_exc()
         return _report(error)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.theme import Theme
 
+from agentkit.errors import AgentkitError
 from agentkit.ui.messages import LoadFailed
 from agentkit.ui.protocol import ChatWorkspace
 from agentkit.ui.screens.chat import ChatScreen
@@ -66,6 +71,8 @@ class ChatApp(App[str]):
         super().__init__()
         self._chat = ChatScreen(workspace, session)
         self._interrupted = float("-inf")
+        self.unsent = self._chat.unsent
+        """What was typed and not sent when the chat ended."""
         self.load_error: Exception | None = None
         """Why there was no chat."""
 
@@ -74,14 +81,23 @@ class ChatApp(App[str]):
         self.register_theme(LIGHT)
         self.theme = DARK.name
         self.push_screen(self._chat)
+        # Else the terminal would stay as the chat has set it up. Only the main thread may, and not on Windows.
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, self._terminated, number)
+
+    def _terminated(self, number: int) -> None:
+        self._chat.quit()
+        self.exit(self._chat.session, return_code=128 + number)
 
     def on_load_failed(self, message: LoadFailed) -> None:
         """There is nothing to chat with: end, and let the command line tell why."""
         self.load_error = message.error
+        self._chat.quit()
         self.exit()
 
     async def action_quit(self) -> None:
-        """Quit; every message is on disk already, and the text being written by the agent is kept too."""
+        """Quit; every message that was sent is on disk, and the text being written by the agent is kept too."""
         self._chat.quit()
         self.exit(self._chat.session)
 
@@ -100,17 +116,32 @@ class ChatApp(App[str]):
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
 
-def run_chat(workspace: ChatWorkspace, session: str | None = None) -> str | None:
+def run_chat(
+    workspace: ChatWorkspace, session: str | None = None, tell: Callable[[str], None] = lambda text: None
+) -> str | None:
     """Run the chat until it is quit.
+
+    Args:
+        workspace: The opened project.
+        session: Id of the session to resume.
+        tell: Hears of every message that was typed and not sent.
 
     Returns:
         The id of the session; ``None`` where it was not opened yet.
 
     Raises:
-        AgentkitError: The agent cannot be loaded.
+        AgentkitError: The agent cannot be loaded, or the chat has crashed.
+        SystemExit: A signal has ended it.
     """
     app = ChatApp(workspace, session)
     ended = app.run()
+    for text in app.unsent:
+        tell(f"not sent: {text}")
     if app.load_error is not None:
         raise app.load_error
+    if app.return_code and app.return_code > 128:
+        raise SystemExit(app.return_code)
+    if app.return_code:
+        raise AgentkitError("the chat has crashed, as told above", "every message that was sent is kept: go on with "
+                            "`agentkit sessions list` and `agentkit chat --session ID`")  # fmt: skip
     return ended or None

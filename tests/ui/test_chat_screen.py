@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 from textual.widgets.markdown import MarkdownBlock
 
-from agentkit.errors import ModelError, StoreError
+from agentkit.errors import AgentkitError, ModelError, StoreError
 from agentkit.events import ApprovalRequired, Event, Notice, TextDelta, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
-from agentkit.ui.app import ChatApp
+from agentkit.ui.app import ChatApp, run_chat
 from agentkit.ui.messages import Loading
 from agentkit.ui.runner import Runner
 from agentkit.ui.screens.chat import ChatScreen
@@ -144,6 +145,38 @@ async def test_esc_drops_what_waits_and_says_so(tmp_path: Path) -> None:
         await wait_until(lambda: not chat(app).busy, "the stop")
         await send(pilot, "Go on")
         assert answers(app)[1:] == ["Again."]
+
+
+async def test_what_waits_when_the_chat_ends_is_told(tmp_path: Path) -> None:
+    app = ChatApp(ScriptedWorkspace(tmp_path, say_until_stopped))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Talk", wait=False)
+        await wait_until(lambda: answers(app) and "more more" in answers(app)[0], "some text")
+        await send(pilot, "And this", wait=False)
+        await pilot.press("ctrl+q")
+    assert app.unsent == ["And this"]
+
+
+async def test_no_control_reaches_the_screen_through_a_link(tmp_path: Path) -> None:
+    """Markdown shows "%1b" in a link as the character that it stands for."""
+    links = "See <http://a.b/%1b%5d52;c;cHduZWQ=%1b%5c>, http://c.d/%1B%5B2J and http://e.f/%C2%9B%E2%80%AEx."
+    app = ChatApp(ScriptedWorkspace(tmp_path, say(links)))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Links")
+        shown = screen_text(app)
+    assert "http://c.d/" in shown
+    assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"]
+
+
+def test_a_chat_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(self: ChatApp) -> None:
+        self._return_code = 1
+
+    monkeypatch.setattr(ChatApp, "run", crash)
+    with pytest.raises(AgentkitError, match="the chat has crashed"):
+        run_chat(ScriptedWorkspace(tmp_path))
 
 
 @pytest.mark.parametrize(("key", "last"), [("y", "Done."), ("n", "I did not do it.")])

@@ -54,6 +54,8 @@ class ChatScreen(Screen[None]):
         self._watch = JobWatch(workspace)
         self._resume = session
         self._waiting: deque[str] = deque()
+        self.unsent: list[str] = []
+        """What waited when the chat ended."""
         """Messages sent while the agent was loading or busy."""
         self._busy = True
         self.session = ""
@@ -78,7 +80,8 @@ class ChatScreen(Screen[None]):
         return self._busy
 
     def quit(self) -> None:
-        """Let the agent's thread end."""
+        """Let the agent's thread end; `unsent` holds what waited."""
+        self.unsent += self._waiting
         self._waiting.clear()
         self._runner.quit()
 
@@ -159,7 +162,9 @@ class ChatScreen(Screen[None]):
         self.query_one(StatusBar).facts(message.model, message.session)
         if message.history or not is_first:
             await self.query_one(Conversation).replay(message.history)
-            for text in self._waiting:
+            for text in [
+                text for text in self._waiting if not command_of(text)
+            ]:  # keys may empty it meanwhile
                 await self.query_one(Conversation).say(text)
         if is_first:
             self._free()

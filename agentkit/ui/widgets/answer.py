@@ -21,8 +21,16 @@ FLUSH_S = 0.1
 
 
 def _parser() -> MarkdownIt:
-    # HTML would be dropped unseen, and entities could bring back the controls that `clean` has removed.
-    return MarkdownIt("gfm-like").disable(["html_block", "html_inline", "entity"])
+    # HTML would be dropped unseen, and entities could bring back the controls that `clean` has removed; so could the
+    # text of a link, in which "%1b" is shown as the character that it stands for.
+    parser = MarkdownIt("gfm-like").disable(["html_block", "html_inline", "entity"])
+    shown = parser.normalizeLinkText
+
+    def clean_link(link: str) -> str:
+        return clean(shown(link))
+
+    parser.normalizeLinkText = clean_link  # type: ignore[method-assign]
+    return parser
 
 
 class Answer(Vertical):
