@@ -339,7 +339,9 @@ def _rows(trial: Workspace, adapter: Adapter) -> list[Row]:
         system, length = job.system, min(length, job.max_length)
     except (OSError, ValueError):
         pass  # an adapter that no job has made
-    rows, _ = encode(load_chats(adapter.path / HELD_OUT), model.encoder, length, system=system)
+    rows, _ = encode(
+        load_chats(adapter.path / HELD_OUT), model.encoder.without_memory(), length, system=system
+    )
     return rows
 
 

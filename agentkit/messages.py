@@ -171,7 +171,7 @@ def _text_of(part: Any) -> str:
     raise UsageError(f"message content has a part of type {kind!r} that cannot be read", "pass text only")
 
 
-def _no_json(word: str) -> Any:
+def no_json(word: str) -> Any:
     """Python's reader takes NaN and Infinity, which are no JSON."""
     raise ValueError(f"{word} is no JSON")
 
@@ -181,7 +181,7 @@ def _call_from_openai(body: Any, position: int) -> ToolCall:
         function = body.get("function", body)
         arguments = function.get("arguments") or {}
         if isinstance(arguments, str):
-            arguments = json.loads(arguments, parse_constant=_no_json)
+            arguments = json.loads(arguments, parse_constant=no_json)
         if not isinstance(arguments, dict):
             raise TypeError("arguments must be an object")
         return ToolCall(str(body.get("id") or f"call_{position}"), str(function["name"]), arguments)

@@ -168,7 +168,7 @@ class Talker(ScriptedModel):
     def __init__(self) -> None:
         super().__init__([])
         self.adapter = "none"
-        self.encoder = SimpleNamespace(encode=self._encode)
+        self.encoder = SimpleNamespace(without_memory=lambda: SimpleNamespace(encode=self._encode))
 
     def use_adapter(self, spec: str) -> None:
         self.adapter = spec

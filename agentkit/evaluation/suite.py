@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.errors import ModelError
 from agentkit.evaluation import bfcl_run, perplexity, routing, toolset_run
 from agentkit.evaluation.bfcl import FOUR, UNNEEDED, load, load_checker
 from agentkit.evaluation.bfcl_run import BfclRow
@@ -19,7 +20,7 @@ from agentkit.evaluation.perplexity import PerplexityRow, Reference
 from agentkit.evaluation.questions import Question
 from agentkit.evaluation.rag import Evaluation
 from agentkit.evaluation.routing import RoutingRow, Turn
-from agentkit.evaluation.run import run
+from agentkit.evaluation.run import IN_A_ROW, run
 from agentkit.evaluation.tables import Table
 from agentkit.evaluation.toolset import Case
 from agentkit.evaluation.toolset_run import AnyRow
@@ -204,15 +205,24 @@ def rag(evaluation: Evaluation, questions: Sequence[Question], *, progress: Prog
         questions: `agentkit.evaluation.questions.read_questions`.
         progress: Told before each question.
 
+    A question whose turn fails is a wrong one, and in no other figure.
+
     Raises:
-        ModelError: A turn failed.
+        ModelError: `IN_A_ROW` turns failed one after the other, or all did.
     """
     from agentkit.evaluation.summary import summarize
 
-    rows = []
+    rows, failed, in_a_row = [], list[str](), 0
     for number, question in enumerate(questions, 1):
         progress(f"{number} of {len(questions)}: {question.id}")
-        rows.append(evaluation.ask(question))
+        try:
+            rows.append(evaluation.ask(question))
+            in_a_row = 0
+        except ModelError:
+            failed.append(question.id)
+            in_a_row += 1
+            if in_a_row == IN_A_ROW or len(failed) == len(questions):
+                raise
     told = summarize(rows)
     answers, abstention = told["answers"]["agent"], told["abstention"]
     shares = {"hit@3": told["retrieval"]["agent"]["hit@3"], **answers}
@@ -221,7 +231,8 @@ def rag(evaluation: Evaluation, questions: Sequence[Question], *, progress: Prog
     verdicts = {
         row.id: row.right and (row.abstained or all(claim.grounded for claim in row.claims)) for row in rows
     }
-    return Scores("rag", len(rows), values, verdicts, told, [])
+    verdicts |= dict.fromkeys(failed, False)
+    return Scores("rag", len(questions), values, verdicts, told, [])
 
 
 def _scores(

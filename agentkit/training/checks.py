@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from agentkit.errors import UsageError
+from agentkit.llm.validator import validator_class
 from agentkit.messages import Message, ToolCall, ToolSpec
 
 
@@ -48,13 +49,11 @@ def check_call(call: ToolCall, specs: dict[str, ToolSpec], where: str) -> None:
     Raises:
         UsageError: There is no such tool, its schema is none, or the arguments violate it.
     """
-    from jsonschema import Draft202012Validator
-
     if call.name not in specs:
         known = ", ".join(list(specs)[:5]) or "none"
         raise UsageError(f"{where}: {call.name!r} is called, but is no tool of this chat", f"tools: {known}")
     text = json.dumps(specs[call.name].schema)
-    validator: Draft202012Validator = _validator(text, call.name)
+    validator: Any = _validator(text, call.name)
     errors: list[Any] = sorted(
         validator.iter_errors(call.arguments), key=lambda error: list(map(str, error.path))
     )
@@ -79,7 +78,7 @@ def _validator(schema: str, name: str) -> Any:
         found = "#" + "".join(f"/{part}" for part in error.absolute_path), error.message
     if found:
         raise UsageError(f"the schema of {name}'s arguments is wrong at {found[0]}: {found[1]}", "correct it")
-    return Draft202012Validator(json.loads(schema))
+    return validator_class()(json.loads(schema))
 
 
 def _answer(message: Message, waiting: dict[str, str], where: str) -> None:

@@ -152,7 +152,7 @@ def _example(body: dict[str, Any], origin: str) -> Example:
             f"{origin}: unknown split {split!r}", f"use one of {', '.join(SPLITS)}, or leave it out"
         )
     try:
-        read = tuple(Message.from_openai(message) for message in messages)
+        read = tuple(_message(raw, f"message {number}") for number, raw in enumerate(messages, 1))
         for number, (message, raw) in enumerate(zip(read, messages, strict=True), 1):
             _check_message(message, raw, f"message {number}")
         specs = tuple(
@@ -191,6 +191,13 @@ def _check_message(message: Message, body: dict[str, Any], where: str) -> None:
         except UnicodeError as error:
             cause = f"{where}: the arguments of {call.name} are not UTF-8: they hold half a character"
             raise UsageError(cause, "write it as a whole one") from error
+
+
+def _message(raw: Any, where: str) -> Message:
+    try:
+        return Message.from_openai(raw)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.cause}", error.remedy) from error
 
 
 def _examples(tool: dict[str, Any]) -> tuple[ToolExample, ...]:

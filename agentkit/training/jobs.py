@@ -260,6 +260,9 @@ def _begin(
         except OSError as error:
             table.end(folder.name, "failed", str(error))
             raise _cannot_start(folder, error) from error
+        except BaseException:  # else it would hold up the queue as long as this process lives
+            table.end(folder.name, "failed", "interrupted before it was started")
+            raise
         _launch(table, folder)
     return get_job(jobs_dir, folder.name)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from agentkit.errors import UsageError
 from agentkit.training.data import SPLITS, Split
 from agentkit.training.labelled import UNITS, Labelled
-from agentkit.training.personal import Redactor
-from agentkit.training.prepare import normal, place, split
+from agentkit.training.personal import Redactor, normal
+from agentkit.training.prepare import place, split
 from agentkit.training.report import DataReport
 from agentkit.training.settings import Task
 

@@ -12,31 +12,32 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from agentkit.messages import Message
 
-HOUSE_CHATS = 3
-"""What assistants say by themselves in that many chats is the contact of the house, and stays."""
+HOUSE_CHATS, HOUSE_SHARE = 3, 0.1
+"""What assistants say by themselves in that many conversations is the contact of the house, and stays; so does what
+stands in the system prompts of that many, and of that share of them."""
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![\w-])")
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
-_CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)")
+_CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)")
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
 _PHONE = re.compile(
     r"""(?<![\w.,/+-])(?<!\d[ ])(?:
         (?:\+|00(?=[1-9]))[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}   # +44 20 7946 0958
-        | \(0?\d{2,4}\)[ ]?\d{2,5}(?:[ -]?\d{2,5}){1,3}               # (020) 7946 0958, (555) 010-4477
+        | (?:1[ .-])?\(0?\d{2,4}\)[ -]?\d{2,5}(?:[ -]?\d{2,5}){1,3}   # (020) 7946 0958, 1 (555) 010-4477
         | 0\d{1,4}(?:[ /-]\d{2,8}){1,4}                               # 020 7946 0958
-        | [2-9]\d{2}([.-])\d{3}\1\d{4}                                # 555-010-4477
+        | 0\d(?:\.\d{2}){4}                                           # 06.12.34.56.78
+        | (?:1[ .-])?[2-9]\d{2}([ .-])\d{3}\1\d{4}                    # 555-010-4477, 1-555-010-4477
     )(?![\w-]|[.,/]\d)""",
     re.VERBOSE,
 )
-_DATE = re.compile(r"(?<!\d)(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}){1,2}|\d{4}-\d{2}-\d{2})(?!\d)")
+_DATE = re.compile(r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}){1,2}|\d{4}-\d{2}-\d{2})(?= |$)")
 _CARD_BRANDS = re.compile(
     r"4\d{12}(?:\d{3}){0,2}"  # Visa
     r"|(?:5[1-5]\d\d|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))\d{12}"  # Mastercard
@@ -63,7 +64,7 @@ def is_iban(text: str) -> bool:
 
 def _is_phone(text: str) -> bool:
     digits = sum(letter.isdigit() for letter in text)
-    return 9 <= digits <= 16 and not _DATE.search(text)
+    return 9 <= digits <= 16 and not _DATE.match(text)
 
 
 def _is_ip(text: str) -> bool:
@@ -86,6 +87,8 @@ _KINDS: tuple[tuple[str, re.Pattern[str], Check], ...] = (
     ("PHONE", _PHONE, _is_phone),
 )
 """In this order: what an earlier one has taken, a later one does not see."""
+_GROUPED = ("IBAN", "CARD")
+"""Numbers written in groups, with a check digit: what stands behind them may look like one more group."""
 KINDS = tuple(dict.fromkeys(kind for kind, _, _ in _KINDS))
 
 
@@ -114,7 +117,7 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text with placeholders."""
         for kind, pattern, check in _KINDS:
-            text = pattern.sub(partial(self._replace, kind, check), text)
+            text = self._without(text, kind, pattern, check)
         for (kind, key), name in self._known.items():
             if kind == "PHONE":  # calls take numbers without the separators that tell them from others
                 text, count = re.subn(rf"(?<![\w+]){key.lstrip('+')}(?!\w)", name, text)
@@ -154,11 +157,21 @@ class Redactor:
         redacted = self.value(value)
         return content if redacted == value else json.dumps(redacted, ensure_ascii=False)
 
-    def _replace(self, kind: str, check: Check, match: re.Match[str]) -> str:
-        if not check(match[0]) or (kind, _key(kind, match[0])) in self.kept:
-            return match[0]
-        self.counts[kind] += 1
-        return self._placeholder(kind, _key(kind, match[0]))
+    def _without(self, text: str, kind: str, pattern: re.Pattern[str], check: Check) -> str:
+        """The text with placeholders for what the pattern finds and the check lets pass.
+
+        A pattern takes all that may belong to a number: of groups, fewer are tried, and what begins with a later one.
+        """
+        parts, done, at = [], 0, 0
+        while match := pattern.search(text, at):
+            groups = [gap.start() for gap in re.finditer("[ -]", match[0])] if kind in _GROUPED else []
+            found = next((part for n in (None, *reversed(groups)) if check(part := match[0][:n])), "")
+            at = match.start() + (len(found) or next(iter(groups), len(match[0])) or 1)
+            if found and (kind, _key(kind, found)) not in self.kept:
+                self.counts[kind] += 1
+                parts += [text[done : match.start()], self._placeholder(kind, _key(kind, found))]
+                done = at
+        return "".join([*parts, text[done:]])
 
     def _placeholder(self, kind: str, key: str) -> str:
         number = 1 + sum(known == kind for known, _ in self._known)
@@ -166,27 +179,48 @@ class Redactor:
 
 
 def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
-    """The contacts of the house: what a system prompt says, or assistants say unasked in several chats.
+    """The contacts of the house: what system prompts or assistants say unasked in several conversations.
 
-    Without them a model would learn to send customers to ``[EMAIL_1]``.
+    Without them a model would learn to send customers to ``[EMAIL_1]``. What stands in few of many system prompts is a
+    customer's; of a few conversations it is in all of them.
 
     Args:
-        chats: Of each its messages.
+        chats: Of each its messages; several may be beginnings of one conversation.
     """
-    house: set[Value] = set()
-    said: Counter[Value] = Counter()
+    told: dict[Value, set[str]] = {}
+    said: dict[Value, set[str]] = {}
+    conversations: set[str] = set()
     for messages in chats:
+        about = conversation_of(messages)
+        conversations.add(about)
         heard: set[Value] = set()
-        unasked: set[Value] = set()
         for message in messages:
             values = values_in(message.content)
-            if message.role == "system":
-                house |= values
-            elif message.role == "assistant":
-                unasked |= values - heard
+            if message.role in ("system", "assistant"):
+                for value in values if message.role == "system" else values - heard:
+                    (told if message.role == "system" else said).setdefault(value, set()).add(about)
             heard |= values
-        said.update(unasked)
-    return frozenset(house | {value for value, chats in said.items() if chats >= HOUSE_CHATS})
+    enough = min(len(conversations), max(HOUSE_CHATS, HOUSE_SHARE * len(conversations)))
+    return frozenset(
+        {value for value, where in told.items() if len(where) >= enough}
+        | {value for value, where in said.items() if len(where) >= HOUSE_CHATS}
+    )
+
+
+def conversation_of(messages: Sequence[Message]) -> str:
+    """Equal for chats that begin as one: with the same words up to the first answer, but for spaces and capitals."""
+    begins = [message for message in messages if message.role != "system"]
+    end = next((n for n, message in enumerate(begins, 1) if message.role == "assistant"), len(begins))
+    said = [
+        [m.role, normal(m.content), [[c.name, json.dumps(c.arguments, sort_keys=True)] for c in m.tool_calls]]
+        for m in begins[:end]
+    ]
+    return json.dumps(said)
+
+
+def normal(text: str) -> str:
+    """Equal for texts that differ in spaces and capitals alone."""
+    return " ".join(text.casefold().split())
 
 
 def values_in(text: str) -> set[Value]:

@@ -13,7 +13,7 @@ from agentkit.errors import UsageError
 from agentkit.messages import Message, ToolSpec
 from agentkit.training.checks import check_chat
 from agentkit.training.data import EXAMPLES, SPLITS, Example, Split
-from agentkit.training.personal import Redactor, Value, house_values
+from agentkit.training.personal import Redactor, Value, conversation_of, house_values, normal
 from agentkit.training.report import DataReport
 
 MIN_CHATS = 2
@@ -129,9 +129,9 @@ def fingerprint(example: Example) -> str:
 
 
 def place_of(example: Example) -> float:
-    """A number in [0, 1) that depends on what was said, not on system prompt and tools."""
-    said = [message for message in example.messages if message.role != "system"]
-    return place(example.key or _said(said))
+    """A number in [0, 1) that depends on how the conversation begins, not on system prompt and tools: a log may have a
+    line for every turn of it."""
+    return place(example.key or conversation_of(example.messages))
 
 
 def place(content: Any) -> float:
@@ -171,11 +171,6 @@ def _said(messages: Iterable[Message]) -> list[Any]:
         ]
         for m in messages
     ]
-
-
-def normal(text: str) -> str:
-    """Equal for texts that differ in spaces and capitals alone."""
-    return " ".join(text.casefold().split())
 
 
 def _hash(value: Any) -> str:

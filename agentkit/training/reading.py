@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.errors import NotFoundError, UsageError
+from agentkit.messages import no_json
 
 
 def read_lines(path: Path, what: str) -> list[bytes]:
@@ -59,7 +60,7 @@ def decode(line: bytes, origin: str) -> str:
 
 def _parse(line: bytes, origin: str, form: str) -> dict[str, Any]:
     try:
-        body = json.loads(decode(line, origin))
+        body = json.loads(decode(line, origin), parse_constant=no_json)
         json.dumps(body, ensure_ascii=False).encode("utf-8")  # JSON can spell half a character: \ud800
     except UnicodeError as error:
         raise UsageError(f"{origin} is not UTF-8", "save the file as UTF-8") from error

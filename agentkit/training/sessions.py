@@ -95,12 +95,19 @@ def _fits(info: SessionInfo, selection: Selection, wanted: set[str]) -> bool:
 
 
 def _spoken(read: Sequence[Message]) -> tuple[Message, ...]:
-    """Up to the last answer, without what is not shown to the model."""
+    """Up to the last answer that came to its end, without what is not shown to the model."""
+    read = read[: next((n for n, message in enumerate(read) if _is_unfinished(message)), len(read))]
     end = max((n for n, message in enumerate(read, 1) if message.role == "assistant"), default=0)
     results = next((n for n, message in enumerate(read[end:]) if message.role != "tool"), len(read) - end)
     return tuple(
         Message(m.role, m.content, m.tool_calls, m.tool_call_id, m.name) for m in read[: end + results]
     )
+
+
+def _is_unfinished(message: Message) -> bool:
+    """Whether an answer was cut or stopped, or nothing came of it: its end would be learned as one."""
+    said = message.content.strip() or message.tool_calls
+    return message.role == "assistant" and (not said or "unfinished" in message.meta)
 
 
 def _shown(stored: Sequence[Message]) -> Iterator[Value]:

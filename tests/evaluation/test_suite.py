@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,24 @@ def test_routing() -> None:
 def test_markdown_holds_foreign_text_in_its_cells() -> None:
     page = markdown("T", {"model": "a\nb|c"}, [Table(["x"], [["1 | 2\x1b[0m\\"]])])
     assert page == "# T\n\n- model: a b\\|c\n\n| x |\n| --- |\n| 1 \\| 2 [0m\\\\ |\n"
+
+
+def test_a_question_whose_turn_fails_is_a_wrong_one() -> None:
+    """Else a single failure would take the whole suite out of a comparison."""
+
+    class Failing:
+        def ask(self, question: Any) -> Any:
+            if question.id in self.bad:
+                raise ModelError("the context is full")
+            raise KeyError(question.id)
+
+        bad: frozenset[str] = frozenset()
+
+    questions = [SimpleNamespace(id=str(n)) for n in range(6)]
+    evaluation = Failing()
+    evaluation.bad = frozenset("01234")
+    with pytest.raises(ModelError, match="the context is full"):  # five in a row: it is not the questions
+        suite.rag(evaluation, questions)  # type: ignore[arg-type]
+    evaluation.bad = frozenset("0123")
+    with pytest.raises(KeyError, match="4"):
+        suite.rag(evaluation, questions)  # type: ignore[arg-type]

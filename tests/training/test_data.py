@@ -40,7 +40,7 @@ def assistant(**call: Any) -> dict[str, Any]:
 USER = {"role": "user", "content": "Hi"}
 DONE = {"role": "assistant", "content": "Done."}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://shop.example/lamp.png"}}
-PICTURE = "message 1 has a part that is no text ('image_url')"
+PICTURE = "message 1: message content has a part of type 'image_url' that cannot be read"
 STRICT = {
     "type": "function",
     "function": {
@@ -92,7 +92,7 @@ def odd(parameters: dict[str, Any]) -> list[dict[str, Any]]:
         (says(assistant(arguments=[1])), "tool call 0"),
         (says(assistant(arguments="[" * 5_000)), "tool call 0"),
         (says(assistant(arguments='{"a": NaN}')), "NaN is no JSON"),
-        (says({"role": "assistant", "content": "", "tool_calls": 3}), "cannot be read"),
+        (says({"role": "assistant", "content": "", "tool_calls": 3}), "message 1: tool_calls must be a list"),
         (says(USER, tools="add"), "'tools'"),
         (says(USER, tools=["add"]), "'tools'"),
         (says(USER, tools=[{"function": {}}]), "tool schema"),

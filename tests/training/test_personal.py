@@ -95,11 +95,56 @@ def test_a_result_that_spells_half_a_character_can_still_be_written() -> None:
 
 
 def test_the_contacts_of_the_house_stay() -> None:
-    chat = [Message("user", "Where do I write?"), Message("assistant", "To help@shop.example")]
+    chat, second, third = (
+        [Message("user", f"Where do I write{n}?"), Message("assistant", "To help@shop.example")]
+        for n in ("", " to", " it")
+    )
     own = [Message("user", "I am ada@mail.example"), Message("assistant", "Thanks, ada@mail.example")]
-    assert house_values([chat] * 2 + [own] * 5) == frozenset()
-    assert house_values([chat] * 3 + [own] * 5) == {("EMAIL", "help@shop.example")}
+    assert house_values([chat, second, *[own] * 5]) == frozenset()
+    assert house_values([chat, second, third, *[own] * 5]) == {("EMAIL", "help@shop.example")}
     prompt = Message("system", "Callers reach us at +353 1 496 0123.")
     kept = house_values([[prompt, *chat]])
     assert kept == {("PHONE", "+35314960123")}
     assert Redactor(kept).text("+353 1 496 0123 or +353 1 496 0124") == "+353 1 496 0123 or [PHONE_1]"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("4111 1111 1111 1111 12/27", "[CARD_1] 12/27"),
+        ("4111111111111111 123", "[CARD_1] 123"),
+        ("order 1234 4111 1111 1111 1111 it is", "order 1234 [CARD_1] it is"),
+        ("BE68 5390 0754 7034 please refund", "[IBAN_1] please refund"),
+        ("ES9121000418450200051332 is mine", "[IBAN_1] is mine"),
+        ("AT61 1904 3002 3457 3201 danke", "[IBAN_1] danke"),
+        ("06-12-34-56-78", "[PHONE_1]"),
+        ("06.12.34.56.78", "[PHONE_1]"),
+        ("+33 6.12.34.56.78", "[PHONE_1]"),
+        ("1 (555) 010-4477, 1-555-010-4477", "[PHONE_1], [PHONE_1]"),
+        ("(555)-010-4477 or 555 010 4477", "[PHONE_1] or [PHONE_1]"),
+        ("+49 151 12345678", "[PHONE_1]"),
+        (
+            "on 2024-01-15 10-12, 01.02.2024 08, 05-06-2024 10",
+            "on 2024-01-15 10-12, 01.02.2024 08, 05-06-2024 10",
+        ),
+    ],
+)
+def test_numbers_are_found_whatever_stands_behind_them(text: str, clean: str) -> None:
+    assert Redactor().text(text) == clean
+
+
+def test_what_stands_in_few_system_prompts_is_a_customers() -> None:
+    chats = [
+        [
+            Message("system", f"Help cust{n}@mail.example. We are shop@shop.example."),
+            Message("user", f"Hi {n}"),
+        ]
+        for n in range(5)
+    ]
+    assert house_values(chats) == {("EMAIL", "shop@shop.example")}
+
+
+def test_beginnings_of_one_conversation_count_once() -> None:
+    said = [Message("user", "Hi"), Message("assistant", "Is it ann@mail.example?"), Message("user", "Yes")]
+    more = [*said, Message("assistant", "Noted: ann@mail.example"), Message("user", "Bye")]
+    assert house_values([said[:2], said, more, more]) == frozenset()

@@ -198,3 +198,22 @@ def row_of(found: Chosen, model: LocalModel, folder: Path) -> Row:
     encoder = ChatEncoder(model.tokenizer, model._loaded.eos_ids)
     (row,), _ = encode(load_chats(path), encoder, 8192)
     return row
+
+
+def test_an_answer_that_was_cut_or_stopped_is_not_learned_from(store: SessionStore) -> None:
+    """Its end would be learned as one."""
+    for meta, text in (({"unfinished": "length"}, "First, you should open the"), ({}, "")):
+        session = talk(store, "How?")
+        for message in (
+            Message("user", "And then?"),
+            Message("assistant", text, meta=meta),
+            Message("user", "Go on"),
+        ):
+            session.append(message)
+        session.append(Message("assistant", "You close it."))
+    examples = choose(store, Selection(), [ADD], describe_tools=False).examples
+    assert [[message.content for message in example.messages] for example in examples] == 2 * [
+        ["Be kind.", "How?", "Fine."]
+    ]
+    say(store, Message("user", "Only this?"), Message("assistant", "It w", meta={"unfinished": "cancelled"}))
+    assert len(choose(store, Selection(), [ADD], describe_tools=False).skipped) == 1
