@@ -253,3 +253,8 @@ def test_every_public_name_resolves() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         agentkit.nothing  # noqa: B018
     assert tool(double).name == "double"
+
+
+def test_a_model_whose_name_no_file_can_have() -> None:
+    with pytest.raises(NotFoundError, match=r"there is no model x{60}… \(File name too long\)"):
+        load_model("x" * 300, adapter="none", router=None)

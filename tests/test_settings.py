@@ -162,3 +162,23 @@ def test_a_home_folder_of_nobody_is_not_found(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(NotFoundError, match=r"^~nosuchuser/data begins with no known home folder; write"):
             path()
     assert expanded("~/data") == Path.home() / "data"
+
+
+def test_paths_in_a_file_begin_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "sub").mkdir()
+    text = """model = "./m"
+adapter = "/abs/a"
+[knowledge]
+reranker = "models/mine"
+[tools.options.ner]
+model = "Qwen/Qwen3-8B"
+"""
+    (tmp_path / "agentkit.toml").write_text(text)
+    monkeypatch.chdir(tmp_path / "sub")
+    found = load_settings(Path("../agentkit.toml"), {}, {})
+    assert Path(found.model).resolve() == tmp_path / "m"
+    assert found.adapter == "/abs/a"
+    assert Path(found.knowledge.reranker).resolve() == tmp_path / "models" / "mine"
+    assert found.tools.options["ner"]["model"] == "Qwen/Qwen3-8B"
+    assert load_settings(tmp_path / "agentkit.toml", {"model": "./other"}, {}).model == "./other"

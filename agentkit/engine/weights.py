@@ -324,7 +324,12 @@ def _locate(source: str) -> tuple[str, str | None]:
         if not path.is_file():
             raise NotFoundError(f"no such file: {path}", "check the path of the .gguf file")
         return str(path.parent), path.name
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # the name of no file
+        cause = f"there is no model {source[:60]}… ({error.strerror})"
+        raise NotFoundError(cause, "name an embedded one, a folder or a hub id") from error
+    if is_folder:
         if not (path / "config.json").is_file():
             raise NotFoundError(
                 f"{path} is no model folder: it has no config.json", "name a transformers folder"

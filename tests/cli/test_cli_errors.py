@@ -177,3 +177,15 @@ def test_a_closed_pipe_is_quiet() -> None:
         ["bash", "-c", shell], capture_output=True, text=True, env=environ(), check=False, timeout=60
     )
     assert run.stderr == ""
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTKIT_DATA_DIR", "/dev/null/x")
+    assert cli("sessions", "list") == 1
+    assert "unexpected" not in cli.err
+    assert "set AGENTKIT_DATA_DIR to one you can write to" in cli.err
+
+
+def test_demo_takes_no_project(cli: Cli) -> None:
+    assert cli("demo", "--project", "/none") == 2
+    assert "demo plays in the starter project; leave --project out" in cli.err
