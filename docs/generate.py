@@ -44,7 +44,7 @@ Written by `python docs/generate.py` from the program's own help; change the doc
 
 Every command takes the options of the first block, before or after its name; below that they are left out.
 Data goes to stdout and everything else to stderr. Exit codes: 0 done, 1 failed while running, 2 wrong usage or
-configuration, 130 stopped by Ctrl+C. An error is one line that names the cause and the remedy.
+configuration, 130 stopped by Ctrl+C, 143 by SIGTERM. An error is one line that names the cause and the remedy.
 """
 
 SETTINGS_INTRODUCTION = """\

@@ -254,8 +254,9 @@ class LedgerPool:
 
     Args:
         loaded: The model.
-        budget_bytes: KV cache kept between turns, over all conversations; by default a quarter of the memory that the
-            device has free now, and a gigabyte at least.
+        budget_bytes: KV cache kept between turns, over all conversations. By default it is a gigabyte, beyond which the
+            last conversation alone may take up to a quarter of the memory that the device has free now: to read many
+            old ones anew costs less than to keep them, a single long one must not be read twice.
     """
 
     COPY_FROM = 64
@@ -263,9 +264,9 @@ class LedgerPool:
 
     def __init__(self, loaded: LoadedModel, budget_bytes: int | None = None) -> None:
         self._loaded = loaded
-        self._budget = (
-            max(1 << 30, _free_memory(loaded.device) // 4) if budget_bytes is None else budget_bytes
-        )
+        self._budget = self._largest = 1 << 30 if budget_bytes is None else budget_bytes
+        if budget_bytes is None:
+            self._largest = max(self._budget, _free_memory(loaded.device) // 4)
         self._ledgers: list[Ledger] = []
         self._returned: deque[Ledger] = deque()
         self._clock = 0
@@ -322,7 +323,7 @@ class LedgerPool:
                 self._ledgers.remove(item)
         # The last one goes only if it is too large by itself: it is the likeliest to be continued.
         for item in idle[-1:]:
-            if item.bytes() > self._budget:
+            if item.bytes() > self._largest:
                 self._ledgers.remove(item)
                 self._ledgers += self._beginning(item)
 
@@ -338,7 +339,7 @@ class LedgerPool:
         length = ledger.cached
         while length := length // 2:
             shorter = self._copy(ledger, length)
-            if shorter and shorter.cached and shorter.bytes() <= self._budget:
+            if shorter and shorter.cached and shorter.bytes() <= self._largest:
                 shorter.last_used = ledger.last_used
                 return [shorter]
         return []

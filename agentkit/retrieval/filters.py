@@ -21,7 +21,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def checked(where: Where) -> dict[str, tuple[str, ...]]:
-    """Every key with the values of which one is wanted.
+    """Every key with the values of which one is wanted; folders in one form.
 
     Raises:
         UsageError: A key or value is no text.
@@ -35,7 +35,15 @@ def checked(where: Where) -> dict[str, tuple[str, ...]]:
         for text in (key, *found[key]):
             if not isinstance(text, str) or _SURROGATE.search(text):
                 raise UsageError(f"where: {key!r} is {text!r}, which is no text", 'write "2020", not 2020')
+    if "folder" in found:
+        found["folder"] = tuple(map(_folder, found["folder"]))
     return found
+
+
+def _folder(written: str) -> str:
+    """Without slashes around it; empty for the folder of all, however it is written."""
+    folder = written.removeprefix("./").strip("/")
+    return "" if folder == "." else folder
 
 
 def chunks_where(connection: sqlite3.Connection, where: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
@@ -81,7 +89,7 @@ def _list(values: Sequence[str]) -> str:
 
 def _below(folders: Sequence[str]) -> tuple[str, list[str]]:
     """Names that begin with a folder and a slash: a range, so that the index of names serves."""
-    inside = [f"{folder.strip('/')}/" for folder in folders]
+    inside = [f"{folder}/" for folder in folders]
     if "/" in inside:
         return "TRUE", []
     ranges = [[name, name[:-1] + chr(ord("/") + 1)] for name in inside]

@@ -388,7 +388,7 @@ def test_without_memory_for_a_copy_the_prefix_is_read_again(
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "fork", scarce)
         assert generate(tiny, other, pool) == expected
-        pool._budget = 1
+        pool._budget = pool._largest = 1
         assert generate(tiny, conversation, pool)
         assert pool._ledgers == []
 
@@ -434,10 +434,22 @@ def test_a_ledger_given_back_within_the_pools_own_work_waits_for_nothing(
     assert not abandoned.busy
 
 
-def test_the_default_budget_grows_with_the_memory(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    for free, budget in ((1 << 20, 1 << 30), (64 << 30, 16 << 30)):
+def test_a_single_long_conversation_may_take_what_memory_there_is(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, largest in ((1 << 20, 1 << 30), (64 << 30, 16 << 30)):
         monkeypatch.setattr("agentkit.engine.ledger._free_memory", lambda device, free=free: free)
-        assert LedgerPool(tiny)._budget == budget
+        pool = LedgerPool(tiny)
+        assert (pool._budget, pool._largest) == (1 << 30, largest)
+    short, long = list(range(10, 40)), list(range(50, 200))
+    generate(tiny, short, pool)
+    pool._budget = pool._ledgers[0].bytes() - 1
+    for _ in range(2):
+        generate(tiny, long, pool)
+        (kept,) = pool._ledgers
+        assert kept.bytes() > pool._budget
+        assert kept.ids[: len(long)] == long
+        generate(tiny, short, pool)
 
 
 def test_a_container_limits_the_budget(tmp_path: Path) -> None:

@@ -523,6 +523,8 @@ def shelf(index: Index) -> Index:
         ({"folder": ["faq/deep", "faq_old"]}, "two three"),
         ({"folder": "f"}, ""),
         ({"folder": ""}, "one two three four five"),
+        ({"folder": "."}, "one two three four five"),
+        ({"folder": "./faq/"}, "one two"),
         ({"format": "md"}, "one"),
         ({"format": ["txt", "HTML"]}, "two three"),
         ({"format": "tar/notes"}, ""),

@@ -52,8 +52,7 @@ def condition(server: Server, where: Where | None) -> tuple[sql.Composable, dict
 
 def _prepared(key: str, value: str) -> str:
     if key == "folder":
-        folder = value.strip("/")
-        return "" if folder in ("", ".") else f"{folder}/"
+        return f"{value}/" if value else ""
     return value.lower().removeprefix(".") if key == "format" else value
 
 
