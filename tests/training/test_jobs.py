@@ -410,7 +410,7 @@ def test_wrong_requests_start_nothing(begin: Begin, dirs: dict[str, Path], wrong
 
 def test_bad_data_starts_nothing(dirs: dict[str, Path], chats: Write, tiny: Path) -> None:
     path = chats([CHATS[0], {"messages": [{"role": "robot", "content": "Hi"}]}])
-    with pytest.raises(UsageError, match=r"chats\.jsonl, line 2: unknown message role 'robot'"):
+    with pytest.raises(UsageError, match=r"chats\.jsonl, line 2: message 1: unknown message role 'robot'"):
         start(path, model_name="tiny", model_source=tiny, **dirs)
     assert not dirs["jobs_dir"].exists()
 
