@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentkit.answers import Knowledge, checked, passages_prompt, plainly, quoted
-from agentkit.compaction import compact
+from agentkit.compaction import compact, fitted
 from agentkit.errors import AgentkitError, ModelError, NotFoundError, ProjectError, UsageError
 from agentkit.events import (
     ApprovalRequired,
@@ -466,30 +466,12 @@ class AgentLoop:
         yield ToolFinished(result)
 
     def _fitting(self, result: ToolResult, turn: Turn) -> ToolResult:
-        """The result, cut where the model's context has no room for it twice: once as it is, once to be worded."""
-        opening = [Message("system", self._prompts.system), Message("user", turn.question)]
+        """The result as the context has room for it."""
         specs = self.tools.specs() if turn.route is None else []
-        left = self.model.room(opening, specs)
-        if left is None:
-            return result
-        most = max(0, left - RESERVED_TOKENS) // (2 * turn.fresh + 1)
-        content = result.content()
-        if len(content.encode(errors="replace")) <= most:  # a token has a byte at least
-            return result
-
-        def fits(text: str) -> bool:
-            longer = [*opening, Message("tool", text, (), "", result.name)]
-            return left - (self.model.room(longer, specs) or 0) <= most
-
-        if fits(content):
-            return result
-        whole = result.error if not result.ok else result.value
-        text = whole if isinstance(whole, str) else json.dumps(whole, ensure_ascii=False)
-        short, long = 0, len(text)
-        while long - short > 1:
-            middle = (short + long) // 2
-            short, long = (middle, long) if fits(_cut(result, text[:middle]).content()) else (short, middle)
-        return _cut(result, text[:short])
+        opening = [Message("system", self._prompts.system), Message("user", turn.question)]
+        return fitted(
+            result, opening, lambda messages: self.model.room(messages, specs), RESERVED_TOKENS, turn.fresh
+        )
 
     def _denied(self, turn: Turn, call: ToolCall) -> Generator[Event, None, Decision | None]:
         """Returns the decision that forbids the call, or None."""
@@ -550,13 +532,6 @@ class AgentLoop:
             yield from self._decline(turn)
             return
         turn.text, turn.citations = grounded.text, grounded.citations
-
-
-def _cut(result: ToolResult, text: str) -> ToolResult:
-    """The result with only this of its text."""
-    if result.ok:
-        return replace(result, value=text, truncated=True)
-    return replace(result, error=text, truncated=True)
 
 
 def _plain(meta: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ quarter of the context. Until that is used up the model reads the same beginning
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agentkit.llm.formats import GENERIC
-from agentkit.messages import Message
+from agentkit.messages import Message, ToolResult
 
 MARKER = "[result left out]"
 """What stands in place of a result."""
@@ -67,6 +68,48 @@ def compact(messages: Sequence[Message], room: Room, reserved: int) -> Compacted
         if (room(found.messages) or 0) >= reserved:
             break
     return found
+
+
+def fitted(
+    result: ToolResult, opening: Sequence[Message], room: Room, reserved: int, results: int = 1
+) -> ToolResult:
+    """A tool's result, cut where the context has no room for it twice: once as it is, once to be put into words.
+
+    Args:
+        result: Of a call of the turn under way.
+        opening: What the model reads in any case: the system message and the question.
+        room: Tokens the context has left.
+        reserved: Tokens for the answer.
+        results: How many results share the room.
+    """
+    left = room(opening)
+    if left is None:
+        return result
+    most = max(0, left - reserved) // (2 * results + 1)
+    content = result.content()
+    if len(content.encode(errors="replace")) <= most:  # a token has a byte at least
+        return result
+
+    def fits(text: str) -> bool:
+        longer = [*opening, Message("tool", text, (), "", result.name)]
+        return left - (room(longer) or 0) <= most
+
+    if fits(content):
+        return result
+    whole = result.value if result.ok else result.error
+    text = whole if isinstance(whole, str) else json.dumps(whole, ensure_ascii=False)
+    short, long = 0, len(text)
+    while long - short > 1:
+        middle = (short + long) // 2
+        short, long = (middle, long) if fits(_beginning(result, text[:middle]).content()) else (short, middle)
+    return _beginning(result, text[:short])
+
+
+def _beginning(result: ToolResult, text: str) -> ToolResult:
+    """The result with only this of its text."""
+    if result.ok:
+        return replace(result, value=text, truncated=True)
+    return replace(result, error=text, truncated=True)
 
 
 class _Tokens:

@@ -36,7 +36,7 @@ class ToolResult:
     error: str | None = None
     seconds: float = 0.0
     truncated: bool = False
-    """The value was longer than the tool's output limit and has been cut."""
+    """The value or the error was longer than the tool's output limit, or than the context had room for, and was cut."""
 
     def content(self) -> str:
         """The result as the model reads it: one line of JSON."""
