@@ -28,6 +28,7 @@ from agentkit.events import (
     TurnFailed,
 )
 from agentkit.llm.formats import GENERIC
+from agentkit.llm.grounding import IMAGE_LINE
 from agentkit.llm.missing import ask_for, is_withdrawn, still_missing, words_for
 from agentkit.llm.options import read_tool_choice
 from agentkit.llm.protocol import Adaptable, ChatModel, Route, Router
@@ -248,7 +249,7 @@ class AgentLoop:
         """The user's message, or an error before anything is stored."""
         if not text.strip() and not image:
             raise UsageError("the question is empty", "ask something")
-        question = f"{text.strip()}\nImage: {image}" if image else text
+        question = f"{text.strip()}\n{IMAGE_LINE}{image}" if image else text
         opening = [Message("system", self._prompts.system), Message("user", question)]
         room = self.model.room(opening, self.tools.specs() if self._router is None else [])
         if room is not None and room < RESERVED_TOKENS:

@@ -90,9 +90,8 @@ def quoted(question: Question, passages: Sequence[Passage], embedder: Embedder) 
     quotes = best_quotes(question, passages, embedder, limit=QUOTES)
     order = list(dict.fromkeys(quote.passage.id for quote in quotes))
     quotes.sort(key=lambda quote: (order.index(quote.passage.id), quote.start))
-    return " ".join(
-        text if text[-1:] in ".!?…。！？" else f"{text}." for text in (quote.text for quote in quotes)
-    )
+    texts = (quote.text.rstrip(",; ") for quote in quotes)  # a list's items end in them
+    return " ".join(text if text[-1:] in ".!?…。！？" else f"{text}." for text in texts)
 
 
 def checked(text: str, question: Question, passages: Sequence[Passage], embedder: Embedder) -> Grounded:

@@ -186,10 +186,21 @@ def _root_paths(values: dict[str, Any], folder: Path) -> None:
     for table, keys in tables:
         for key in keys:
             path = table.get(key) if isinstance(table, dict) else None
-            if not isinstance(path, str) or "/" not in path or "://" in path or path[0] in "/~":
+            if not isinstance(path, str) or not path or "://" in path or path[0] in "/~":
                 continue
-            if path.startswith(("./", "../")) or (folder / path).exists():  # a hub id has a slash too
+            if path.startswith(("./", "../")) or _leads_on(folder, path):  # a hub id has a slash too
                 table[key] = str(folder / path)
+
+
+def _leads_on(folder: Path, path: str) -> bool:
+    """Whether there is something at a path; of a template such as ``models/{source}-{target}``, its folder."""
+    if "/" not in path:  # names of adapters and embedded models have none either
+        return (folder / path).is_file() or (folder / path / "config.json").is_file()
+    before, brace, _ = path.partition("{")
+    if not brace:
+        return (folder / path).exists()
+    parent = before.rpartition("/")[0]
+    return bool(parent) and (folder / parent).is_dir()
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, source: str) -> None:

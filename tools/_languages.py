@@ -132,13 +132,16 @@ _LETTERS = {
     "fr": "œêûç",
     "it": "òì",
 }
+"""Letters that tell a language, unless one is beside them that no language here has."""
+_STRANGE = re.compile(r"[åøæşğıłőűčšžřěůąęśźżćńđħ]|[aäeiouyö]{4}|([aäiou])\1|yy")
+"""Turkish, Hungarian, Scandinavian and Slavic ones, and the long vowels of Finnish and Estonian."""
 _SCRIPTS = (
     ("ja", re.compile(r"[\u3040-\u30ff]")),
     ("zh", re.compile(r"[\u4e00-\u9fff]")),
-    ("uk", re.compile(r"[іїєґ]", re.IGNORECASE)),
     ("ru", re.compile(r"[\u0400-\u04ff]")),
     ("hi", re.compile(r"[\u0900-\u097f]")),
 )
+_UKRAINIAN, _RUSSIAN = (re.compile(f"[{letters}]", re.IGNORECASE) for letters in ("іїєґ", "ыэъё"))
 
 
 def normalise(language: str) -> str | None:
@@ -156,11 +159,13 @@ def detect(text: str) -> str | None:
     """The most likely language by script, frequent words and telling letters; ``None`` where it is open."""
     for code, pattern in _SCRIPTS:
         if len(pattern.findall(text)) * 3 >= sum(character.isalpha() for character in text) > 0:
-            return code
+            ukrainian = code == "ru" and _UKRAINIAN.search(text) and not _RUSSIAN.search(text)
+            return "uk" if ukrainian else code
     words = re.findall(r"[^\W\d_]+", text.lower())
     scores = {code: float(sum(word in known for word in words)) for code, known in _WORD_SETS.items()}
     for code, letters in _LETTERS.items():
-        scores[code] += 0.75 * sum(text.lower().count(letter) for letter in letters)
+        if scores[code] or not _STRANGE.search(text.lower()):
+            scores[code] += 0.75 * sum(text.lower().count(letter) for letter in letters)
     best, second = sorted(scores, key=lambda code: scores[code], reverse=True)[:2]
     return best if scores[best] > scores[second] else None
 

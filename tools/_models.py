@@ -6,6 +6,7 @@ Safetensors only.
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def load_model(
     import transformers
 
     own = trained_model(name, TASKS[head]) if head in TASKS else None
-    folder = own or Path(name).expanduser()
+    folder = own or Path(os.path.expanduser(name))  # leaves ~NAME of nobody as it is
     source = str(folder) if folder.is_dir() else name
     try:
         reader = getattr(transformers, processor).from_pretrained(source, trust_remote_code=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def captioner(image: str) -> dict[str, Any]:
     Args:
         image: Path of the image file (PNG, JPEG, WebP, GIF, BMP or TIFF).
     """
-    picture = _open(Path(image).expanduser())
+    picture = _open(Path(os.path.expanduser(image)))  # leaves ~NAME of nobody as it is
     colours = _colours(picture)
     model = tool_options("captioner").get("model")
     if model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import textwrap
 from typing import Any
 
 from agentkit import UsageError, load_embedder, tool, tool_options
@@ -14,6 +15,8 @@ from ._sentiment import Sentiment
 
 MAX_CHARACTERS = 100_000
 MAX_LABELS = 100
+PART = 1_000
+"""Characters that are judged at once: the embedder reads 256 tokens. Of a longer text the parts' scores are averaged."""
 TEMPLATES = ("{}", "This text is about {}.", "A message about {}.", "The topic is {}.")
 HYPOTHESIS = "This text is about {}."
 SHARPNESS = 20.0
@@ -61,17 +64,22 @@ def classifier(text: str, labels: list[str] | None = None) -> dict[str, Any]:
         labels: The classes to choose from; without them the sentiment is told.
     """
     wanted = _check(text, labels)
-    model = tool_options("classifier").get("model")
-    if model:
-        scores = _with_model(text, wanted, str(model), any_of_its_own=not labels)
-    elif {label.lower() for label in wanted} <= set(SENTIMENTS):
-        everything = _sentiment().scores(text)
-        scores = {label: everything[label.lower()] for label in wanted}
-    else:
-        scores = _by_similarity(text, wanted)
+    parts = [_scores(part, wanted, any_of_its_own=not labels) for part in textwrap.wrap(text, PART)]
+    scores = {label: sum(part[label] for part in parts) for label in parts[0]}
     total = sum(scores.values())
     rounded = {label: round(score / total, 4) for label, score in scores.items()}
     return {"label": max(scores, key=scores.__getitem__), "scores": rounded}
+
+
+def _scores(text: str, labels: list[str], *, any_of_its_own: bool) -> dict[str, float]:
+    """How well each label fits a part of the text."""
+    model = tool_options("classifier").get("model")
+    if model:
+        return _with_model(text, labels, str(model), any_of_its_own=any_of_its_own)
+    if {label.lower() for label in labels} <= set(SENTIMENTS):
+        everything = _sentiment().scores(text)
+        return {label: everything[label.lower()] for label in labels}
+    return _by_similarity(text, tuple(labels))
 
 
 def _check(text: str, labels: list[str] | None) -> list[str]:
@@ -100,12 +108,17 @@ def _sentiment() -> Sentiment:
     return Sentiment(_embedder())
 
 
-def _by_similarity(text: str, labels: list[str]) -> dict[str, float]:
+@functools.lru_cache(maxsize=16)
+def _phrases(labels: tuple[str, ...]) -> Any:
+    """Vectors of every phrasing of every label, shape (labels x phrasings, dimensions)."""
+    return _embedder().embed([template.format(label) for label in labels for template in TEMPLATES])
+
+
+def _by_similarity(text: str, labels: tuple[str, ...]) -> dict[str, float]:
     """Softmax over the cosine similarity of the text and each label, averaged over phrasings of the label."""
-    phrases = [template.format(label) for label in labels for template in TEMPLATES]
-    vectors = _embedder().embed([text, *phrases])
-    means = (vectors[1:] @ vectors[0]).reshape(len(labels), len(TEMPLATES)).mean(1)
-    return _softmax(labels, [SHARPNESS * float(mean) for mean in means])
+    similarities = _phrases(labels) @ _embedder().embed([text])[0]
+    means = similarities.reshape(len(labels), len(TEMPLATES)).mean(1)
+    return _softmax(list(labels), [SHARPNESS * float(mean) for mean in means])
 
 
 def _with_model(text: str, labels: list[str], name: str, *, any_of_its_own: bool) -> dict[str, float]:

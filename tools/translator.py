@@ -50,14 +50,15 @@ def translator(text: str, target: Target, source: str | None = None) -> dict[str
     Args:
         text: The text to translate, word for word.
         target: The language to translate into, as an ISO 639-1 code such as "es" or "en".
-        source: The language of the text, as an ISO 639-1 code; detected where it is not given.
+        source: The language of the text, as an ISO 639-1 code; detected where it is not given, and English where a word
+            or two do not tell.
     """
     if not text.strip():
         raise UsageError("the text is empty", "give the text to translate")
     if len(text) > MAX_CHARACTERS:
         raise UsageError(f"the text has {len(text)} characters", f"give at most {MAX_CHARACTERS}")
     into = _code(target)
-    origin = _code(source) if source and source.strip() else detect(text)
+    origin = _code(source) if source and source.strip() else detect(text) or ("en" if into != "en" else None)
     if origin is None:
         raise UsageError("the language of the text cannot be told", 'name it as `source`, e.g. "en"')
     if origin == into:
@@ -121,8 +122,23 @@ def _lang_id(tokenizer: Any, language: str, name: str) -> int:
         raise UsageError(f"{name} does not translate into {language!r}", "name another model") from error
 
 
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
+MAX_TOKENS = 512
+
+
+def _fitting(sentence: str, tokenizer: Any) -> list[str]:
+    """A sentence in parts that the model can take, cut at the blank that is nearest to its middle."""
+    if len(sentence) < 2 or len(tokenizer(sentence)["input_ids"]) <= MAX_TOKENS:
+        return [sentence]
+    middle = len(sentence) // 2
+    blanks = [match.start() for match in re.finditer(r"\s", sentence.strip())]
+    cut = min(blanks, key=lambda place: abs(place - middle), default=middle) or middle
+    parts = (sentence[:cut].strip(), sentence[cut:].strip())
+    return [piece for part in parts if part for piece in _fitting(part, tokenizer)]
+
+
 def _with_model(text: str, source: str, target: str, name: str) -> str:
-    """Sentence by sentence, so that no length limit of the model cuts anything; line breaks stay."""
+    """In sentences and parts of them, so that no length limit of the model cuts anything; line breaks stay."""
     import torch
 
     model, tokenizer = load_model("AutoModelForSeq2SeqLM", name, device_of("translator"))
@@ -132,9 +148,10 @@ def _with_model(text: str, source: str, target: str, name: str) -> str:
         options["forced_bos_token_id"] = _lang_id(tokenizer, target, name)
     lines = []
     for line in text.splitlines():
-        sentences = [part for part in re.split(r"(?<=[.!?…])\s+", line.strip()) if part]
+        sentences = [part for part in _SENTENCE_END.split(line.strip()) if part]
+        sentences = [part for sentence in sentences for part in _fitting(sentence, tokenizer)]
         if sentences:
-            batch = tokenizer(sentences, return_tensors="pt", padding=True, truncation=True, max_length=512)
+            batch = tokenizer(sentences, return_tensors="pt", padding=True)
             tokens = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask")}
             with torch.inference_mode():
                 ids = model.generate(**tokens, **options)

@@ -218,14 +218,16 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """One pull of an asset at a time; where there is no ``fcntl`` the last `os.replace` decides."""
+    """One pull of an asset at a time; where nothing can be locked the last `os.replace` decides."""
     with path.open("w", encoding="utf-8") as handle:
         with contextlib.suppress(ImportError):
             import fcntl
 
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 waiting()
                 fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:  # some file systems know no locks
+                pass
         yield

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.build.models import EMBEDDER_ASSET, chat_source, encoder_source
 from agentkit.errors import UsageError
-from agentkit.settings import user_dir
+from agentkit.settings import expanded, user_dir
 
 if TYPE_CHECKING:
     from agentkit.build.workspace import Workspace
@@ -32,14 +32,15 @@ def start(
     from agentkit.training.labelled import task_of
     from agentkit.training.sessions import Selection, choose
 
-    task = "chat" if isinstance(data, Selection) else task_of(Path(data))
+    data = data if isinstance(data, Selection) else expanded(data)
+    task = "chat" if isinstance(data, Selection) else task_of(data)
     base = _base_for(workspace, task)
     source: Path | Chosen
     if isinstance(data, Selection):
         described = workspace.settings.agent.routing != "auto"
         source = choose(workspace.store, data, workspace.registry.specs(), describe_tools=described)
     else:
-        source = Path(data)
+        source = data
     return jobs.start(
         source,
         name=name,

@@ -240,9 +240,18 @@ class Workspace(Closing):
     def _environment(self) -> dict[str, str]:
         """Variables that make a tool's process see this very project and these very options."""
         variables = {
-            f"AGENTKIT_{key.upper().replace('.', '__')}": _as_text(v) for key, v in self.options.items()
+            f"AGENTKIT_{key.upper().replace('.', '__')}": _as_text(v) for key, v in _flat(self.options)
         }
         return {**variables, "AGENTKIT_PROJECT": str(self.project.root)}
+
+
+def _flat(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Options by dotted key, those within dictionaries too."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat({f"{key}.{inner}": own for inner, own in value.items()})
+        else:
+            yield key, value
 
 
 def _as_text(value: Any) -> str:

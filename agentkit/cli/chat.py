@@ -24,8 +24,6 @@ def chat(
     session: Annotated[str | None, typer.Option(metavar="ID", help="Go on with this conversation.")] = None,
 ) -> int:
     """Chat; /help shows what else can be typed. Every message is kept: see `agentkit sessions`."""
-    from agentkit.ui.commands import forget_if_empty
-
     with options.workspace() as workspace:
         if session is not None:
             session = workspace.store.open(session).id
@@ -34,9 +32,7 @@ def chat(
         if watched and not (options.as_json or options.no_input):
             from agentkit.ui.app import run_chat
 
-            ended = run_chat(workspace, session, note)
-            if ended and not forget_if_empty(workspace, ended):
-                note(f"Go on with: agentkit chat --session {ended}")
+            run_chat(workspace, session, note)
             return 0
         return LineChat(workspace, options, session).run()
 

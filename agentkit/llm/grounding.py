@@ -23,6 +23,8 @@ from agentkit.messages import ToolSpec
 PATH = re.compile(r"(?<![\w./\\~-])[\w./\\~-]*\w\.[A-Za-z0-9]{2,5}\b")
 """A file name with a suffix, and the folders before it. Begins only where a run of such characters begins: looking
 for it in a long word must not take quadratic time."""
+IMAGE_LINE = "Image: "
+"""Begins the line that names a message's picture."""
 
 _REQUEST = 2_000
 """Characters in which numbers, cues and enumerations are looked for: the beginning says what is wanted."""
@@ -35,6 +37,7 @@ QUOTED = re.compile(
     r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)", re.DOTALL
 )
 _AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
+_SUFFIX = re.compile(r"[^\s.]\.[A-Za-z0-9]{2,5}\Z")
 _UNSAFE = re.compile(r"[\"\\\x00-\x1f]|\S{500,}")
 """What no run of words contains: characters that JSON escapes, and words of a length no grammar takes."""
 _ITEM = r"[\w&/-]+(?: [\w&/-]+)?"
@@ -154,7 +157,7 @@ def _copied(
     kind: Kind, tool: ToolSpec, name: str, turn: str, material: tuple[str, ...], request: str
 ) -> Source | None:
     if kind == "path":
-        return Source(tuple(dict.fromkeys(PATH.findall(turn))))
+        return Source(paths(turn))
     if kind == "word":
         return _after_cue(tool, name, request)
     if kind == "list":
@@ -163,12 +166,31 @@ def _copied(
     return Source(material) if material else Source((), _pieces(turn))
 
 
+def paths(turn: str) -> tuple[str, ...]:
+    """Files that the turn names: the message's picture and quoted ones whole, others as far as no blank cuts them."""
+    lines = [line for line in turn.splitlines() if line.startswith(IMAGE_LINE)]
+    whole = [line.removeprefix(IMAGE_LINE).strip() for line in lines]
+    for line in lines:
+        turn = turn.replace(line, " ")
+    if len(turn) <= _LONG:
+        quoted = [(match[0], _inner(match).strip()) for match in QUOTED.finditer(turn)]
+        for mark, text in quoted:
+            if "\n" not in text and _SUFFIX.search(text):
+                whole.append(text)
+                turn = turn.replace(mark, " ")
+    return tuple(dict.fromkeys((*whole, *PATH.findall(turn))))
+
+
+def _inner(match: re.Match[str]) -> str:
+    """What stands between the quotation marks."""
+    return next(group for group in match.groups() if group)
+
+
 def _set_off(turn: str) -> tuple[tuple[str, ...], str]:
     """The texts to work on (quoted, after a colon or on further lines), and the request without them."""
     if len(turn) > _LONG:
         return (), turn
-    quoted = [next(group for group in match.groups() if group) for match in QUOTED.finditer(turn)]
-    quoted = [text.strip() for text in quoted if text.strip()]
+    quoted = [text for match in QUOTED.finditer(turn) if (text := _inner(match).strip())]
     if quoted:
         return tuple(dict.fromkeys(quoted)), QUOTED.sub("''", turn)
     after = _AFTER_COLON.search(turn)

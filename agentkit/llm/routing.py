@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.errors import UsageError
-from agentkit.llm.grounding import PATH, QUOTED, copied_parameters, mentions
+from agentkit.llm.grounding import PATH, QUOTED, copied_parameters, mentions, paths
 from agentkit.llm.protocol import Route
 from agentkit.messages import ToolSpec
 from agentkit.retrieval.kept import kept_vectors
@@ -216,7 +216,7 @@ def _path_evidence(text: str, tool: ToolSpec) -> float:
     }
     if not wanted:
         return 0.0
-    return 1.0 if any(_file_kind(path) in wanted for path in PATH.findall(text)) else -1.0
+    return 1.0 if any(_file_kind(path) in wanted for path in paths(text)) else -1.0
 
 
 def _file_kind(path: str) -> str:

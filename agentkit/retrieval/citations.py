@@ -23,11 +23,16 @@ _REFUSAL = re.compile(
     r"|\b(?:passages?|documents?|texts?|information|context|sources?)\b.{0,40}\b(?:do|does|did)(?: not|n't) "
     r"(?:mention|say|state|tell|answer|contain|specify|provide|include)\b"
     r"|\b(?:(?:das|dies|dazu|es)\s)?(?:weiß|weiss) ich (?:(?:leider|es|das) ){0,2}nicht\b"
+    r"|\bich (?:weiß|weiss) (?:(?:leider|es|das) ){0,2}nicht\b"
     r"|\b(?:(?:das|dies|dazu)\s)?kann ich (?:(?:leider|es|dazu|das) ){0,2}nicht (?:sagen|beantworten)\b"
+    r"|\bich kann (?:(?:leider|es|dazu|das) ){0,3}nicht (?:sagen|beantworten)\b"
     r"|\bje ne (?:le )?sais pas\b|\bno (?:lo )?sé\b"
     r"|(?P<subject>\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b)|\bno information\b",
     re.IGNORECASE,
 )
+_ENDS, _STRAY = ".!?…。！？", ",; "
+_CLOSES = re.compile(rf"\s*\Z|[{_ENDS}]+[\"'”’»)\]]*(?=\s|\Z)|[。！？]+")
+"""What a sentence of an answer ends in."""
 _GOES_ON = re.compile(r"\b(?:but|however|although|though)\b|[,;]\s*(?:so|yet|and)\b|;", re.IGNORECASE)
 _FEEL_FREE = re.compile(r"\bfeel free\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
@@ -38,7 +43,7 @@ _COURTESY = stems(
 )
 _SOURCES = stems(
     "unfortunately based according given provided passages documents texts information context sources answer above "
-    "however but while looked read checked searched far see leider tut mir leid désolé malheureusement siento"
+    "however but while looked read checked searched far see leider das tut mir leid désolé malheureusement siento"
 )
 """Beside courtesies all that may stand before the words of a refusal: what they rest on."""
 _CLAIMS = re.compile(r"\b(?:yes|you)\b", re.IGNORECASE)
@@ -126,9 +131,10 @@ def check_answer(
     dropped: list[str] = []
     lines: list[str] = []
     refused = False
+    quotes = _whole(passages)
     for line in _MARKER.sub("", text).splitlines():
         kept: list[str] = []
-        for sentence in _sentences(line, passages):
+        for sentence in _sentences(line, quotes):
             found = verbatim(sentence, passages)
             if found is None and (is_courtesy(sentence) or is_refusal(sentence)):
                 refused = refused or is_refusal(sentence)
@@ -146,19 +152,26 @@ def check_answer(
     return CheckedAnswer(checked, tuple(citations.values()), tuple(dropped), refused)
 
 
-def _sentences(line: str, passages: Sequence[Passage]) -> list[str]:
-    """The sentences of a line; a quote of several ("Is it free? No.") stays one."""
-    whole = {
-        quote.text
-        for passage in passages
-        for quote in passage_quotes(passage)
-        if len(sentences(quote.text)) > 1
-    }
-    for text in sorted(whole, key=len, reverse=True):
-        before, found, after = line.partition(text)
-        if found and not (before[-1:].isalnum() or after[:1].isalnum()):
-            return [*_sentences(before, passages), text, *_sentences(after, passages)]
+def _sentences(line: str, quotes: Sequence[str]) -> list[str]:
+    """The sentences of a line; a quote stays one, whatever it looks like ("Is it free? No.") and however it ends.
+
+    Args:
+        line: Of an answer.
+        quotes: Without the marks at their end, the longest first.
+    """
+    for quote in quotes:
+        before, found, after = line.partition(quote)
+        mark = _CLOSES.match(after)
+        if found and mark and not before.rstrip()[-1:].strip(_ENDS):
+            rest = after[mark.end() :]
+            return [*_sentences(before, quotes), quote + mark[0], *_sentences(rest, quotes)]
     return sentences(line)
+
+
+def _whole(passages: Sequence[Passage]) -> list[str]:
+    """What `_sentences` keeps whole."""
+    found = {quote.text.rstrip(_ENDS + _STRAY) for passage in passages for quote in passage_quotes(passage)}
+    return sorted(found - {""}, key=len, reverse=True)
 
 
 def _citation(number: int, passage: Passage, found: Support) -> Citation:
@@ -197,7 +210,7 @@ def is_refusal(sentence: str) -> bool:
 
 def _plain(text: str) -> str:
     """Case, space and marks at the end make no other sentence."""
-    return " ".join(text.lower().split()).rstrip(".!?… ")
+    return " ".join(text.lower().split()).rstrip(_ENDS + _STRAY)
 
 
 def _negative(text: str) -> bool:

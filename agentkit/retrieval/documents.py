@@ -23,6 +23,8 @@ METADATA_CHARACTERS = 500
 """A longer value is cut."""
 CELL, COLUMN = " | ", " ¦ "
 """Between the cells of a table's row, and of the row that names the columns: a chunk may begin anywhere in a table."""
+INDENT = "  "
+"""Stands before the items of a list within a list, once for each."""
 EMPTY_CELL = "–"
 """Stands in a table's row for a cell without text, so that the others stay in their columns."""
 
@@ -124,10 +126,10 @@ class DocumentBuilder:
             of, phrases = language_code(language), split_keywords(keywords)
             self._items.append(_Item(0, text, page, tuple(breaks), of, phrases, _clean_terms(terms)))
 
-    def line(self, text: str) -> None:
-        """Add one line of a list or table; neighbouring lines form one block."""
+    def line(self, text: str, depth: int = 0) -> None:
+        """Add one line of a list, or of one within a list at ``depth``, or of a table; neighbours form one block."""
         if text := clean_line(text):
-            self._lines.append(text)
+            self._lines.append(INDENT * depth + text)
 
     def row(self, cells: Sequence[str]) -> None:
         """Add a row of a table as a line; a row without any text is left out."""
@@ -218,7 +220,8 @@ def _with_heads(lines: Sequence[str]) -> Iterator[str]:
     for columns, group in groupby(lines, lambda line: line.count(CELL)):
         first, *others = group
         numbers = [any(map(str.isdigit, row)) for row in (first, *others)]
-        is_head = columns and not numbers[0] and any(numbers)
+        # Two columns are as often a name and its value: "Material | Linen", "Width | 140 cm".
+        is_head = columns > 1 and not numbers[0] and any(numbers)
         yield first.replace(CELL, COLUMN) if is_head else first
         yield from others
 

@@ -49,6 +49,8 @@ _NUMBER = re.compile(
 _MONTH = re.compile(
     rf"\d(?:st|nd|rd|th|\.)?\s+(?:of\s+)?({'|'.join(_MONTHS)})\b|\b({'|'.join(_MONTHS)})\s+\d", re.IGNORECASE
 )
+_MAY = re.compile(r"(?<=\d )may\b")
+"""No month: "customers over 18 may order wine"."""
 _RATE = re.compile(
     r"(?:\d|[€$£%]|\b(?:euros?|dollars?|pounds?|cents?|percent|once|twice|times|hours?|days?))\s\Z",
     re.IGNORECASE,
@@ -133,4 +135,5 @@ def _spelled(text: str) -> int:
 
 
 def _months(text: str) -> set[int]:
-    return {_MONTHS[(match[1] or match[2]).lower()] for match in _MONTH.finditer(text)}
+    found = _MONTH.finditer(_MAY.sub("", text))
+    return {_MONTHS[(match[1] or match[2]).lower()] for match in found}

@@ -11,8 +11,8 @@ from agentkit.retrieval.documents import CELL, COLUMN, EMPTY_CELL
 from agentkit.retrieval.sentences import sentence_spans
 from agentkit.retrieval.words import CJK, content_words
 
-_DASH = "- "
-_ITEM = re.compile(r"- |\d{1,3}[.)] ")
+_MARK = re.compile(r"[-*+•‣◦▪●○■□–—·]\s+")
+_ITEM = re.compile(rf"{_MARK.pattern}|\(?(?:\d{{1,3}}|[a-z])[.)]\s")
 _LEAD_IN = 300
 """Characters; a longer lead-in is not repeated before every line of its list, nor a longer line kept whole."""
 _SHORT = 4
@@ -33,29 +33,86 @@ def passage_quotes(passage: Passage) -> list[Sentence]:
     """Sentences in order: a lead-in ("You need:") stands before every line of its list, a fragment is joined with its
     neighbour, and a table row is read out with its column names."""
     quotes: list[Sentence] = []
-    lead, in_list = "", False
+    leads = _Leads()
     for line in _read_tables(_lines(passage.text)):
         is_item = _ITEM.match(line[0].text) is not None
-        if in_list and not is_item:
-            lead, in_list = "", False
+        indent = _indent(passage.text, line[0].start) if is_item else -1
+        lead = leads.above(indent, leads=line[-1].text.endswith(":"))
         start, end = line[0].start, line[-1].end
         # "It does not cover:" holds for all that the line says.
         if lead and is_item and len(line) > 1 and end - start <= _LEAD_IN:
             line = [Sentence(passage.text[start:end], start, end)]
         for n, (text, start, end) in enumerate(line):
             # In running text the mark of a list's line is a stray dash.
-            text = text.removeprefix(_DASH).lstrip()
+            text = _MARK.sub("", text, count=1) if is_item and n == 0 else text
             joined = f"{lead} {text}".strip() if n == 0 or not is_item else text
             if text.endswith(":") and len(joined) < _LEAD_IN:
+                leads.add(joined)
                 lead = joined
             elif _is_fragment(text) and quotes and not lead:
                 quotes[-1] = Sentence(f"{quotes[-1].text} {text}", quotes[-1].start, end)
             else:
                 quotes.append(Sentence(joined, start, end))
-                lead, in_list = (lead, True) if is_item else ("", False)
-    if not quotes and lead:
-        return [Sentence(lead, 0, len(passage.text.rstrip()))]
+                if not is_item:
+                    leads.clear()
+                    lead = ""
+    if not quotes and leads.last:
+        return [Sentence(leads.last, 0, len(passage.text.rstrip()))]
     return quotes
+
+
+class _Lead(NamedTuple):
+    text: str
+    """With those of the lists around it."""
+    at: int
+    """Where the item that it is begins; -1 for a line of its own."""
+    items: int
+    """Where the items that it leads begin; -1 before the first of them."""
+
+
+class _Leads:
+    """The lead-ins that are open: of a list, and of the lists within it."""
+
+    def __init__(self) -> None:
+        self._open: list[_Lead] = []
+        self._item = -1
+        """Where the last item begins; -1 outside of lists."""
+
+    @property
+    def last(self) -> str:
+        return self._open[-1].text if self._open else ""
+
+    def above(self, indent: int, *, leads: bool) -> str:
+        """The lead-in of a line.
+
+        Args:
+            indent: Where the item begins; -1 for a line that is none.
+            leads: The line is a lead-in itself.
+        """
+        if indent < 0 <= self._item:
+            self.clear()
+        self._item = indent
+        if indent < 0:
+            return self.last
+        while self._open and self._open[-1].items > indent:  # the inner list has ended
+            self._open.pop()
+        if self._open and self._open[-1].items < 0:
+            self._open[-1] = self._open[-1]._replace(items=indent)
+        while leads and self._open and self._open[-1].at == indent:  # a sibling, where no depth is shown
+            self._open.pop()
+        return self.last
+
+    def add(self, text: str) -> None:
+        """The last line ends as a lead-in."""
+        self._open.append(_Lead(text, self._item, -1))
+
+    def clear(self) -> None:
+        self._open.clear()
+
+
+def _indent(text: str, start: int) -> int:
+    """Blanks before the first character of a line."""
+    return start - (text.rfind("\n", 0, start) + 1)
 
 
 def last_heading(passage: Passage) -> str:

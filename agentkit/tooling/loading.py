@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -24,7 +25,7 @@ GROUP = "agentkit.tools"
 def load_tools(folder: Path) -> list[Tool]:
     """Every tool of the folder's ``*.py`` files, in order of file name; none where there is no folder.
 
-    Files that start with ``_`` are no tools; their neighbours import them relatively
+    Files that start with ``_`` or ``.`` are no tools; their neighbours import them relatively
     (``from ._helper import …``).
 
     Raises:
@@ -33,8 +34,9 @@ def load_tools(folder: Path) -> list[Tool]:
     if not folder.is_dir():
         return []
     _forget(folder)
-    files = sorted(path for path in folder.glob("*.py") if path.is_file() and not path.name.startswith("_"))
-    return unique(found for path in files for found in load_file(path))
+    found = (path for path in folder.glob("*.py") if path.is_file() and not path.name.startswith(("_", ".")))
+    files = sorted(found)
+    return unique(tool for path in files for tool in load_file(path))
 
 
 def load_file(path: Path) -> list[Tool]:
@@ -45,7 +47,9 @@ def load_file(path: Path) -> list[Tool]:
     """
     path = path.resolve()
     module = _import_file(path)
-    own = [value for value in vars(module).values() if isinstance(value, Tool) and _defined_in(value, module)]
+    own = [
+        value for value in vars(module).values() if isinstance(value, Tool) and not _imported(value, module)
+    ]
     if not own:
         raise ProjectError(
             f"{path} defines no tool", "decorate a function with @tool, or let its name start with _"
@@ -96,7 +100,8 @@ def unique(tools: Iterable[Tool]) -> list[Tool]:
 
 def _load_entry(entry: EntryPoint) -> list[Tool]:
     try:
-        value = entry.load()
+        with redirect_stdout(sys.stderr):
+            value = entry.load()
     except (Exception, SystemExit) as error:
         cause = f"entry point {entry.name!r} of {GROUP} ({entry.value}) does not load: {error_text(error)}"
         raise ProjectError(cause, "fix or uninstall the package that offers it") from error
@@ -113,8 +118,14 @@ def _load_entry(entry: EntryPoint) -> list[Tool]:
     return [replace(tool, entry_point=entry.name) for tool in dict.fromkeys(found)]
 
 
-def _defined_in(found: Tool, module: ModuleType) -> bool:
-    return getattr(found.fn, "__module__", module.__name__) == module.__name__
+def _imported(found: Tool, module: ModuleType) -> bool:
+    """Whether a tool is that of another file of the folder."""
+    others = [
+        value
+        for name, value in sys.modules.items()
+        if name.startswith(f"{module.__package__}.") and value is not module
+    ]
+    return any(found is value for other in others for value in vars(other).values())
 
 
 def _package(folder: Path) -> str:
@@ -142,7 +153,8 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):  # standard output is the answer's alone
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         problem = error.cause if isinstance(error, AgentkitError) else error_text(error)

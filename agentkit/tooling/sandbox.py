@@ -44,7 +44,8 @@ class Sandbox:
         self._environment = dict(environment)
         self._lock = threading.Lock()
         self._workers: list[Worker] = []  # at most one; shared with the finalizer, which must not know self
-        self._finalizer = weakref.finalize(self, _kill_all, self._workers, os.getpid())
+        self._owner = os.getpid()
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers, self._owner)
 
     def run(
         self,
@@ -80,7 +81,7 @@ class Sandbox:
 
     def close(self) -> None:
         """End the worker process; a later call starts a new one."""
-        _kill_all(self._workers, os.getpid())
+        _kill_all(self._workers, self._owner)
 
     @contextlib.contextmanager
     def _turn(self, cancel: threading.Event | None) -> Iterator[None]:
@@ -100,6 +101,9 @@ class Sandbox:
         limit: int,
         cancel: threading.Event | None,
     ) -> Outcome:
+        if os.getpid() != self._owner:  # a forked copy of this program leaves the original its worker
+            self._workers, self._owner = [], os.getpid()
+            self._finalizer = weakref.finalize(self, _kill_all, self._workers, self._owner)
         try:
             worker = next(iter(self._workers), None)
             if worker is not None and not worker.is_alive():  # killed while it waited for work

@@ -8,6 +8,7 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -20,6 +21,10 @@ from agentkit.errors import SchemaError, UsageError
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Yields|Raises|Examples?|Notes?):\s*$")
 _ENTRY = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 _PLAIN_VALUES = ("default", "const", "enum", "examples")
+_FORMATS = frozenset(
+    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+)
+"""What a grammar can keep to; pydantic tells more of them (``path``, ``password``), and checks them itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,9 @@ def arguments_of(
     for position, parameter in enumerate(inspect.signature(fn).parameters.values()):
         annotation = _annotation(name, parameter, hints)
         default = ... if parameter.default is parameter.empty else parameter.default
+        if isinstance(default, FieldInfo):
+            cause = f"tool {name!r}, parameter {parameter.name!r} has a Field as its default"
+            raise SchemaError(cause, f"write {parameter.name}: Annotated[..., Field(...)] = default")
         fields[f"p{position}"] = (annotation, _field(parameter.name, default, texts.get(parameter.name)))
     model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
     with warnings.catch_warnings():
@@ -125,7 +133,12 @@ def _field(alias: str, default: Any, description: str | None) -> FieldInfo:
 
 def _type_hints(fn: Callable[..., Any], name: str, local_names: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(fn, localns=dict(local_names or {}), include_extras=True)
+        written = dict(getattr(fn, "__annotations__", {}))
+        written.pop("return", None)  # means nothing here, and its module may be there for type checkers only
+        parameters = SimpleNamespace(
+            __annotations__=written, __globals__=getattr(inspect.unwrap(fn), "__globals__", {})
+        )
+        return typing.get_type_hints(parameters, localns=dict(local_names or {}), include_extras=True)
     except Exception as error:  # annotations are evaluated: they may raise anything
         cause = f"tool {name!r}: an annotation cannot be resolved ({error})"
         raise SchemaError(cause, "import or define the type in the tool's module") from error
@@ -163,6 +176,10 @@ def tidy_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return typing.cast(dict[str, Any], body)
 
 
+_UNTOLD = frozenset(("title", "uniqueItems"))
+"""Titles say nothing, and no grammar can see to ``uniqueItems``: a set is made one by pydantic."""
+
+
 class _Tidy:
     def __init__(self, references: Mapping[str, Any]) -> None:
         self._references = references
@@ -185,8 +202,13 @@ class _Tidy:
                 body[key] = value
             elif key in ("properties", "patternProperties"):  # their keys are names, also the name "title"
                 body[key] = {name: self.node(item, open_references) for name, item in value.items()}
-            elif key != "title":
+            elif not (key in _UNTOLD or (key == "format" and value not in _FORMATS)):
                 body[key] = self.node(value, open_references)
+        names = body.pop("propertyNames", {})
+        if "enum" in names or "const" in names:  # a dictionary whose keys are a Literal
+            keys = names.get("enum", [names.get("const")])
+            body["properties"] = dict.fromkeys(keys, body.pop("additionalProperties", {}))
+            body["additionalProperties"] = False
         if "properties" in body and body.get("type") == "object":
             body.setdefault("additionalProperties", False)
         return body

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from pydantic_core import to_jsonable_python
+
 from agentkit.errors import ProjectError, SchemaError, UsageError
 from agentkit.messages import ToolExample, ToolSpec
 from agentkit.prompts import check_template
@@ -165,11 +167,12 @@ def _example(name: str, arguments: Arguments, pair: Example) -> ToolExample:
     try:
         text, values = pair
         arguments.validate(values)
+        plain = to_jsonable_python(dict(values))  # a date is written as one
     except (TypeError, ValueError, UsageError) as error:
         problem = error.cause if isinstance(error, UsageError) else str(error)
         cause = f"tool {name!r}: the example {str(pair)[:80]} does not fit ({problem})"
         raise SchemaError(cause, "give (text, {parameter: value})") from error
-    return ToolExample(text, dict(values))
+    return ToolExample(text, plain)
 
 
 async def _await(value: Any) -> Any:

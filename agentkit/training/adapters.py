@@ -174,8 +174,18 @@ def in_use(adapters_dir: Path, base: str) -> str | None:
 
 def use_of(adapters_dir: Path, base: str) -> Use | None:
     """The adapter of the user's that is in use for a base model, and whether it was forced past the gate."""
-    found = _uses(adapters_dir).get(base)
+    found = next((use for known, use in _uses(adapters_dir).items() if same_base(known, base)), None)
     return found if found and (adapters_dir / found.adapter / CARD).is_file() else None
+
+
+def same_base(one: str, other: str) -> bool:
+    """Whether two names are those of one model: paths may be written in several ways."""
+    return one == other or _place(one) == _place(other) != ""
+
+
+def _place(base: str) -> str:
+    path = os.path.expanduser(base)
+    return os.path.realpath(path) if os.sep in base and os.path.exists(path) else ""
 
 
 def shipped(base: str) -> Path | None:
@@ -206,18 +216,19 @@ def use(adapters_dir: Path, name: str, *, forced: str = "") -> Adapter:
     check_task(adapter, "chat")
     check_whole(adapter.path)
     when = datetime.now(UTC).isoformat(timespec="seconds") if forced else ""
-    _write_uses(adapters_dir, {**_uses(adapters_dir), adapter.base: Use(name, when, forced)})
+    others = {known: use for known, use in _uses(adapters_dir).items() if not same_base(known, adapter.base)}
+    _write_uses(adapters_dir, {**others, adapter.base: Use(name, when, forced)})
     return adapter
 
 
 def unuse(adapters_dir: Path, base: str) -> str | None:
     """Make ``auto`` mean the shipped adapter, or none; returns the one that was in use."""
     uses = _uses(adapters_dir)
-    found = uses.pop(base, None)
-    if found is None:
+    found = [known for known in uses if same_base(known, base)]
+    if not found:
         return None
-    _write_uses(adapters_dir, uses)
-    return found.adapter
+    _write_uses(adapters_dir, {known: use for known, use in uses.items() if known not in found})
+    return uses[found[0]].adapter
 
 
 def resolve_adapter(adapters_dir: Path, spec: str, base: str) -> Path | None:
@@ -296,7 +307,7 @@ def check_task(adapter: Adapter, task: Task) -> None:
 
 def _checked(adapter: Adapter, base: str) -> Path:
     check_task(adapter, "chat")
-    if adapter.base != base:
+    if not same_base(adapter.base, base):
         remedy = f"use --model {adapter.base}, or another adapter"
         raise UsageError(f"adapter {adapter.name!r} was trained for {adapter.base}, not for {base}", remedy)
     return adapter.path

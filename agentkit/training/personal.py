@@ -19,6 +19,8 @@ from agentkit.messages import Message
 HOUSE_CHATS, HOUSE_SHARE = 3, 0.1
 """What assistants say by themselves in that many conversations is the contact of the house, and stays; so does what
 stands in the system prompts of that many, and of that share of them."""
+GREETING_WORDS = 3
+"""Many conversations begin with a message of no more words, and the same answer to it."""
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![\w-])")
 _IBAN = re.compile(
@@ -208,9 +210,15 @@ def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
 
 
 def conversation_of(messages: Sequence[Message]) -> str:
-    """Equal for chats that begin as one: with the same words up to the first answer, but for spaces and capitals."""
+    """Equal for chats that begin as one: with the same words up to the first answer to more than a greeting, but for
+    spaces and capitals."""
     begins = [message for message in messages if message.role != "system"]
-    end = next((n for n, message in enumerate(begins, 1) if message.role == "assistant"), len(begins))
+    end, asked = len(begins), False
+    for n, message in enumerate(begins, 1):
+        asked = asked or (message.role == "user" and len(message.content.split()) > GREETING_WORDS)
+        if asked and message.role == "assistant":
+            end = n
+            break
     said = [
         [m.role, normal(m.content), [[c.name, json.dumps(c.arguments, sort_keys=True)] for c in m.tool_calls]]
         for m in begins[:end]

@@ -14,6 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.theme import Theme
 
 from agentkit.errors import AgentkitError
+from agentkit.ui.commands import forget_if_empty
 from agentkit.ui.messages import LoadFailed
 from agentkit.ui.protocol import ChatWorkspace
 from agentkit.ui.screens.chat import ChatScreen
@@ -76,13 +77,18 @@ class ChatApp(App[str]):
         self.load_error: Exception | None = None
         """Why there was no chat."""
 
+    @property
+    def session_id(self) -> str:
+        """Of the conversation that was shown last; empty where none was opened yet."""
+        return self._chat.session
+
     def on_mount(self) -> None:
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
         self.push_screen(self._chat)
         # Else the terminal would stay as the chat has set it up. Only the main thread may, and not on Windows.
-        with suppress(NotImplementedError, RuntimeError, ValueError):
+        with suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
             for number in (signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, self._terminated, number)
 
@@ -118,30 +124,29 @@ class ChatApp(App[str]):
 
 def run_chat(
     workspace: ChatWorkspace, session: str | None = None, tell: Callable[[str], None] = lambda text: None
-) -> str | None:
-    """Run the chat until it is quit.
+) -> None:
+    """Run the chat until it is quit. A session in which nothing was said is forgotten.
 
     Args:
         workspace: The opened project.
         session: Id of the session to resume.
-        tell: Hears of every message that was typed and not sent.
-
-    Returns:
-        The id of the session; ``None`` where it was not opened yet.
+        tell: Hears of every message that was typed and not sent, and how to go on with the session.
 
     Raises:
         AgentkitError: The agent cannot be loaded, or the chat has crashed.
         SystemExit: A signal has ended it.
     """
     app = ChatApp(workspace, session)
-    ended = app.run()
+    app.run()
     for text in app.unsent:
         tell(f"not sent: {text}")
+    if (ended := app.session_id) and not forget_if_empty(workspace, ended):
+        tell(f"Go on with: agentkit chat --session {ended}")
     if app.load_error is not None:
         raise app.load_error
     if app.return_code and app.return_code > 128:
         raise SystemExit(app.return_code)
     if app.return_code:
-        raise AgentkitError("the chat has crashed, as told above", "every message that was sent is kept: go on with "
-                            "`agentkit sessions list` and `agentkit chat --session ID`")  # fmt: skip
-    return ended or None
+        raise AgentkitError(
+            "the chat has crashed, as told above", "every message that was sent is kept: go on with it"
+        )

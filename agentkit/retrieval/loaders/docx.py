@@ -105,7 +105,7 @@ class _Reader:
         if level:
             self.builder.heading(level, text)
         elif numbered:
-            self.builder.line(f"{numbered} {text}")
+            self.builder.line(f"{numbered} {text}", self._depth(element))
         else:
             self.builder.paragraph(text)
 
@@ -157,13 +157,23 @@ class _Reader:
             style = style.base_style
         return chain
 
-    def _number(self, element: Any) -> str:
-        """The mark of a list item, ``-`` or its number; empty for other paragraphs."""
+    def _numbered(self, element: Any) -> Any:
+        """What makes a paragraph a list item, or None."""
         properties = element.find(f"{_W}pPr/{_W}numPr")
         for style in self._chain(element) if properties is None else ():
             properties = style.element.find(f"{_W}pPr/{_W}numPr")
             if properties is not None:
                 break
+        return properties
+
+    def _depth(self, element: Any) -> int:
+        """How many lists a list item's own lies within."""
+        level = _value(self._numbered(element), "ilvl")
+        return int(level) if level in tuple("12345678") else 0
+
+    def _number(self, element: Any) -> str:
+        """The mark of a list item, ``-`` or its number; empty for other paragraphs."""
+        properties = self._numbered(element)
         if properties is None:
             return ""
         number, level = _value(properties, "numId"), _value(properties, "ilvl") or "0"

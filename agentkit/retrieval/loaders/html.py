@@ -159,7 +159,8 @@ class _Reader:
             cells = [" ".join(cell.split()) for cell in text.split(CELL)]
             cells = [cell for cell in cells if cell]
             if any(cell not in ("-", EMPTY_CELL) for cell in cells):
-                self.builder.line(CELL.join(cells))
+                depth = self._as_line - 1 if cells[0].startswith("- ") else 0
+                self.builder.line(CELL.join(cells), depth)
         elif text.strip():
             lines = (
                 text.splitlines() if self._preformatted else [" ".join(x.split()) for x in text.splitlines()]

@@ -12,7 +12,8 @@ _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _QUOTE = re.compile(r"\A(?: {0,3}>[ ]?)++")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
-_ITEM = re.compile(r"[ \t]*(?:([-*+])|(\d{1,9}[.)]))[ \t]+(.*)")
+_ITEM = re.compile(r"([ \t]*)(?:([-*+])|(\d{1,9}[.)]))[ \t]+(.*)")
+_INDENTED = re.compile(r"(?: {2}| ?\t)[ \t]*\S")
 _ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
 _ROW_RULE = re.compile(r"[\s|:-]+$")
 _DEFINITION = re.compile(
@@ -119,7 +120,9 @@ class _Reader:
         self._in_list = self._in_table = False
         """A table whose rows need not begin with a bar is open."""
         self._gap = False
-        """There was an empty line since the last row."""
+        """There was an empty line since the last row or line of an item."""
+        self._indents: list[int] = []
+        """Where the items of the open list and of those around it begin."""
 
     def read(self, text: str) -> DocumentBuilder:
         mark, code = "", list[str]()
@@ -140,9 +143,18 @@ class _Reader:
 
     def _line(self, line: str) -> None:
         if not line.strip():
-            self._close()
+            if not self._in_list:
+                self._close()
             self._gap = True
-        elif heading := _ATX.match(line):
+            return
+        if self._in_list and self._gap and not _ITEM.match(line):
+            if _INDENTED.match(line) and not _ROW.match(line):  # a further paragraph of the item
+                self._gap = False
+                self._open.append(line.strip())
+                return
+            self._close()
+            self._indents = []
+        if heading := _ATX.match(line):
             self._close()
             self.builder.heading(len(heading.group(1)), plain(_heading_text(line[heading.end() :])))
         elif (
@@ -168,8 +180,10 @@ class _Reader:
                 self._row(line)
         elif item := _ITEM.match(line):
             self._close()
-            self._in_list = True
-            self._open = [f"{item.group(2) or '-'} {item.group(3)}"]
+            self._in_list, self._gap = True, False
+            indent = len(item[1].expandtabs(4))
+            self._indents = [*(outer for outer in self._indents if outer < indent), indent]
+            self._open = [f"{item[3] or '-'} {item[4]}"]
         else:
             self._in_table = False
             self._open.append(line.strip())
@@ -188,7 +202,7 @@ class _Reader:
         self._in_table = False
         text = plain(" ".join(self._open))
         if self._in_list:
-            self.builder.line(text)
+            self.builder.line(text, len(self._indents) - 1)
         elif text:
             self.builder.paragraph(text)
         self._open, self._in_list = [], False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from typing import ClassVar
+from urllib.parse import quote
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -139,8 +140,11 @@ class ChatScreen(Screen[None]):
     @on(Markdown.LinkClicked)
     def copy_link(self, clicked: Markdown.LinkClicked) -> None:
         """Links in answers are foreign: show where they lead instead of going there."""
-        self.app.copy_to_clipboard(clicked.href)
-        self.query_one(StatusBar).doing(f"link copied: {one_line(clicked.href, 100)}")
+        href = quote(
+            clicked.href, safe=":/?#[]@!$&'()*+,;=%~"
+        )  # Textual has decoded it: a line break is one again
+        self.app.copy_to_clipboard(href)
+        self.query_one(StatusBar).doing(f"link copied: {one_line(href, 100)}")
 
     @on(ApprovalQuestion.Decided)
     def go_on(self) -> None:
