@@ -61,7 +61,7 @@ class ToolSpec:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """``parameters`` without agentkit's own ``x-`` keys."""
+        """``parameters`` without agentkit's own ``x-`` keys, in the form of draft 2020-12."""
         bare: dict[str, Any] = _bare(self.parameters)
         return bare
 
@@ -73,8 +73,22 @@ class ToolSpec:
 
 def _bare(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _bare_part(key, value) for key, value in node.items() if not key.startswith("x-")}
+        return _of_today(
+            {key: _bare_part(key, value) for key, value in node.items() if not key.startswith("x-")}
+        )
     return [_bare(item) for item in node] if isinstance(node, list) else node
+
+
+def _of_today(schema: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as draft 7 writes them and limits as draft 4 and OpenAPI 3.0 do: many tools still come so."""
+    if isinstance(schema.get("items"), list):
+        schema["prefixItems"] = schema.pop("items")
+        if "additionalItems" in schema:
+            schema["items"] = schema.pop("additionalItems")
+    for limit, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(schema.get(exclusive), bool) and schema.pop(exclusive) and limit in schema:
+            schema[exclusive] = schema.pop(limit)
+    return schema
 
 
 def _bare_part(key: str, value: Any) -> Any:

@@ -92,3 +92,10 @@ def test_nothing_in_a_passage_ends_its_fence() -> None:
 )
 def test_a_result_in_plain_words(value: object, text: str) -> None:
     assert plainly(value) == text
+
+
+def test_the_comma_of_a_list_ends_no_answer() -> None:
+    need = Passage(3, "a.md", "Damage", "A damage report needs:\n- the order number,\n- one photo", 0.9)
+    text = quoted(alone("What does a damage report need?"), [need], WordEmbedder())
+    assert text == "A damage report needs: the order number. A damage report needs: one photo."
+    assert checked(text, QUESTION, [need], WordEmbedder()).text.count("[") == 2

@@ -229,8 +229,10 @@ def test_embedders_have_indexes_of_their_own(
 
 
 def test_settings_reach_the_worker_process(project: Path) -> None:
-    with open_project(project, {"sampling.seed": 3, "device": "cpu"}) as workspace:
+    tools = {"classifier": {"model": "topics"}}
+    with open_project(project, {"sampling.seed": 3, "device": "cpu", "tools.options": tools}) as workspace:
         variables = workspace._environment()
+    assert variables["AGENTKIT_TOOLS__OPTIONS__CLASSIFIER__MODEL"] == "topics"
     assert variables["AGENTKIT_SAMPLING__SEED"] == "3"
     assert variables["AGENTKIT_DEVICE"] == "cpu"
     assert variables["AGENTKIT_PROJECT"] == str(project)

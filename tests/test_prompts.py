@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agentkit.errors import ProjectError
-from agentkit.prompts import load_prompt
+from agentkit.prompts import load_prompt, render_text
 
 STARTER = Path(__file__).resolve().parents[1] / "prompts"
 
@@ -125,3 +125,8 @@ def test_starter_tool_result_prompt_holds_its_variables() -> None:
     assert "ner" in text
     assert "Who?" in text
     assert '{"result": ["Ada"]}' in text
+
+
+def test_a_key_of_a_result_comes_before_a_method_of_dictionaries() -> None:
+    text = render_text("You ordered {{ result.items | join(', ') }}.", result={"items": ["a lamp", "a rug"]})
+    assert text == "You ordered a lamp, a rug."

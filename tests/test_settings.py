@@ -173,6 +173,10 @@ adapter = "/abs/a"
 reranker = "models/mine"
 [tools.options.ner]
 model = "Qwen/Qwen3-8B"
+[tools.options.translator]
+model = "models/opus-{source}-{target}"
+[tools.options.classifier]
+model = "Helsinki/opus-{source}"
 """
     (tmp_path / "agentkit.toml").write_text(text)
     monkeypatch.chdir(tmp_path / "sub")
@@ -181,4 +185,11 @@ model = "Qwen/Qwen3-8B"
     assert found.adapter == "/abs/a"
     assert Path(found.knowledge.reranker).resolve() == tmp_path / "models" / "mine"
     assert found.tools.options["ner"]["model"] == "Qwen/Qwen3-8B"
+    assert found.tools.options["translator"]["model"] == f"{Path('..')}/models/opus-{{source}}-{{target}}"
+    assert found.tools.options["classifier"]["model"] == "Helsinki/opus-{source}"
+    (tmp_path / "small.gguf").touch()
+    (tmp_path / "agentkit.toml").write_text('model = "small.gguf"\nadapter = "models"\n')
+    beside = load_settings(Path("../agentkit.toml"), {}, {})
+    assert (Path(beside.model).resolve(), beside.adapter) == (tmp_path / "small.gguf", "models")
+    (tmp_path / "agentkit.toml").write_text(text)
     assert load_settings(tmp_path / "agentkit.toml", {"model": "./other"}, {}).model == "./other"

@@ -16,7 +16,7 @@ from ._sentiment import Sentiment
 MAX_CHARACTERS = 100_000
 MAX_LABELS = 100
 PART = 1_000
-"""Characters that are judged at once: the embedder reads 256 tokens. Of a longer text the parts' scores are averaged."""
+"""Characters judged at once, as the embedder reads 256 tokens; a longer text has the mean scores of its parts."""
 TEMPLATES = ("{}", "This text is about {}.", "A message about {}.", "The topic is {}.")
 HYPOTHESIS = "This text is about {}."
 SHARPNESS = 20.0

@@ -75,6 +75,12 @@ def start(
     from agentkit.training.sessions import make_selection
     from agentkit.training.settings import read_settings_file
 
+    if options.adapter is not None:
+        cause = "--adapter is for running a model, and says nothing about training"
+        raise UsageError(cause, f"use --start {options.adapter}")
+    if options.quantize is not None:
+        cause = "--quantize is for running a model, and says nothing about training"
+        raise UsageError(cause, "use --method qlora for a base of nf4 weights, or leave it out")
     narrowed = {"session": session, "since": since, "until": until, "rated": rated}
     given = next((f"--{key}" for key, value in narrowed.items() if value), None)
     if chats is not None and (sessions or given):

@@ -15,7 +15,7 @@ from agentkit.messages import Message
 Kind = Literal["plain", "paraphrase", "misspelt", "follow_up", "unanswerable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEYS = {"id", "question", "kind", "documents", "facts", "history", "split"}
-_OPTIONAL = frozenset({"near_miss"})
+_OPTIONAL = frozenset({"near_miss", "same_as"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def read_questions(path: Path, split: str | None = None) -> list[Question]:
     """Read a file of questions.
 
     Args:
-        path: JSON lines with the fields of `Question`; the alternatives of a fact are separated by ``|``.
+        path: JSON lines with the fields of `Question`; the alternatives of a fact are separated by ``|``. ``same_as``
+            may name a question of another split that asks the same, so that nothing is fitted on this one.
         split: Keep only the questions of this split.
 
     Raises:
@@ -96,7 +97,7 @@ def _pattern(alternative: str) -> re.Pattern[str]:
 def _question(line: int, body: dict[str, Any]) -> Question:
     """One line; every problem is a `ValueError`."""
     check_keys(body, _KEYS, _OPTIONAL)
-    check_texts(body, "id", "question", "split")
+    check_texts(body, "id", "question", "split", *body.keys() & {"same_as"})
     if not isinstance(body.get("near_miss", False), bool):
         raise ValueError("near_miss must be true or false")
     if body["kind"] not in KINDS:

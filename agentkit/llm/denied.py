@@ -7,7 +7,8 @@ import re
 _END = re.compile(r"[.;:!?,](?=\s|$)|\n|\b(?:but|just|instead|only|rather|because|so)\b", re.I)
 """What a denial does not reach beyond."""
 _BEFORE = re.compile(
-    r"\b(?:no(?! (?:problem|matter|doubt|issue))|not(?! (?:only|just))|never|without|neither|nor|cannot|\w+n['’]t|avoid"
+    r"\b(?:no(?! (?:problem|matter|doubt|issue))|not(?! (?:only|just|forget|hesitate|mind))|never(?! forget)|without"
+    r"|neither|nor|cannot|\w+n['’]t(?! (?:forget|hesitate|mind|you|we)\b)|avoid"
     r"|skip|except(?: for)?|exclud(?:e|ing)|disable|deactivate|remove|omit|instead of|rather than|free of"
     r"|(?:turn|switch)(?:ed|ing)? off)\b",
     re.I,
@@ -28,7 +29,8 @@ _SAID = re.compile(
     re.I,
 )
 _ORDERS = re.compile(
-    r"(?:\b(?:do not|don['’]t|never|no longer|no need to|did(?: not|n['’]t) ask(?: you)?(?: to| for)?|without)\b"
+    r"(?:\b(?:(?:do not|don['’]t|never)(?! (?:forget|hesitate|mind|you|we)\b)|no longer|no need to"
+    r"|did(?: not|n['’]t) ask(?: you)?(?: to| for)?|without)\b"
     r"|(?<!\w)not(?= (?:a|an|the|to)\b))(?P<reach>(?: [\w'’-]+){1,5})",
     re.I,
 )

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from agentkit.llm.denied import is_denied, said_of
@@ -118,7 +119,8 @@ def evidence(
     """
     required = set(schema.get("required", ()))
     slots = [slot_of(name, child, name in required) for name, child in schema.get("properties", {}).items()]
-    said = Said(added_up(_values(turn, tools), slots[:MOST], turn), turn, part or (0, len(turn)))
+    values = list(_values(turn, tuple(tools)))
+    said = Said(added_up(values, slots[:MOST], turn), turn, part or (0, len(turn)))
     known = {word for slot in slots for word in slot.words}
     for slot in slots[:MOST]:
         if slot.type == "string" and slot.choices and named_in(slot.choices, turn, said.part):
@@ -145,12 +147,13 @@ def evidence(
     return calls
 
 
-def _values(turn: str, tools: Collection[str]) -> list[Span]:
-    """What could be a value: no names of functions ("use the 'send_mail' function")."""
+@lru_cache(maxsize=4)
+def _values(turn: str, tools: tuple[str, ...]) -> tuple[Span, ...]:
+    """What could be a value: no names of functions ("use the 'send_mail' function"). Asked for every tool of a turn."""
     called = [span for name in tools for span in named_as_code(name, turn)]
-    return [
+    return tuple(
         span for span in spans(turn) if all(span.end <= start or span.start >= end for start, end in called)
-    ]
+    )
 
 
 def _share(
@@ -280,7 +283,8 @@ def _parameter(slot: Slot, said: Said, taken: set[int], part: Part) -> Parameter
             ASSIGNED if n == slot.chosen else weak if fit > best - 1.5 else POSSIBLE,
         )
         for n, fit in slot.fits.items()
-        if n not in taken
+        if n == slot.chosen
+        or all(found[n].end <= found[m].start or found[m].end <= found[n].start for m in taken)
     ]
     return Parameter(slot.name, _best(candidates), _wanted(slot, slot.chosen is not None))
 

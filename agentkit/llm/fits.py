@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import ge, gt, le, lt
 from typing import Any
 
 from agentkit.llm.places import CITIES, REGIONS, WITHIN
@@ -198,7 +199,7 @@ def _number_fit(slot: Slot, span: Span, turn: str) -> float | None:
     if span.kind != "number" or turn[: span.start].endswith("per "):
         return None
     value = converted(slot, span)
-    if slot.type == "integer" and not float(value).is_integer():
+    if (slot.type == "integer" and not float(value).is_integer()) or not _within(slot.schema, value):
         return None
     # "two numbers, 4 and 5": what is written out mostly counts
     fit = 0.0 if re.search(r"\d", span.text) else -0.75
@@ -219,6 +220,19 @@ def _number_fit(slot: Slot, span: Span, turn: str) -> float | None:
     elif re.search(r"year", slot.name) and isinstance(value, int) and 1000 <= value <= 2200:
         fit += 2.5
     return fit
+
+
+_LIMITS = (("minimum", ge), ("maximum", le), ("exclusiveMinimum", gt), ("exclusiveMaximum", lt))
+
+
+def _within(schema: Mapping[str, Any], value: int | float) -> bool:
+    """Whether a number keeps to the limits that a schema sets."""
+    limits = ((compare, schema.get(key)) for key, compare in _LIMITS)
+    return all(
+        compare(value, limit)
+        for compare, limit in limits
+        if isinstance(limit, int | float) and not isinstance(limit, bool)
+    )
 
 
 def converted(slot: Slot, span: Span) -> int | float:
@@ -243,6 +257,8 @@ def _rounded(value: float) -> int | float:
 
 
 def _text_fit(slot: Slot, span: Span) -> float | None:
+    if slot.schema.get("format") == "date-time" and span.kind != "date":
+        return None  # what is no date is no beginning of one
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
     if re.search(r"\bunits?\b", name):
         return 2.0 if unit(span.text) and span.kind == "phrase" else None
@@ -325,13 +341,17 @@ def text_kind(slot: Slot) -> Kind | None:
     return asked[0] if asked else None
 
 
+_OF_SUCH = words("zone timezone unit units range type format mode style")
+"""Last in a name, they make it one of something else: a date range, a file format."""
+
+
 def _is_about(kind: Kind, slot: Slot) -> bool:
     """Whether a parameter's name speaks of an address or a time that its value is not: a subject, a zone, a person."""
     last = parts_of(slot)[-1:]
     if kind == "email":
         mail = re.search(r"mail", slot.description.lower())
         return not (last and re.fullmatch(r"e?mails?|address(?:es)?|to|from|cc|bcc", last[0])) and not mail
-    return kind == "time" and last in (["zone"], ["timezone"])
+    return bool(last) and last[0] in _OF_SUCH
 
 
 def _cues(slot: Slot, span: Span, turn: str, known: set[str]) -> float:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agentkit.errors import SchemaError
+from agentkit.llm.spans import is_small
 from agentkit.llm.validator import validator_class
 from agentkit.messages import ToolSpec
 
@@ -40,6 +41,8 @@ _AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
 _SUFFIX = re.compile(r"[^\s.]\.[A-Za-z0-9]{2,5}\Z")
 _UNSAFE = re.compile(r"[\"\\\x00-\x1f]|\S{500,}")
 """What no run of words contains: characters that JSON escapes, and words of a length no grammar takes."""
+_WORD_OR_NAME = r"[A-Z][\w.-]*(?: [A-Z][\w.-]*\w)+|[\w.-]*\w"
+"""A word, or as many as begin with capitals: "New York"."""
 _ITEM = r"[\w&/-]+(?: [\w&/-]+)?"
 _OR_LIST = re.compile(rf"(?<![\w&/-])({_ITEM}(?:, {_ITEM})*),? (?:or|and) (?:an? )?({_ITEM})")
 _BRACKETS = re.compile(r"[\[(]([^\])]+)[\])]")
@@ -190,14 +193,16 @@ def _set_off(turn: str) -> tuple[tuple[str, ...], str]:
     """The texts to work on (quoted, after a colon or on further lines), and the request without them."""
     if len(turn) > _LONG:
         return (), turn
-    quoted = [text for match in QUOTED.finditer(turn) if (text := _inner(match).strip())]
-    if quoted:
+    quotes = [match for match in QUOTED.finditer(turn) if _inner(match).strip()]
+    quoted = [_inner(match).strip() for match in quotes]
+    after, (head, _, rest) = _AFTER_COLON.search(turn), turn.partition("\n")
+    start = after.start(1) if after else len(head) + 1 if rest.strip() else len(turn)
+    set_off = turn[start:].strip()
+    if quotes and start < quotes[0].start() and not turn[start : quotes[0].start()].rstrip().endswith(":"):
+        quoted = [set_off, *quoted]  # a text that quotes something itself, or one that is told about
+    if quotes:
         return tuple(dict.fromkeys(quoted)), QUOTED.sub("''", turn)
-    after = _AFTER_COLON.search(turn)
-    if after:
-        return (after.group(1).strip(),), turn[: after.start(1)]
-    head, _, rest = turn.partition("\n")
-    return ((rest.strip(),), head) if rest.strip() else ((), turn)
+    return ((set_off,), turn[:start] if after else head) if set_off else ((), turn)
 
 
 def _pieces(text: str) -> tuple[str, ...]:
@@ -205,14 +210,18 @@ def _pieces(text: str) -> tuple[str, ...]:
 
 
 def _after_cue(tool: ToolSpec, name: str, request: str) -> Source | None:
-    """The word after one that stands before the value in an example; nothing where no cue is given."""
-    cues = set()
+    """What follows a word that stands before the value in an example, and looks like the examples' values: no small
+    word, and with a digit where all of them have one. Nothing where no cue is given."""
+    cues, values = set(), []
     for example in tool.examples:
         if name in example.arguments:
-            before = example.text[: example.text.index(example.arguments[name])].split()
+            values.append(example.arguments[name])
+            before = example.text[: example.text.index(values[-1])].split()
             cues.update(before[-1:])
     pattern = "|".join(re.escape(cue) for cue in sorted(cues))
-    words = re.findall(rf"(?<!\S)(?:{pattern}) ([\w.-]*\w)", request) if cues else []
+    found = re.findall(rf"(?<!\S)(?:{pattern}) ({_WORD_OR_NAME})(?!['’]?\w)", request) if cues else []
+    numbered = all(any(map(str.isdigit, value)) for value in values)
+    words = [word for word in found if not is_small(word) and (not numbered or any(map(str.isdigit, word)))]
     return Source(tuple(words), wanted=bool(words))
 
 

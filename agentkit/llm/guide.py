@@ -41,6 +41,7 @@ class Strength:
 
 
 FULL = Strength()
+NO_EVIDENCE = Strength(0.0, 0.0)
 NAMED = 4.0
 """Weight of the tool that the turn's words speak of, for the first call."""
 ENOUGH = 3.0

@@ -23,6 +23,7 @@ from agentkit.llm.continuation import Continuation, Served
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
+from agentkit.llm.guide import NO_EVIDENCE
 from agentkit.llm.missing import ask_for, going_on, words_in
 from agentkit.llm.options import (
     AnyMessage,
@@ -326,7 +327,10 @@ class LocalModel:
         prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
         calls = CallOptions(
             words,
-            strength=chosen.strength,
+            # What goes on from a result takes its values from there.
+            strength=NO_EVIDENCE
+            if conversation[-1:] and conversation[-1].role == "tool"
+            else chosen.strength,
             parallel=parallel_tool_calls,
             thought=settings.max_new_tokens // 2,
             number=len(prompt),

@@ -9,11 +9,15 @@ from typing import Any
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.fits import Slot, slot_of, stems, text_kind
 from agentkit.llm.grounding import mentions
-from agentkit.llm.spans import LIMIT, Span, is_english, spans
+from agentkit.llm.named import named_in
+from agentkit.llm.spans import LIMIT, MONTH, Span, is_english, spans
 from agentkit.messages import Completion, Message, ToolSpec, Usage
 
 _RELATIVE = re.compile(
-    r"\b(?:today|tonight|tomorrow|yesterday|now|noon|midnight|next|this|(?:mon|tues|wednes|thurs|fri|satur|sun)day)\b",
+    r"\b(?:today|tonight|tomorrow|yesterday|now|noon|midnight|next|last|this|weekend"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day|in (?:an?|\w+) (?:minute|hour|day|week|month|year)s?|o['’]clock"
+    r"|(?:half|quarter) (?:past|to)|the \d{1,2}(?:st|nd|rd|th))\b"
+    rf"|\b(?:{MONTH})\.? \d{{1,2}}\b|\b\d{{1,2}}(?:st|nd|rd|th)?(?: of)? (?:{MONTH})\b",
     re.I,
 )
 """A day or a time is given, though not as a date."""
@@ -63,12 +67,14 @@ def words_in(
 
     Args:
         tool: To be called.
-        conversation: Ends with a user's turn.
+        conversation: Ends with a user's turn, or with the results of calls that it led to, which count too.
         turn: The words of that turn, where they are not its own.
     """
     users = [n for n, message in enumerate(conversation) if message.role == "user"]
     last = users[-1] if users else 0
-    words, missing = words_for(tool, going_on(conversation) if turn is None else turn, conversation[:last])
+    results = [message for message in conversation[last + 1 :] if message.role == "tool"]
+    earlier = [*conversation[:last], *results]
+    words, missing = words_for(tool, going_on(conversation) if turn is None else turn, earlier)
     if missing and len(users) > 1 and _asks(conversation[last - 1]):
         before = conversation[:last]
         _, asked = words_for(tool, going_on(before), before[: users[-2]])
@@ -131,6 +137,8 @@ def _supported(slot: Slot, found: Sequence[Span], said: str, own: set[str]) -> b
     if slot.type != "string":
         whole = slot.type == "integer"
         return any(span.kind == "number" and not (whole and isinstance(span.value, float)) for span in found)
+    if named_in(slot.choices, said, (0, len(said))):
+        return True
     kind = text_kind(slot)
     if kind is not None:
         quoted = kind in ("path", "code")

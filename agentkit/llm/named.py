@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agentkit.llm.fits import stems
+from agentkit.llm.spans import LIMIT
 from agentkit.llm.units import unit
 
 Part = tuple[int, int]
@@ -17,6 +18,7 @@ _WORDS = re.compile(r"[^\W\d_]+\d?")
 
 def named_in(values: Iterable[Any], turn: str, part: Part) -> list[tuple[str, int, int]]:
     """Where a part of a turn names which of the texts; of "vice president" and "president" only the longer one."""
+    part = (part[0], min(part[1], LIMIT))
     words = [(match[0], *match.span()) for match in _WORDS.finditer(turn, *part)]
     said = [
         ({stem, word.lower().removesuffix("s")}, start, end)
@@ -36,7 +38,9 @@ def named_in(values: Iterable[Any], turn: str, part: Part) -> list[tuple[str, in
                 add(text, *match.span())
             continue
         for n in range(len(said) - len(wanted) + 1 if wanted else 0):
-            if all(stem in forms for stem, (forms, _, _) in zip(wanted, said[n:], strict=False)):
+            if all(
+                stem in forms for stem, (forms, _, _) in zip(wanted, said[n : n + len(wanted)], strict=True)
+            ):
                 add(text, said[n][1], said[n + len(wanted) - 1][2])
         measure = unit(text)
         for word, start, end in words if measure else ():

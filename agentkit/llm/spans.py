@@ -32,20 +32,25 @@ MOST = 200
 
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
-_MONTH = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|sept"
+MONTH = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|sept"
+"""Names of months, whole and short."""
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _DATES = (
     (re.compile(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\w-])"), "ymd"),
     (re.compile(r"(?<![\w/])(\d{4})/(\d{1,2})/(\d{1,2})(?![\w/])"), "ymd"),
     (re.compile(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\w)"), "dmy"),
     (re.compile(r"(?<![\w/])(\d{1,2})[/-](\d{1,2})[/-](\d{4})(?![\w/])"), "mdy"),
-    (re.compile(rf"(?<!\w){_DAY}\.?(?: of)? ({_MONTH})\.?,? (\d{{4}})(?!\w)", re.I), "dmy"),
-    (re.compile(rf"(?<!\w)({_MONTH})[. ]{{0,2}}{_DAY},? (\d{{4}})(?!\w)", re.I), "mdy"),
+    (re.compile(rf"(?<!\w){_DAY}\.?(?: of)? ({MONTH})\.?,? (\d{{4}})(?!\w)", re.I), "dmy"),
+    (re.compile(rf"(?<!\w)({MONTH})[. ]{{0,2}}{_DAY},? (\d{{4}})(?!\w)", re.I), "mdy"),
 )
 _TIME = re.compile(
     r"(?<![\w:.])(\d{1,2})(?::(\d{2}))?(?::\d{2})? ?([ap])\.?m\b\.?|(?<![\w:.])(\d{1,2}):(\d{2})(?![\w:])",
     re.I,
 )
+_LATE = re.compile(r"\b(?:tonight|evening|afternoon|dinner|at night)\b", re.I)
+"""What makes half past seven 19:30."""
+_NEAR = 30
+"""Characters before and behind a time in which that is looked for."""
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _URL = re.compile(r"\bhttps?://[^\s\"'<>]*[\w/]")
 _PATH = re.compile(
@@ -87,6 +92,11 @@ _NUMBER = re.compile(
 _SPACES = {ord(space): " " for space in "\u00a0\u2009\u202f"}
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2})(?= ?(?:€|%|euros?\b|(?:m|cm|km|kg|l)\b))")
 """A comma before decimals, where a unit follows: "25,50 €". Without one it may divide a list."""
+_GROUPS = re.compile(r"(?<![\d.,])(?:\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:['’]\d{3})+)(?![,'’]?\d)")
+"""1,00,000 and 1'000"""
+_POINTS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)")
+"""1.234,56"""
+_SWAPPED = str.maketrans(".,", ",.")
 _MINUS = re.compile(r"(?<![\w-])(?<!\d )(?:minus|negative) $", re.I)
 _LARGEST = 1e100
 """A number beyond it is no argument, and its arithmetic would overflow."""
@@ -107,7 +117,12 @@ _CODE = re.compile(
 )
 _MEASURED = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+|([A-Za-z]+))")
 _HOST = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:[/:]\d{1,5})?(?![\w.]*\w)")
-_PHONE = re.compile(r"(?<![\w.])(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d(?!\w)")
+_PHONE = re.compile(r"(?<![\w.])(?:(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d|\d{3}[ .]\d{3}[ .]\d{4})(?!\w)")
+_GROUPED = re.compile(
+    r"(?<!\w)(?:\d{4}(?: \d{4}){2,4}|[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?"
+    r"|[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}|[A-Z]\d[A-Z] \d[A-Z]\d)(?!\w)"
+)
+"""Codes that are written with blanks: cards, IBANs, British and Canadian post codes."""
 _CONNECTORS = r"(?:v|vs|versus|of|the|de|da|del|di|van|von|&|la|le|el)"
 _CAPITAL = r"[A-ZÄÖÜÀ-Þ][\w'’&.-]*"
 _NAME = re.compile(
@@ -217,6 +232,11 @@ def unquoted(text: str) -> str:
     return f"{text[:start]} {inner[1:-1]} {text[start + len(inner) :]}"
 
 
+def is_small(word: str) -> bool:
+    """Whether a word is one of those that only join others."""
+    return word.lower() in _STOP
+
+
 def is_english(text: str) -> bool:
     """Whether the text has English function words, and more of them than of other languages."""
     found = [match[0].lower() for match in _WORD.finditer(text[:LIMIT])]
@@ -270,6 +290,8 @@ def _times(text: str) -> Iterator[Span]:
         hour, minute = int(match[1] or match[4]), int(match[2] or match[5] or 0)
         if match[3]:
             hour = hour % 12 + (12 if match[3].lower() == "p" else 0)
+        elif 0 < hour < 12 and _LATE.search(text, max(0, match.start() - _NEAR), match.end() + _NEAR):
+            hour += 12
         if hour < 24 and minute < 60:
             yield Span("time", match[0], match.start(), match.end(), f"{hour:02}:{minute:02}")
 
@@ -329,6 +351,9 @@ def _added_up(numbers: Sequence[Span], text: str) -> list[Span]:
 
 
 def _single_numbers(text: str) -> Iterator[Span]:
+    said = text  # each of these keeps its length
+    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]).rjust(len(found[0]), "0"), text)
+    text = _POINTS.sub(lambda found: found[0].translate(_SWAPPED), text)
     text = _COMMA.sub(r"\1.\2", text.translate(_SPACES))
     for match in _NUMBER.finditer(text):
         is_version = re.match(r"\.\d", text[match.end() : match.end() + 2])
@@ -354,7 +379,7 @@ def _single_numbers(text: str) -> Iterator[Span]:
             elif not kelvins and after[4] and after[4].lower() not in _NO_UNIT and end <= after.start(4):
                 unit = after[4]
         if abs(value) < _LARGEST:
-            yield Span("number", text[start:end], start, end, -value if minus else value, unit)
+            yield Span("number", said[start:end], start, end, -value if minus else value, unit)
 
 
 _PLAIN = str.maketrans({"−": "-", ",": None, "$": None, "€": None, "£": None})
@@ -383,9 +408,12 @@ def _formulas(text: str) -> Iterator[Span]:
 
 
 def _codes(text: str) -> Iterator[Span]:
-    for pattern in (_HOST, _PHONE, _CODE):
-        for match in pattern.finditer(text):
+    end = 0
+    found = [match for pattern in (_HOST, _PHONE, _GROUPED, _CODE) for match in pattern.finditer(text)]
+    for match in sorted(found, key=lambda match: (match.start(), -match.end())):
+        if match.start() >= end:  # a group of a number is none
             yield Span("code", match[0].strip(), match.start(), match.end(), match[0].strip())
+            end = match.end()
 
 
 def _names(text: str) -> Iterator[Span]:

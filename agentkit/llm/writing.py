@@ -21,6 +21,8 @@ def as_json(slot: Slot, span: Span, turn: str) -> str:
         return json.dumps(int(converted(slot, span)) + (_beyond(slot, turn[: span.start]) if counted else 0))
     if slot.type == "number":
         return json.dumps(converted(slot, span))
+    if span.kind == "date" and slot.schema.get("format") == "date-time":
+        return f'"{span.value.isoformat()}T'  # the model goes on with the time
     if span.kind == "date":
         return json.dumps(_date_text(slot, span))
     text = span.value if isinstance(span.value, str) else span.text

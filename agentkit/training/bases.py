@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import ModelError, NotFoundError, UsageError
+from agentkit.errors import AgentkitError, MissingBackendError, ModelError, NotFoundError, UsageError
 from agentkit.training.settings import Task
 
 HEADS: dict[Task, str] = {
@@ -36,15 +36,18 @@ LONGEST = 512
 """Tokens that a model is taken to read where its configuration does not say."""
 
 
-def check_folder(source: str, name: str, task: Task) -> None:
+def check_folder(source: str, name: str, task: Task, method: str) -> None:
     """`check_base` for a model that lies here; of one on the hub its configuration is not known yet.
 
     Raises:
-        UsageError: It is not of the kind that the task needs.
+        UsageError: It is not of the kind that the task or the method needs.
     """
     path = Path(source)
     if path.suffix == ".gguf" and task != "chat":
         raise UsageError(f"{name} is a .gguf file; {_WANTED[task]}", _REMEDIES[task])
+    if path.suffix == ".gguf" and method == "qlora":
+        cause = f"{name} is a .gguf file, whose weights cannot be made nf4"
+        raise UsageError(cause, "use --method lora, or a base with safetensors")
     if not path.is_dir():
         return
     try:
@@ -108,6 +111,7 @@ def load_base(source: str, name: str, task: Task, labels: Sequence[str] = ()) ->
     Raises:
         NotFoundError: There is no such model.
         UsageError: It is of another kind than the task needs.
+        MissingBackendError: A package that its tokenizer needs is not installed.
         ModelError: It cannot be loaded.
     """
     import torch
@@ -120,6 +124,7 @@ def load_base(source: str, name: str, task: Task, labels: Sequence[str] = ()) ->
         check_base(config.to_dict(), name, task)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         if labels:
+            _ready_to_pad(config, tokenizer, name)
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: number for number, label in enumerate(labels)}
             config.problem_type = None
@@ -132,20 +137,60 @@ def load_base(source: str, name: str, task: Task, labels: Sequence[str] = ()) ->
     except (
         Exception
     ) as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError … for bad files
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if not Path(source).exists():
-            remedy = "check the name; without a network only folders and embedded models load"
-            raise NotFoundError(f"model {name!r} is neither here nor on the hub ({line})", remedy) from error
-        raise ModelError(
-            f"cannot load model {name!r}: {line}", "check that the folder is complete"
-        ) from error
+        raise _told(error, name, is_here=Path(source).exists()) from error
     return model, tokenizer
+
+
+def _ready_to_pad(config: Any, tokenizer: Any, name: str) -> None:
+    """Texts are learned and classified in batches; a decoder with a head looks for the end of each by its padding.
+
+    Raises:
+        UsageError: The tokenizer has nothing to pad with.
+    """
+    if tokenizer.pad_token_id is None:
+        raise UsageError(
+            f"the tokenizer of {name} has no token to pad with", "name another base with --model"
+        )
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def _told(error: Exception, name: str, *, is_here: bool) -> AgentkitError:
+    """Why transformers could not load a model."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if isinstance(error, ImportError):
+        package = "sentencepiece" if "entencepiece" in str(error) else error.name or "the package it names"
+        cause = f"model {name!r} needs a package that is not installed: {line}"
+        return MissingBackendError(cause, f"run `pip install {package}`")
+    if isinstance(error, OSError) and "model.safetensors" in line:
+        cause = f"model {name!r} has no weights as safetensors ({line})"
+        return ModelError(cause, "name a base that has them: weights in other forms are not loaded")
+    if isinstance(error, OSError) and not is_here:
+        remedy = "check the name; without a network only folders and embedded models load"
+        return NotFoundError(f"model {name!r} is neither here nor on the hub ({line})", remedy)
+    remedy = f"check that the {'folder' if is_here else 'repository'} is complete"
+    return ModelError(f"cannot load model {name!r}: {line}", remedy)
 
 
 def room(model: Any, tokenizer: Any, max_length: int) -> int:
     """Tokens that a model can read at once, at most ``max_length``."""
     config = model.config
     known = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
+    known = [number and number - _unused_positions(model) for number in known]
     known.append(tokenizer.model_max_length)  # of some encoders smaller than their table of positions
     limits = [int(number) for number in known if number and number < 1 << 30]
     return min([max_length, *(limits or [LONGEST])])
+
+
+def _unused_positions(model: Any) -> int:
+    """Rows at the head of a table of positions that no token has: RoBERTa's kind counts from behind its padding."""
+    tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
+    paddings = (getattr(table, "padding_idx", None) for table in tables)
+    return next((padding + 1 for padding in paddings if padding is not None), 0)
+
+
+def longest_answer(config: Any) -> int | None:
+    """Tokens that a seq2seq model can write: its decoder's positions but the first, or ``None`` without such a limit."""
+    keys = ("max_decoder_position_embeddings", "max_position_embeddings")  # the first is LED's
+    known = next((number for key in keys if (number := getattr(config, key, None))), None)
+    return None if known is None else int(known) - 1

@@ -77,7 +77,7 @@ def draw_curves(progress: Sequence[dict[str, Any]], path: Path) -> None:
 
     Raises:
         MissingBackendError: matplotlib is not installed.
-        UsageError: There is no step to draw.
+        UsageError: There is no step to draw, or the file cannot be written.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingBackendError("curves need matplotlib", "pip install 'matplotlib>=3.10'")
@@ -110,4 +110,8 @@ def draw_curves(progress: Sequence[dict[str, Any]], path: Path) -> None:
     for axes in (loss, *between, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+    try:
+        figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+    except OSError as error:
+        cause = f"cannot write {path}: {error.strerror or error}"
+        raise UsageError(cause, "name a file in a folder that exists") from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.engine.weights import resolve_device
 from agentkit.training import classification, seq2seq, tagging
-from agentkit.training.bases import load_base, room
+from agentkit.training.bases import load_base, longest_answer, room
 from agentkit.training.data import IGNORED, Report
 from agentkit.training.labelled import Labelled
 from agentkit.training.memory import keep_memory
@@ -56,7 +56,7 @@ class HeadJob:
         torch.manual_seed(job.seed)  # of the new head
         self.model, self.tokenizer = load_base(job.model_source, job.model_name, job.task, self.labels)
         self.device = resolve_device(job.device)
-        length = room(self.model, self.tokenizer, job.max_length)
+        self.length = length = room(self.model, self.tokenizer, job.max_length)
         encoded = [self.task.encode(example, self.tokenizer, self.labels, length) for example in examples]
         self.rows: list[HeadRow] = [row for row in encoded if row is not None]
         tokens = sum(len(row.ids) for row in self.rows)
@@ -105,6 +105,8 @@ class HeadJob:
         model = trained.model if self.job.method == "full" else trained.model.merge_and_unload()
         model.config._name_or_path = self.job.model_name  # else the path of a folder on this machine
         model.cpu().save_pretrained(folder)
+        if self.job.task == "classification":
+            self.tokenizer.model_max_length = self.length  # where the classifier tool cuts what it reads
         self.tokenizer.save_pretrained(folder)
 
 
@@ -156,10 +158,10 @@ class HeadLearner(Learner):
         """Sum of the losses, number of labels, and logits in float32: (rows, labels) or (rows, tokens, labels)."""
         import torch
 
-        inputs = self._inputs(batch)
+        inputs: dict[str, Any] = self._inputs(batch)
         labels = _padded([row.labels for row in batch], IGNORED).to(self._work.device)
         if self._is_seq2seq:
-            inputs["labels"] = labels  # what the decoder reads is made of them
+            inputs |= self._decoder_inputs(labels)
         dtype = self._numbers.dtype  # of products; all weights are learned, and kept in float32
         with torch.autocast(self._work.device, dtype, enabled=dtype != torch.float32):
             logits = self.model(**inputs).logits.float()
@@ -168,14 +170,23 @@ class HeadLearner(Learner):
         )
         return loss, int((labels != IGNORED).sum()), logits
 
+    def _decoder_inputs(self, labels: torch.Tensor) -> dict[str, Any]:
+        """What the decoder reads: the target, one place later."""
+        if not hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
+            return {"labels": labels}  # the model shifts them itself, and computes a loss that is not needed
+        ids = self.model.prepare_decoder_input_ids_from_labels(labels=labels)
+        return {"decoder_input_ids": ids, "use_cache": False}
+
     def _write(self, batch: Batch) -> list[list[int]]:
-        """What the model answers, greedily, with room for more than the longest target."""
+        """What the model answers, greedily, with room for more than the longest target where its positions go so far."""
         import torch
 
         longest = max(len(row.labels) for row in batch)
+        wanted = longest + longest // 2 + 4
+        most = min(wanted, longest_answer(self.model.config) or wanted)
         with torch.inference_mode():
             ids = self.model.generate(
-                **self._inputs(batch), max_new_tokens=longest + longest // 2 + 4, do_sample=False, num_beams=1
+                **self._inputs(batch), max_new_tokens=most, do_sample=False, num_beams=1
             )
         return [row.tolist() for row in ids]
 

@@ -104,11 +104,13 @@ def start(
     check_name(adapters_dir, settings.name)
     begin = find_start(settings)
     settings = settings_for(settings, begin)
-    check_folder(settings.model_source, model_name, task)
+    check_folder(settings.model_source, model_name, task, settings.method)
     ready, report = _prepared(loaded, settings, keep_personal_data)
     if settings.patience is not None and not report.splits["validation"]:
         cause = f"patience needs {report.unit} to validate by, and none is held out"
         remedy = f"leave patience out, or hold some out: validation above 0, of ten {report.unit} or more"
+        if any(example.split for example in examples):  # then the shares of the settings do not count
+            remedy = f"leave patience out, or mark some {report.unit} as validation"
         raise UsageError(cause, remedy)
     return _begin(settings, ready, report, begin, jobs_dir)
 
@@ -146,7 +148,7 @@ def list_jobs(jobs_dir: Path) -> list[Job]:
 
 
 def get_job(jobs_dir: Path, id: str) -> Job:
-    """A job by its id, the beginning of it, or the name of its adapter (then the newest).
+    """A job by its id, the beginning of it, or the name of its adapter: then the one under way, else the newest.
 
     Raises:
         NotFoundError: There is none, or the beginning fits several.
@@ -155,7 +157,7 @@ def get_job(jobs_dir: Path, id: str) -> Job:
     begin = [(record, ahead) for record, ahead in found if id and record.id.startswith(id)]
     named = [(record, ahead) for record, ahead in found if id in (record.id, record.name)]
     if named or len(begin) == 1:
-        record, ahead = (named or begin)[0]
+        record, ahead = min(named or begin, key=lambda row: (row[0].id != id, row[0].status not in ACTIVE))
         return view(record, jobs_dir.absolute() / record.id, ahead)
     cause = f"{len(begin)} jobs begin with {id!r}" if begin else f"there is no job {id!r}"
     raise NotFoundError(cause, "see `agentkit finetune status`")

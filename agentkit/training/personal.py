@@ -191,10 +191,8 @@ def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
     """
     told: dict[Value, set[str]] = {}
     said: dict[Value, set[str]] = {}
-    conversations: set[str] = set()
-    for messages in chats:
-        about = conversation_of(messages)
-        conversations.add(about)
+    conversations = _conversations(chats)
+    for messages, about in zip(chats, conversations, strict=True):
         heard: set[Value] = set()
         for message in messages:
             values = values_in(message.content)
@@ -202,7 +200,8 @@ def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
                 for value in values if message.role == "system" else values - heard:
                     (told if message.role == "system" else said).setdefault(value, set()).add(about)
             heard |= values
-    enough = min(len(conversations), max(HOUSE_CHATS, HOUSE_SHARE * len(conversations)))
+    count = len(set(conversations))
+    enough = min(count, max(HOUSE_CHATS, HOUSE_SHARE * count))
     return frozenset(
         {value for value, where in told.items() if len(where) >= enough}
         | {value for value, where in said.items() if len(where) >= HOUSE_CHATS}
@@ -212,18 +211,37 @@ def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
 def conversation_of(messages: Sequence[Message]) -> str:
     """Equal for chats that begin as one: with the same words up to the first answer to more than a greeting, but for
     spaces and capitals."""
-    begins = [message for message in messages if message.role != "system"]
-    end, asked = len(begins), False
-    for n, message in enumerate(begins, 1):
+    begins, asked = list[Message](), False
+    for message in messages:
+        begins.append(message)
         asked = asked or (message.role == "user" and len(message.content.split()) > GREETING_WORDS)
         if asked and message.role == "assistant":
-            end = n
             break
-    said = [
-        [m.role, normal(m.content), [[c.name, json.dumps(c.arguments, sort_keys=True)] for c in m.tool_calls]]
-        for m in begins[:end]
+    return json.dumps(_said(begins))
+
+
+def _conversations(chats: Sequence[Sequence[Message]]) -> list[str]:
+    """The conversation of each chat: that of the longest one which it is the beginning of."""
+    said = [_said(messages) for messages in chats]
+    order = sorted(range(len(chats)), key=lambda n: said[n])
+    found = [""] * len(chats)
+    for n, longer in zip(reversed(order), [None, *reversed(order)], strict=False):
+        goes_on = longer is not None and said[longer][: len(said[n])] == said[n]
+        found[n] = found[longer] if goes_on and longer is not None else conversation_of(chats[n])
+    return found
+
+
+def _said(messages: Sequence[Message]) -> list[list[str]]:
+    """What was said, without what the system prompt says."""
+    return [
+        [
+            m.role,
+            normal(m.content),
+            *(json.dumps([c.name, c.arguments], sort_keys=True) for c in m.tool_calls),
+        ]
+        for m in messages
+        if m.role != "system"
     ]
-    return json.dumps(said)
 
 
 def normal(text: str) -> str:

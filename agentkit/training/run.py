@@ -166,7 +166,7 @@ class Run:
         """Take the steps that are left.
 
         Raises:
-            TrainingError: The loss is no longer a number.
+            TrainingError: The loss, or the norm of the gradient, is no longer a number.
             Stopped: After a checkpoint, because ``should_stop`` said so.
             OSError: A checkpoint cannot be written.
         """
@@ -251,7 +251,8 @@ class Run:
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.job.clip))
         if not math.isfinite(loss) or (scaler is None and not math.isfinite(norm)):
             remedy = "lower learning_rate" + ", or use precision fp32" * (scaler is not None)
-            raise TrainingError(f"the loss is {loss} at step {self.step}", remedy)
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"norm of the gradient is {norm}"
+            raise TrainingError(f"the {what} at step {self.step}", remedy)
         if scaler is None:
             self.optimizer.step()
             return norm

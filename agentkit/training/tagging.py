@@ -23,29 +23,36 @@ def labels_of(examples: Sequence[Labelled]) -> list[str]:
 def encode(example: Labelled, tokenizer: Any, labels: Sequence[str], length: int) -> HeadRow | None:
     """Word pieces with a tag each; ``None`` where they are more than fit.
 
-    All pieces of a token are learned, those behind its first as the entity's inside: the tagger is used on text that
-    nobody has cut into tokens, where what was one token here may be several.
+    The tagger is used on text that nobody has cut into tokens, so it learns from text: the tokens with a blank between
+    them. Byte-level tokenizers glue words that they are given one by one. All pieces of a token are learned, those
+    behind its first as the entity's inside: what was one token here may be several there.
 
     Raises:
         UsageError: The tokenizer does not tell which token a piece is of.
     """
     if not tokenizer.is_fast:
         raise UsageError("the tokenizer of this model is not a fast one", "name another base with --model")
-    encoded = tokenizer(list(example.given), is_split_into_words=True)
+    asked = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+    encoded = tokenizer(" ".join(example.given), **asked)
     if len(encoded["input_ids"]) > length:
         return None
     places = {label: number for number, label in enumerate(labels)}
+    # The token of each character; that of a blank, which may be a piece of its own, is the one behind it.
+    owners = [number for number, word in enumerate(example.given) for _ in f" {word}"][1:]
     tags: list[int] = []
-    words = encoded.word_ids()
-    before: int | None = None
-    for word in words:
-        if word is None:
+    starts: list[int] = []
+    before = -1
+    pieces = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
+    for number, ((begin, end), special) in enumerate(pieces):
+        if special or begin == end:
             tags.append(IGNORED)
-        else:
-            tag = example.wanted[word]
-            tags.append(places[f"I-{tag[2:]}" if word == before and tag != "O" else tag])
+            continue
+        word = owners[end - 1]
+        tag = example.wanted[word]
+        tags.append(places[f"I-{tag[2:]}" if word == before and tag != "O" else tag])
+        if word != before:
+            starts.append(number)
         before = word
-    starts = [n for n, word in enumerate(words) if word is not None and word not in words[:n]]
     return HeadRow(encoded["input_ids"], tags, example.split or "train", starts=starts)
 
 

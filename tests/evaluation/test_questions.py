@@ -41,6 +41,11 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert [question.id for question in read_questions(file, "report")] == ["q2"]
 
 
+def test_a_question_may_name_one_that_asks_the_same(tmp_path: Path) -> None:
+    (question,) = read_questions(write(tmp_path, {**GOOD, "same_as": "r1"}))
+    assert question.id == "q1"
+
+
 def test_line_separators_of_unicode_are_no_line_ends(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text(json.dumps({**GOOD, "question": "a\u2028b"}, ensure_ascii=False), encoding="utf-8-sig")
@@ -64,6 +69,7 @@ def test_line_separators_of_unicode_are_no_line_ends(tmp_path: Path) -> None:
         ({**GOOD, "kind": "unanswerable"}, "has no documents and no facts"),
         ({**GOOD, "near_miss": True}, "only an unanswerable question"),
         ({**GOOD, "near_miss": "yes"}, "near_miss must be true or false"),
+        ({**GOOD, "same_as": ["q1"]}, "same_as must be text"),
         ({**GOOD, "kind": "follow_up"}, "needs a history"),
         ({**GOOD, "history": [{"role": "user", "content": "Hi"}]}, "no other kind has one"),
         ({**GOOD, "history": [{"role": "system", "content": "Hi"}]}, "of user or assistant"),

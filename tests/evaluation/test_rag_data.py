@@ -34,6 +34,13 @@ def test_there_are_enough_of_each_kind() -> None:
         assert abs(tune[kind] / tune.total() - count / report.total()) < 0.05, kind
 
 
+def test_twins_stand_in_the_tuning_half() -> None:
+    bodies = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+    twins = [body for body in bodies if "same_as" in body]
+    assert len(twins) > 10
+    assert {body["split"] for body in twins} == {"tune"}
+
+
 def test_half_of_the_unanswerable_are_near_misses() -> None:
     for split in ("report", "tune"):
         unanswerable = [question for question in of(split) if not question.answerable]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -333,3 +334,37 @@ def test_bounds_that_do_not_count_themselves(turn: str, found: dict[str, Any]) -
     word = {"least": "Minimum", "most": "Maximum"}[name]
     tool = schema(name, **{name: about(f"{word} number of players.", **INTEGER)})
     assert best(evidence(tool, turn)[0]) == found
+
+
+@pytest.mark.parametrize(
+    ("turn", "wanted"),
+    [
+        ("Please don't forget the gift wrap", True),
+        ("Can't you include the gift wrap?", True),
+        ("Why don't you add gift wrap", True),
+        ("I don't want the gift wrap", False),
+        ("Please do not add the gift wrap", False),
+    ],
+)
+def test_reminders_and_wishes_are_no_denials(turn: str, wanted: bool) -> None:
+    assert best(evidence(schema("gift_wrap", gift_wrap=BOOLEAN), turn)[0]) == {"gift_wrap": wanted}
+
+
+def test_a_value_keeps_to_the_limits_of_its_schema() -> None:
+    rating = schema("rating", rating={"type": "integer", "minimum": 1, "maximum": 5})
+    assert best(evidence(rating, "It took 12 days to arrive, so I'd rate it 4")[0]) == {"rating": 4}
+
+
+def test_a_moment_begins_with_its_date() -> None:
+    start = schema("start", start={"type": "string", "format": "date-time"})
+    (found,) = evidence(start, "Begin on 3 May 2027 at 7:30 pm")[0]
+    assert {candidate.json for candidate in found.candidates} == {'"2027-05-03T'}
+    (nothing,) = evidence(start, "Begin tomorrow at 7:30 pm")[0]
+    assert nothing.candidates == ()
+
+
+def test_many_values_of_an_enumeration_cost_no_quadratic_time() -> None:
+    started = time.thread_time()
+    values = [f"value {n}" for n in range(200)]
+    evidence(schema("kind", kind={"type": "string", "enum": values}), "some words of a long turn " * 4_000)
+    assert time.thread_time() - started < 5

@@ -9,7 +9,7 @@ import pytest
 
 from agentkit.errors import SchemaError
 from agentkit.llm.arguments import argument_rules
-from agentkit.llm.grounding import PATH, Source, copied_parameters, mentions, sources
+from agentkit.llm.grounding import PATH, Source, copied_parameters, mentions, paths, sources
 from agentkit.llm.routing import _mention_evidence, _payload_evidence
 from agentkit.messages import ToolExample, ToolSpec
 
@@ -193,3 +193,60 @@ def test_schemas_that_say_nothing() -> None:
     assert rules[0] == 'a: "{" a_first0 "}"'
     assert any(rule.startswith("a_value0: %json {") for rule in rules)
     assert not any('"no"' in rule for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("turn", "found"),
+    [
+        (
+            "What is this?\nImage: /home/ann/My Pictures/photo (1).jpg",
+            ("/home/ann/My Pictures/photo (1).jpg",),
+        ),
+        ("Describe 'My Photos/cat 1.jpg' please", ("My Photos/cat 1.jpg",)),
+        ('Describe "C:\\My Photos\\cat.jpg"', ("C:\\My Photos\\cat.jpg",)),
+        ("Describe a/b.png and 'c d.png'", ("c d.png", "a/b.png")),
+        ("Say 'hello there' about cat.jpg", ("cat.jpg",)),
+    ],
+)
+def test_a_file_that_is_set_apart_is_taken_whole(turn: str, found: tuple[str, ...]) -> None:
+    assert paths(turn) == found
+    assert sources(TOOL, f"{turn}")["image"].values == found
+
+
+@pytest.mark.parametrize(
+    ("turn", "texts"),
+    [
+        ('Sort this: He said "it broke" and left', ('He said "it broke" and left', "it broke")),
+        ('Sort this:\nThe "blue" lamp broke', ('The "blue" lamp broke', "blue")),
+        ("Labels: a, b. Text: 'it broke'", ("it broke",)),
+        ('Sort "it broke" as: a or b', ("it broke",)),
+    ],
+)
+def test_a_text_that_quotes_is_no_less_a_text(turn: str, texts: tuple[str, ...]) -> None:
+    assert sources(TOOL, turn)["text"].values == texts
+
+
+ORDER = ToolSpec(
+    "order_status",
+    "",
+    {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]},
+    (
+        ToolExample("Where is order 1042?", {"order_id": "1042"}),
+        ToolExample("Has my parcel 2077 left?", {"order_id": "2077"}),
+    ),
+)
+
+
+def test_what_follows_a_cue_looks_like_the_examples_values() -> None:
+    assert sources(ORDER, "Where is order 77 now?")["order_id"].values == ("77",)
+    assert "order_id" not in sources(ORDER, "My order hasn't arrived. It is 1042.")
+    assert "order_id" not in sources(ORDER, "I want to know where my order is\n1042")
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    examples = (
+        ToolExample("Weather in Oslo?", {"city": "Oslo"}),
+        ToolExample("Is it dry in Bergen?", {"city": "Bergen"}),
+    )
+    weather = ToolSpec("weather", "", city, examples)
+    assert sources(weather, "What is the weather in New York like?")["city"].values == ("New York",)
+    assert sources(weather, "Will it rain in oslo?")["city"].values == ("oslo",)
+    assert "city" not in sources(weather, "Will it rain in the morning?")

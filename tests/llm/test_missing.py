@@ -223,3 +223,49 @@ def test_a_call_that_the_model_begins_is_asked_about_too(
         Message("user", asked), Message("assistant", events[-1].text), Message("user", "In Oslo")
     )
     assert replied[-1].tool_calls
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["on May 5", "on the 15th", "on 5 May", "in two weeks", "last week", "at the weekend", "on March 3rd"],
+)
+def test_days_without_a_year_are_days(said: str) -> None:
+    book = tool("book", ("day",), day={"type": "string", "format": "date", "description": "The day."})
+    assert missing_arguments(book, f"Please book the room for me {said}") == []
+
+
+@pytest.mark.parametrize("said", ["at 7 o'clock", "at half past seven", "at quarter to eight"])
+def test_times_in_words_are_times(said: str) -> None:
+    book = tool("book", ("time",), time={"type": "string", "description": "The time of day."})
+    assert missing_arguments(book, f"Please book the room for me {said}") == []
+    assert missing_arguments(book, "Please book the room for me") == ["time"]
+
+
+def test_what_a_name_ends_in_says_what_it_is() -> None:
+    """A file's format is no path, and an account may be named by what the description offers."""
+    export = tool(
+        "export", ("file_format",), file_format={"type": "string", "description": "Form of the file."}
+    )
+    assert missing_arguments(export, "Save my report as PDF, please") == []
+    account = {"type": "string", "description": "Which account: 'savings' or 'checking'."}
+    balance = ToolSpec(
+        "get_balance", "Get the balance.", {"properties": {"account": account}, "required": ["account"]}
+    )
+    assert missing_arguments(balance, "What's the balance of my savings account?") == []
+    assert missing_arguments(balance, "What's the balance of my account?") == ["account"]
+
+
+def test_results_of_the_turn_under_way_support_the_next_call() -> None:
+    invoices = tool(
+        "get_invoices",
+        ("customer_id",),
+        customer_id={"type": "integer", "description": "Id of the customer."},
+    )
+    asked = [Message("user", "Show me the invoices of Ann Lee")]
+    assert words_in(invoices, asked)[1] == ["customer_id"]
+    found = [
+        *asked,
+        Message("assistant", ""),
+        Message("tool", '{"result": {"id": 77}}', (), "1", "find_customer"),
+    ]
+    assert words_in(invoices, found)[1] == []

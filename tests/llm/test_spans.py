@@ -247,3 +247,37 @@ def test_a_unit_with_a_power_is_one() -> None:
 
 def test_the_owner_of_a_thing() -> None:
     assert "Apple" in [span.text for span in spans("price of Apple's stock") if span.kind == "name"]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("₹1,00,000 to Ravi", [100_000]), ("1'000 CHF", [1000]), ("1.234,56 €", [1234.56]), ("10,00,000", [1_000_000]),
+     ("1,23,45", [1, 23, 45]), ("1.234 and 5", [1.234, 5])],
+)  # fmt: skip
+def test_groups_of_digits_elsewhere(text: str, numbers: list[float]) -> None:
+    assert values(f"Transfer {text}", "number") == numbers
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "555 123 4567",
+        "SW1A 1AA",
+        "K1A 0B1",
+        "DE89 3704 0044 0532 0130 00",
+        "4111 1111 1111 1111",
+        "555.123.4567",
+    ],
+)
+def test_a_code_in_groups_is_one(code: str) -> None:
+    found = values(f"My number is {code}, thanks", "code")
+    assert found == [code]
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("tonight at 7:30", "19:30"), ("7:30 in the evening", "19:30"), ("dinner at 8:00", "20:00"),
+     ("7:30 in the morning", "07:30"), ("tonight at 19:30", "19:30"), ("7:30", "07:30")],
+)  # fmt: skip
+def test_the_evening_is_late(text: str, at: str) -> None:
+    assert values(text, "time") == [at]

@@ -318,3 +318,67 @@ def test_german(minilm: MiniLMEmbedder) -> None:
     assert is_refusal("Das kann ich leider nicht sagen.")
     assert not is_refusal("Das kann ich nicht empfehlen.")
     assert not is_refusal("Das weiß ich nicht, aber die Rückgabe kostet 5 Euro.")
+
+
+@pytest.mark.parametrize("mark", ["-", "•", "*", "–", "▪", "1.", "(2)", "a)"])
+def test_the_items_of_a_list_may_have_any_mark(mark: str) -> None:
+    text = f"The warranty does not cover:\n{mark} water damage from rain\n{mark} scratches and dents from use"
+    kept = f"{mark} " if mark[-1] in ".)" else ""
+    assert quotes_of(text) == [
+        f"The warranty does not cover: {kept}water damage from rain",
+        f"The warranty does not cover: {kept}scratches and dents from use",
+    ]
+
+
+def test_lead_ins_of_lists_within_lists() -> None:
+    items = ["Outside the EU:", "Standard: 9 euros", "Inside the EU:", "Standard: 4 euros"]
+    nested = "- {}\n  - {}\n- {}\n  - {}".format(*items)
+    deep = ["Outside the EU: Standard: 9 euros", "Inside the EU: Standard: 4 euros"]
+    assert quotes_of(f"{nested}\n- Pickup in the shop is free") == [*deep, "Pickup in the shop is free"]
+    led = [f"We deliver: {quote}" for quote in deep]
+    assert quotes_of(f"We deliver:\n{nested}") == led
+    flat = "- {}\n- {}\n- {}\n- {}".format(*items)  # a PDF shows no depth
+    assert quotes_of(flat) == deep
+    assert quotes_of(f"We deliver:\n{flat}") == led
+    assert quotes_of(f"{flat}\nAsk us for other countries.")[-1] == "Ask us for other countries."
+
+
+@pytest.mark.parametrize(
+    "quotes",
+    [
+        (
+            "standard delivery takes 3 to 5 working days",
+            "express delivery takes 1 working day and costs 9 euros",
+        ),
+        ("Pillows: returnable No", "Lamps: returnable within 14 days"),
+        ("Mo–Fr: 9 bis 18", "Sa: 10 bis 16"),
+        ("we make sizes S, M and L", "they cost 25 euros each"),
+        ("Is it included? Yes", "You need: a receipt. Photos help"),
+    ],
+)
+def test_quotes_are_known_again_however_they_end(quotes: tuple[str, str], minilm: MiniLMEmbedder) -> None:
+    passage = Passage(1, "a.md", "Delivery", "\n".join(quotes), 1.0)
+    found = check_answer(". ".join(quotes) + ".", [passage], minilm)
+    assert found.text == f"{quotes[0]}. [1] {quotes[1]}. [2]"
+    assert [citation.score for citation in found.citations] == [1.0, 1.0]
+    assert found.dropped == ()
+
+
+def test_a_quote_within_a_longer_sentence_is_none(minilm: MiniLMEmbedder) -> None:
+    passage = Passage(1, "a.md", "Returns", "Returns are free\nIt costs 4", 1.0)
+    answer = check_answer("Returns are free for members of our club. It costs 4.50 euros.", [passage], minilm)
+    assert "Returns are free. [" not in answer.text
+    assert "It costs 4.50 euros." in answer.dropped
+
+
+def test_may_is_mostly_no_month() -> None:
+    assert not contradicts("Customers over 18 may order wine.", "You must be 18 to order wine.")
+    assert contradicts("It ends on 18 May.", "It ends on 18 June.")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["Ich weiß es leider nicht.", "Ich kann das nicht beantworten.", "Das tut mir leid, das weiß ich nicht."],
+)
+def test_german_refusals(sentence: str) -> None:
+    assert is_refusal(sentence)

@@ -67,7 +67,7 @@ def test_html(tmp_path: Path) -> None:
     assert pairs(load(tmp_path, "a.html", text)) == [
         (("Delivery",), "First\nsecond bold."),
         (("Delivery", "Prices"), "Option ¦ Price\nStandard | €4.90"),
-        (("Delivery", "Prices"), "- one\n- inner\n- two"),
+        (("Delivery", "Prices"), "- one\n  - inner\n- two"),
     ]
 
 
@@ -107,11 +107,14 @@ def test_no_text_of_html_is_lost(tmp_path: Path) -> None:
 def test_what_names_the_columns_of_a_table(tmp_path: Path) -> None:
     """What the format says; where it says nothing, a first row without number above others that have some."""
     rows = "<tr><td>Standard</td><td>€4.90</td></tr><tr><td>Pick-up</td><td>free</td></tr>"
-    plain = "<table><tr><td>Option</td><td>Price</td></tr>{}</table>"
-    assert pairs(load(tmp_path, "a.html", plain.format(rows)))[0][1].startswith(
-        "Option ¦ Price\nStandard | €4.90"
+    wide = "<tr><td>Standard</td><td>€4.90</td><td>by post</td></tr>"
+    plain = "<table><tr><td>Option</td><td>Price</td><td>How</td></tr>{}</table>"
+    assert pairs(load(tmp_path, "a.html", plain.format(wide)))[0][1].startswith(
+        "Option ¦ Price ¦ How\nStandard | €4.90"
     )
     assert "¦" not in pairs(load(tmp_path, "b.html", plain.format("")))[0][1]
+    facts = "<table><tr><td>Material</td><td>Linen</td></tr><tr><td>Width</td><td>140 cm</td></tr></table>"
+    assert pairs(load(tmp_path, "h.html", facts))[0][1] == "Material | Linen\nWidth | 140 cm"
     headed = f"<table><tr><th>Option</th><td>Pick-up</td></tr>{rows}</table>"
     assert pairs(load(tmp_path, "c.html", headed))[0][1].startswith("Option ¦ Pick-up\n")
     long = "| A | B |\n|---|---|\n" + "".join(f"| on request {n:c} | by ship |\n" for n in range(97, 120))
@@ -422,3 +425,27 @@ def test_a_list_in_a_cell_leaves_no_mark_of_an_empty_one(tmp_path: Path) -> None
     assert "–" not in text
     assert "- One" in text
     assert "Two" in text
+
+
+def test_lists_within_lists_keep_their_depth(tmp_path: Path) -> None:
+    text = """
+- Outside the EU:
+    - Standard: 9 euros
+    - Express: 20 euros
+- Inside the EU:
+
+    Only to the mainland.
+
+    1. Standard: 4 euros
+- Pickup is free
+
+Then a paragraph.
+
+- New
+"""
+    assert [text for _, text in pairs(load(tmp_path, "a.md", text))] == [
+        "- Outside the EU:\n  - Standard: 9 euros\n  - Express: 20 euros\n- Inside the EU: Only to the mainland.\n"
+        "  1. Standard: 4 euros\n- Pickup is free",
+        "Then a paragraph.",
+        "- New",
+    ]

@@ -133,3 +133,30 @@ def test_an_entry_point_that_does_not_load(installed_package: Path) -> None:
         loading.load_entry_points()
     with pytest.raises(NotFoundError):
         loading.load_entry_point("unknown")
+
+
+def test_a_tool_may_be_made_by_a_helper_and_is_its_own_files_alone(tmp_path: Path) -> None:
+    made = """
+def make(name):
+    def call(text: str) -> str:
+        \"\"\"Call it.\"\"\"
+        return f"{name} {text}"
+    return tool(name=name)(call)
+"""
+    write(tmp_path, "_rest.py", HEAD + made)
+    write(tmp_path, "weather.py", "from ._rest import make\nweather = make('weather')\n")
+    write(tmp_path, "zoo.py", HEAD + "from .weather import weather\n" + GREET)
+    write(tmp_path, "._zoo.py", "\0")  # what macOS leaves on other file systems
+    tools = load_tools(tmp_path)
+    assert [found.name for found in tools] == ["weather", "greet"]
+    with ToolRegistry(tools) as registry:
+        assert registry.run(call("weather", text="now")).value == "weather now"
+
+
+def test_what_a_file_prints_while_it_loads_is_no_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "a.py", HEAD + "print('hello from a library')\n" + GREET)
+    assert [found.name for found in load_tools(tmp_path)] == ["greet"]
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "hello from a library\n")

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from agentkit.errors import SchemaError, UsageError
-from agentkit.messages import ToolExample
+from agentkit.messages import ToolExample, ToolSpec
 from agentkit.tooling.tool import Tool, tool
 
 
@@ -92,7 +92,19 @@ def test_the_whole_schema_of_a_tool() -> None:
             "2024-02-29T10:00:00",
             datetime(2024, 2, 29, 10),
         ),
-        (Path, {"type": "string", "format": "path"}, "a/b", Path("a/b")),
+        (Path, {"type": "string"}, "a/b", Path("a/b")),
+        (set[int], {"type": "array", "items": {"type": "integer"}}, [1, 2, 2], {1, 2}),
+        (bytes, {"type": "string"}, "ab", b"ab"),
+        (
+            dict[Literal["a", "b"], int],
+            {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+                "additionalProperties": False,
+            },
+            {"a": 1},
+            {"a": 1},
+        ),
         (Literal["a", "b"], {"type": "string", "enum": ["a", "b"]}, "b", "b"),
         (Colour, {"type": "string", "enum": ["red", "blue"]}, "blue", Colour.BLUE),
         (list[int], {"type": "array", "items": {"type": "integer"}}, [1, 2], [1, 2]),
@@ -327,3 +339,57 @@ def test_schemas_without_a_usable_name(schema: Any) -> None:
 def test_parameters_of_another_kind() -> None:
     with pytest.raises(SchemaError, match="JSON schema of an object"):
         Tool.from_schema({"name": "a", "parameters": {"type": "array"}})
+
+
+def test_a_field_is_no_default() -> None:
+    with pytest.raises(
+        SchemaError, match=r"parameter 'count' has a Field as its default; write count: Annotated"
+    ):
+
+        @tool
+        def order(count: int = Field(5, ge=1)) -> int:
+            """Order."""
+            return count
+
+
+def test_what_a_tool_returns_need_not_be_known() -> None:
+    @tool
+    def vector(text: str) -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821
+        """A vector."""
+        return [len(text)]
+
+    assert vector("abc") == [3]
+
+
+def test_examples_are_plain_json() -> None:
+    @tool(examples=[("Book it for 3 March", {"day": date(2025, 3, 3), "colour": Colour.RED})])
+    def book(day: date, colour: Colour) -> str:
+        """Book."""
+        return f"{day} {colour}"
+
+    (example,) = book.spec.examples
+    assert example.arguments == {"day": "2025-03-03", "colour": "red"}
+
+
+def test_older_drafts_are_read_as_today_s() -> None:
+    spec = ToolSpec(
+        "t",
+        "",
+        {
+            "type": "object",
+            "properties": {
+                "pair": {
+                    "type": "array",
+                    "items": [{"type": "integer"}, {"type": "string"}],
+                    "additionalItems": False,
+                },
+                "above": {"type": "number", "minimum": 0, "exclusiveMinimum": True},
+                "most": {"type": "number", "maximum": 9, "exclusiveMaximum": False},
+            },
+        },
+    )
+    assert spec.schema["properties"] == {
+        "pair": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": False},
+        "above": {"type": "number", "exclusiveMinimum": 0},
+        "most": {"type": "number", "maximum": 9},
+    }

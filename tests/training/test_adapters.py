@@ -20,6 +20,7 @@ from agentkit.training.adapters import (
     label,
     list_adapters,
     resolve_adapter,
+    same_base,
     shipped,
     trained_model,
     traits_of,
@@ -243,3 +244,16 @@ def test_a_card_tells_how_far_evidence_counts(tmp_path: Path) -> None:
         card.write_text(json.dumps({**body, "evidence": wrong}), encoding="utf-8")
         with pytest.raises(TrainingError, match="cannot be read"):
             traits_of(card.parent)
+
+
+def test_a_base_is_known_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "my").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    adapters, base = tmp_path / "adapters", str(tmp_path / "models" / "my")
+    put(adapters, "shop", base="models/my")
+    use(adapters, "shop")
+    assert in_use(adapters, base) == "shop"
+    assert resolve_adapter(adapters, "shop", base) == adapters / "shop"
+    assert unuse(adapters, base) == "shop"
+    assert in_use(adapters, "models/my") is None
+    assert not same_base("smollm2-135m", "org/smollm2-135m")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from agentkit.messages import Message, ToolCall
-from agentkit.training.personal import Redactor, house_values, is_card, is_iban
+from agentkit.training.personal import Redactor, conversation_of, house_values, is_card, is_iban
 
 
 @pytest.mark.parametrize(
@@ -148,3 +148,17 @@ def test_beginnings_of_one_conversation_count_once() -> None:
     said = [Message("user", "Hi"), Message("assistant", "Is it ann@mail.example?"), Message("user", "Yes")]
     more = [*said, Message("assistant", "Noted: ann@mail.example"), Message("user", "Bye")]
     assert house_values([said[:2], said, more, more]) == frozenset()
+
+
+def test_a_greeting_does_not_make_chats_one_conversation() -> None:
+    def chat(n: int, *first: Message) -> list[Message]:
+        system = Message("system", f"The customer is cust{n}@mail.example.")
+        told = Message("assistant", "Write to shop@shop.example for that.")
+        return [system, *first, Message("user", f"How do I send parcel {n} back?"), told]
+
+    for first in (
+        [Message("assistant", "How can I help?")],
+        [Message("user", "Hi"), Message("assistant", "Hello!")],
+    ):
+        assert house_values([chat(n, *first) for n in range(5)]) == {("EMAIL", "shop@shop.example")}
+        assert len({conversation_of(chat(n, *first)) for n in range(5)}) == 5

@@ -12,7 +12,7 @@ import pytest
 from chat_helpers import ScriptedWorkspace, Turn, call_tool, say, say_until_stopped, wait_until
 from textual import events
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownBlock
 
 from agentkit.errors import AgentkitError, ModelError, StoreError
@@ -177,6 +177,27 @@ def test_a_chat_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(ChatApp, "run", crash)
     with pytest.raises(AgentkitError, match="the chat has crashed"):
         run_chat(ScriptedWorkspace(tmp_path))
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_chat_that_a_signal_ends_tells_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    session = workspace.store.create()
+    if said:
+        session.append(Message("user", "Hi"))
+
+    def end(self: ChatApp) -> None:
+        self._chat.session = session.id
+        self._return_code = 143
+
+    monkeypatch.setattr(ChatApp, "run", end)
+    told: list[str] = []
+    with pytest.raises(SystemExit):
+        run_chat(workspace, None, told.append)
+    assert told == ([f"Go on with: agentkit chat --session {session.id}"] if said else [])
+    assert len(workspace.store.list()) == said
 
 
 @pytest.mark.parametrize(("key", "last"), [("y", "Done."), ("n", "I did not do it.")])
@@ -558,3 +579,14 @@ async def test_an_agent_that_cannot_load_ends_the_app(tmp_path: Path) -> None:
     async with app.run_test():
         await wait_until(lambda: app.load_error is not None, "the error")
     assert app.load_error is workspace.load_error
+
+
+async def test_a_copied_link_is_encoded_again(tmp_path: Path) -> None:
+    app = ChatApp(ScriptedWorkspace(tmp_path, say("See [it](https://a.b/My%20File.pdf?q=1%0Arm)")))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        await send(pilot, "Links")
+        widget = app.screen.query(Markdown).last()
+        widget.post_message(Markdown.LinkClicked(widget, "https://a.b/My%20File.pdf?q=1%0Arm"))
+        await wait_until(lambda: app.clipboard, "the copy")
+    assert app.clipboard == "https://a.b/My%20File.pdf?q=1%0Arm"
