@@ -185,7 +185,8 @@ model = "Helsinki/opus-{source}"
     assert found.adapter == "/abs/a"
     assert Path(found.knowledge.reranker).resolve() == tmp_path / "models" / "mine"
     assert found.tools.options["ner"]["model"] == "Qwen/Qwen3-8B"
-    assert found.tools.options["translator"]["model"] == f"{Path('..')}/models/opus-{{source}}-{{target}}"
+    model = found.tools.options["translator"]["model"]
+    assert Path(model).resolve() == tmp_path / "models" / "opus-{source}-{target}"
     assert found.tools.options["classifier"]["model"] == "Helsinki/opus-{source}"
     (tmp_path / "small.gguf").touch()
     (tmp_path / "agentkit.toml").write_text('model = "small.gguf"\nadapter = "models"\n')

@@ -257,8 +257,8 @@ def _rounded(value: float) -> int | float:
 
 
 def _text_fit(slot: Slot, span: Span) -> float | None:
-    if slot.schema.get("format") == "date-time" and span.kind != "date":
-        return None  # what is no date is no beginning of one
+    if _OF_FORMAT.get(str(slot.schema.get("format"))) == "date":
+        return 4.0 if span.kind == "date" else None
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
     if re.search(r"\bunits?\b", name):
         return 2.0 if unit(span.text) and span.kind == "phrase" else None
@@ -327,8 +327,14 @@ def takes_currency(slot: Slot) -> bool:
     return "currenc" in slot.about_text and not re.search(r"number|amount|country|region", name)
 
 
+_OF_FORMAT: dict[str, Kind] = {"date": "date", "date-time": "date", "time": "time", "email": "email"}
+"""The kinds of span that formats of JSON schema ask for."""
+
+
 def text_kind(slot: Slot) -> Kind | None:
     """The kind of span that a text parameter takes and no other, where its name or the form it asks for tells."""
+    if kind := _OF_FORMAT.get(str(slot.schema.get("format"))):
+        return kind
     about, name = slot.about_text, slot.name.replace("_", " ").lower()
     asked = [
         k

@@ -17,7 +17,7 @@ _RELATIVE = re.compile(
     r"\b(?:today|tonight|tomorrow|yesterday|now|noon|midnight|next|last|this|weekend"
     r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day|in (?:an?|\w+) (?:minute|hour|day|week|month|year)s?|o['’]clock"
     r"|(?:half|quarter) (?:past|to)|the \d{1,2}(?:st|nd|rd|th))\b"
-    rf"|\b(?:{MONTH})\.? \d{{1,2}}\b|\b\d{{1,2}}(?:st|nd|rd|th)?(?: of)? (?:{MONTH})\b",
+    rf"|\b(?:{MONTH})\.? \d{{1,2}}(?:st|nd|rd|th)?\b|\b\d{{1,2}}(?:st|nd|rd|th)?(?: of)? (?:{MONTH})\b",
     re.I,
 )
 """A day or a time is given, though not as a date."""

@@ -106,7 +106,6 @@ def test_no_text_of_html_is_lost(tmp_path: Path) -> None:
 
 def test_what_names_the_columns_of_a_table(tmp_path: Path) -> None:
     """What the format says; where it says nothing, a first row without number above others that have some."""
-    rows = "<tr><td>Standard</td><td>€4.90</td></tr><tr><td>Pick-up</td><td>free</td></tr>"
     wide = "<tr><td>Standard</td><td>€4.90</td><td>by post</td></tr>"
     plain = "<table><tr><td>Option</td><td>Price</td><td>How</td></tr>{}</table>"
     assert pairs(load(tmp_path, "a.html", plain.format(wide)))[0][1].startswith(
@@ -115,8 +114,8 @@ def test_what_names_the_columns_of_a_table(tmp_path: Path) -> None:
     assert "¦" not in pairs(load(tmp_path, "b.html", plain.format("")))[0][1]
     facts = "<table><tr><td>Material</td><td>Linen</td></tr><tr><td>Width</td><td>140 cm</td></tr></table>"
     assert pairs(load(tmp_path, "h.html", facts))[0][1] == "Material | Linen\nWidth | 140 cm"
-    headed = f"<table><tr><th>Option</th><td>Pick-up</td></tr>{rows}</table>"
-    assert pairs(load(tmp_path, "c.html", headed))[0][1].startswith("Option ¦ Pick-up\n")
+    headed = f"<table><tr><th>Option</th><td>Pick-up</td><td>How</td></tr>{wide}</table>"
+    assert pairs(load(tmp_path, "c.html", headed))[0][1].startswith("Option ¦ Pick-up ¦ How\n")
     long = "| A | B |\n|---|---|\n" + "".join(f"| on request {n:c} | by ship |\n" for n in range(97, 120))
     text = pairs(load(tmp_path, "d.md", f"{long}| x | 5 |\n"))[0][1]
     assert text.count("¦") == 1

@@ -69,7 +69,7 @@ def test_structure(tmp_path: Path) -> None:
     assert blocks(document) == [
         (("Guide",), "Intro."),
         (("Guide", "Steps"), "1. first\n2. second\n- point"),
-        (("Guide", "Steps"), "Option ¦ Price\nStandard | €4.90"),
+        (("Guide", "Steps"), "Option | Price\nStandard | €4.90"),
         (("Guide", "Steps", "Deep"), "Last line\nand the next."),
     ]
     assert document.keywords == ("parcel", "refund")
