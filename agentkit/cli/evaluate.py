@@ -121,6 +121,8 @@ def _print(summary: dict[str, Any]) -> None:
     parts = summary["latency_s"].items()
     rows = [[part, *(f"{seconds * 1000:.0f} ms" for seconds in values.values())] for part, values in parts]
     table([["latency", *summary["latency_s"]["turn"]], *rows])
+    if summary["failed"]:
+        data(f"\nturns that failed, counted as wrong answers: {summary['failed']}")
 
 
 def _shares(title: str, groups: dict[str, dict[str, Any]]) -> None:

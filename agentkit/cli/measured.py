@@ -55,7 +55,7 @@ def identity(workspace: Workspace, files: Iterable[Path]) -> dict[str, str]:
     project = [path for folder in folders if folder.is_dir() for path in folder.glob("*.*") if path.is_file()]
     return {
         "model": workspace.model.name,
-        "weights": _weights(workspace.model),
+        "weights": _weights(workspace),
         "adapter": _adapter(workspace),
         "data": digest(files),
         "settings": hashlib.sha256(workspace.settings.model_dump_json().encode()).hexdigest()[:16],
@@ -70,9 +70,34 @@ def knowledge_digest(knowledge: KnowledgeBase) -> str:
     return hashlib.sha256(documents.encode()).hexdigest()[:16]
 
 
-def _weights(model: Any) -> str:
-    """How they are held; nothing is known of those on a server."""
-    return str(model.info().get("quantization", "")) if hasattr(model, "hf_model") else ""
+def _weights(workspace: Workspace) -> str:
+    """How they are held, and which they are, for a folder may get others; nothing is known of those on a server."""
+    from agentkit.build.models import chat_source
+
+    model: Any = workspace.model
+    if not hasattr(model, "hf_model"):
+        return ""
+    return f"{model.info()['quantization']} {stamp(chat_source(workspace.settings.model))}"
+
+
+def stamp(source: str | Path) -> str:
+    """A digest of the names, sizes and times of a model's files: their contents would take as long as loading them.
+
+    Args:
+        source: A folder, a ``.gguf`` file, or the hub id of a model that has been loaded.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    from agentkit.settings import expanded
+
+    path = expanded(source)
+    if not path.exists():
+        found = try_to_load_from_cache(str(source), "config.json")
+        assert isinstance(found, str)  # the model was loaded from there
+        path = Path(found).parent
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    told = [f"{file.name} {found.st_size} {found.st_mtime_ns}" for file in files for found in [file.stat()]]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def _adapter(workspace: Workspace) -> str:

@@ -57,9 +57,10 @@ def bfcl(
 
     Categories: simple_python, multiple, parallel, parallel_multiple, irrelevance, and live_simple, live_multiple,
     live_parallel, live_parallel_multiple, live_irrelevance, live_relevance; --limit and --offset count in each. Valid
-    are calls that fit their schemas, right are those that the leaderboard's own checker passes. In irrelevance right
-    is to call nothing, so the tool choice is always auto there. Needs `pip install --no-deps bfcl-eval`. An
-    interrupted run loses nothing: the same command goes on where it stopped.
+    are calls that fit their schemas, right are those that the leaderboard's own checker passes. Whether several calls
+    are wanted is told from the category, as no request says it: the grammar allows them in those named parallel. In
+    irrelevance right is to call nothing, so the tool choice is always auto there. Needs `pip install --no-deps
+    bfcl-eval`. An interrupted run loses nothing: the same command goes on where it stopped.
     """
     from agentkit.evaluation import suite
     from agentkit.evaluation.bfcl import CATEGORIES, data_file, load

@@ -2,6 +2,10 @@
 
 Data and checker are those of the package ``bfcl-eval`` (Patil et al., The Berkeley Function Calling Leaderboard,
 ICML 2025). They are for evaluation only: nothing may be trained on them.
+
+Whether several calls are wanted is told from the category, as no request says it: a grammar lets a model make several
+in the categories named ``parallel`` and one elsewhere. That is a hint, which a model without such a grammar does not
+have. Calls in free text are all kept, so that the checker's own rule about their number applies.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ class Case:
 
     @property
     def parallel(self) -> bool:
-        """Several calls are asked for."""
+        """Several calls are wanted, as the category tells."""
         return "parallel" in self.category
 
     @property

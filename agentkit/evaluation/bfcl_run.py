@@ -80,12 +80,17 @@ def ask(model: ChatModel, case: Case, check: Checker, *, tool_choice: Choice, un
     )
 
 
-def summarize(rows: Sequence[BfclRow]) -> dict[str, Any]:
+def summarize(rows: Sequence[BfclRow], *, is_free: bool) -> dict[str, Any]:
     """Every figure as plain JSON values; shares as ``{"value", "low", "high", "count"}``.
 
     ``average`` is the mean of the four categories of the goal, where all were run, not weighted by their cases.
     ``recall`` is the share of the cases that need calls in which there is one, ``irrelevance`` that of the others in
     which there is none: each is worth something only beside the other.
+
+    Args:
+        rows: Of every case.
+        is_free: The model decided whether to call where a call is needed. Under ``required`` with a grammar it did
+            not: then there is always a call, and ``recall`` is None.
     """
     categories = {
         name: _category([row for row in rows if row.category == name])
@@ -99,7 +104,7 @@ def summarize(rows: Sequence[BfclRow]) -> dict[str, Any]:
         "cases": len(rows),
         "failed": sum(bool(row.failed) for row in rows),
         "average": sum(values) / len(values) if len(values) == len(FOUR) else None,
-        "recall": asdict(_share([bool(row.calls) for row in needed])),
+        "recall": asdict(_share([bool(row.calls) for row in needed])) if is_free else None,
         "irrelevance": asdict(_share([row.right for row in unneeded])),
         "categories": categories,
     }

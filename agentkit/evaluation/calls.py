@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,6 +31,7 @@ class Answer:
     passes: int = 0
     """Forward passes."""
     seconds: float = 0.0
+    """From asking to the end of the answer, reading the prompt and making the grammar included."""
     cut: bool = False
     """The token budget ended before the answer did."""
     failed: str = ""
@@ -54,8 +56,8 @@ def answer(
         tools: What may be called.
         tool_choice: Whether something must be called.
         max_new_tokens: Budget of the answer.
-        parallel: Several calls may be made.
-        unconstrained: Decode free text without any grammar and read the calls out of it (`parse`).
+        parallel: Several calls may be made under the grammar.
+        unconstrained: Decode free text without any grammar and read all calls out of it (`parse`).
 
     Returns:
         The answer; an error of the model is part of it, so that a run goes on.
@@ -64,6 +66,7 @@ def answer(
     if parallel:
         options["parallel_tool_calls"] = True
     notices: list[str] = []
+    start = time.perf_counter()
     try:
         choice = "none" if unconstrained else tool_choice
         for event in model.stream(messages, tools=tools, tool_choice=choice, **options):
@@ -72,12 +75,18 @@ def answer(
             if isinstance(event, Completion):
                 calls = tuple((call.name, call.arguments) for call in event.tool_calls)
                 if unconstrained:
-                    calls = parse(event.text) if parallel else parse(event.text)[:1]
-                usage, cut = event.usage, event.finish_reason == "length"
-                return Answer(calls, event.text, tuple(notices), usage.forward_passes, usage.seconds, cut)
+                    calls = parse(event.text)
+                seconds, passes = time.perf_counter() - start, event.usage.forward_passes
+                cut = event.finish_reason == "length"
+                return Answer(calls, event.text, tuple(notices), passes, seconds, cut)
         raise ModelError("the model ended without a completion", "report this conversation")
     except AgentkitError as error:
         return Answer(notices=tuple(notices), failed=str(error))
+
+
+def decides(tool_choice: Choice, unconstrained: bool) -> bool:
+    """Whether the model is free to call nothing: under ``required`` the grammar leaves it no choice."""
+    return tool_choice == "auto" or unconstrained
 
 
 def parse(text: str) -> tuple[Call, ...]:

@@ -1,4 +1,4 @@
-"""Measures of ranking, classification and latency, and bootstrap intervals for all that are shares.
+"""Measures of ranking, classification and latency, and intervals for all that are shares.
 
 A ranking is a list of names, best first, each once; ``relevant`` are the names that answer the question.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Z = 1.959964
+"""Standard normal quantile of 0.975."""
 RESAMPLES = 2_000
 """Bootstrap samples: the ends of a 95 % interval then rest on 50 samples each."""
 
@@ -22,7 +24,7 @@ class Share:
     value: float | None
     """``None`` where the denominators are all 0: a precision without a single positive."""
     low: float | None
-    """Ends of the 95 % bootstrap interval."""
+    """Ends of the 95 % interval."""
     high: float | None
     count: int
     """Questions with a denominator above 0."""
@@ -63,11 +65,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def share(numerators: Sequence[float], denominators: Sequence[float] | None = None, seed: int = 0) -> Share:
-    """Σ numerators / Σ denominators with a percentile bootstrap interval (Efron 1979), questions resampled.
+    """Σ numerators / Σ denominators with its 95 % interval.
 
     Every share of this package has this form. A mean has denominators of 1 (the default); a precision has one where
     the prediction is positive, a recall where the label is; groundedness counts the sentences of each answer, so
     that the interval knows that sentences of one answer are not independent.
+
+    Where each question counts once or not at all, and is right or wrong, the interval is `wilson`'s: resampled, ten
+    right ones of ten would have no width. Elsewhere it is a percentile bootstrap (Efron 1979), questions resampled.
 
     Args:
         numerators: One for each question.
@@ -79,12 +84,23 @@ def share(numerators: Sequence[float], denominators: Sequence[float] | None = No
     count = int((below > 0).sum())
     if not count:
         return Share(None, None, None, 0)
+    if ((above == 0) | (above == below)).all() and ((below == 0) | (below == 1)).all():
+        low, high = wilson(float(above.sum()), count)
+        return Share(float(above.sum() / count), low, high, count)
     drawn = np.random.default_rng(seed).integers(0, len(above), (RESAMPLES, len(above)))
     totals = below[drawn].sum(1)
     # A sample in which the share has no value says nothing of it.
     ratios = above[drawn].sum(1)[totals > 0] / totals[totals > 0]
     low, high = np.percentile(ratios, [2.5, 97.5])
     return Share(float(above.sum() / below.sum()), float(low), float(high), count)
+
+
+def wilson(right: float, count: int) -> tuple[float, float]:
+    """The 95 % score interval of ``right`` in ``count`` (Wilson, JASA 22(158), 1927)."""
+    centre = (right + Z**2 / 2) / (count + Z**2)
+    half = Z / (count + Z**2) * math.sqrt(right * (count - right) / count + Z**2 / 4)
+    found = right / count  # which rounding must not leave outside
+    return max(0.0, min(centre - half, found)), min(1.0, max(centre + half, found))
 
 
 def precision(predicted: Sequence[bool], actual: Sequence[bool]) -> Share:

@@ -39,10 +39,15 @@ def render(rows: Sequence[Row], summary: dict[str, Any], identity: dict[str, str
     Raises:
         MissingBackendError: matplotlib is not installed.
     """
-    wrong = misses(rows)
+    wrong, asked = misses(rows), [row for row in rows if not row.failed]
     parts = [
         f"<h1>Retrieval and answers: {summary['questions']} questions</h1>",
         f"<p><small>{_text(', '.join(f'{key} {value}' for key, value in identity.items()))}</small></p>",
+        *(
+            [f"<p>{summary['failed']} failed: wrong answers, and in no other figure.</p>"]
+            if summary["failed"]
+            else []
+        ),
         "<h2>Retrieval, by document</h2>",
         _shares(summary["retrieval"], {"agent": "search", "dense": "cosine alone"}),
         "<h2>Answers</h2>",
@@ -53,18 +58,18 @@ def render(rows: Sequence[Row], summary: dict[str, Any], identity: dict[str, str
         _shares(summary["kinds"], {kind: _label(kind) for kind in summary["kinds"]}),
         "<h2>Latency</h2>",
         _latency(summary["latency_s"]),
-        "<p><small>Small print beside a share: its 95 % bootstrap interval.</small></p>",
+        "<p><small>Small print beside a share: its 95 % interval.</small></p>",
         '<h2>Plots</h2><div class="plots">',
-        _figure(plots.hit_curve(rows), "Answerable questions with a right document among the first k."),
-        _figure(plots.score_histogram(rows, threshold), "What the knowledge base thinks of each question."),
+        _figure(plots.hit_curve(asked), "Answerable questions with a right document among the first k."),
+        _figure(plots.score_histogram(asked, threshold), "What the knowledge base thinks of each question."),
         _figure(
-            plots.abstention_curve(rows, threshold),
+            plots.abstention_curve(asked, threshold),
             "Abstaining by that score alone; the agent's router weighs more.",
         ),
         _figure(
             plots.kind_bars(summary["kinds"]), "By kind; of unanswerable questions, right is to abstain."
         ),
-        _figure(plots.latency_histogram(rows), "Latency, logarithmic."),
+        _figure(plots.latency_histogram(asked), "Latency, logarithmic."),
         "</div>",
         f"<h2>Misses: {len(wrong)} of {len(rows)}</h2>",
         _misses(wrong),
@@ -146,7 +151,9 @@ def _expected(row: Row) -> str:
 
 
 def _got(row: Row) -> str:
-    """The reply, what is wrong with it, and the documents that were found."""
+    """The reply, what is wrong with it, and the documents that were found; or why there is none."""
+    if row.failed:
+        return f'<p class="bad">failed: {_text(row.failed)}</p>'
     faults = [
         f"unsupported: {claim.text}" for claim in row.claims if not claim.grounded and not row.abstained
     ]

@@ -1,7 +1,8 @@
 """Asks an agent labelled questions, each in a session of its own, and notes what it found, said and cited.
 
 The same questions go to the dense part of the search alone and to the model without any knowledge: what the whole
-is worth shows against its parts.
+is worth shows against its parts. The dense part gets a follow-up as the agent understands it, so that only the
+retrieval differs.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agentkit.answers import Knowledge
-from agentkit.errors import ModelError
+from agentkit.errors import AgentkitError, ModelError
 from agentkit.evaluation.grounded import claims, uncited_claims, without_marks
 from agentkit.evaluation.journal import Journal
 from agentkit.evaluation.questions import Question, has_fact
 from agentkit.evaluation.ranking import Dense, first_documents
-from agentkit.evaluation.rows import Row
+from agentkit.evaluation.rows import Row, failed_row
+from agentkit.evaluation.run import run
 from agentkit.evaluation.sources import Sources
 from agentkit.events import Event, Notice, TurnDone, TurnFailed
 from agentkit.llm.protocol import ChatModel, drained
 from agentkit.messages import Message, Passage, Reply
+from agentkit.retrieval.followup import understood
 from agentkit.retrieval.protocol import Embedder, Reader
 from agentkit.retrieval.sentences import sentences
 
@@ -120,22 +123,47 @@ class Evaluation:
             progress: Told before each question.
 
         Returns:
-            A row for every question, in their order.
+            A row for every question, in their order; those that failed are asked again in the next run.
 
         Raises:
-            AgentkitError: A turn failed. The rows before it are kept; the next run goes on from there.
+            AgentkitError: The turn to warm up failed; or as in `rows`. What was asked before is kept.
         """
-        left = [question for question in questions if question.id not in journal.rows]
-        if left:
+        known = {id for id, row in journal.rows.items() if not row.failed}
+        if any(question.id not in known for question in questions):
             progress("warming up")
             self._turn(WARM_UP, (), Watched(self.knowledge))
-        for number, question in enumerate(left, 1 + len(questions) - len(left)):
-            progress(f"{number} of {len(questions)}: {question.question}")
-            journal.add(self.ask(question))
-        return [journal.rows[question.id] for question in questions]
+        return self.rows(questions, progress, journal)
+
+    def rows(
+        self,
+        questions: Sequence[Question],
+        progress: Callable[[str], None],
+        journal: Journal[Row] | None = None,
+    ) -> list[Row]:
+        """A row for every question, in their order, those that fail included.
+
+        Raises:
+            ModelError: `agentkit.evaluation.run.IN_A_ROW` turns failed one after the other, or all did.
+            StoreError: A row cannot be written.
+        """
+        rows = run(questions, self._row, journal, progress)
+        if all(row.failed for row in rows):
+            cause = f"every question failed, the last of them because {rows[-1].failed}"
+            raise ModelError(cause, "see to the model and run again")
+        return rows
+
+    def _row(self, question: Question) -> Row:
+        try:
+            return self.ask(question)
+        except AgentkitError as error:
+            return failed_row(question, str(error))
 
     def ask(self, question: Question) -> Row:
-        """Ask one question."""
+        """Ask one question.
+
+        Raises:
+            AgentkitError: The turn failed, or the model's raw answer did.
+        """
         watched = Watched(self.knowledge)
         reply, notices, seconds = self._turn(question.question, question.history, watched)
         if not watched.query:
@@ -154,7 +182,7 @@ class Evaluation:
             facts=question.facts,
             query=watched.query,
             ranking=tuple(first_documents(watched.again, RANKED)),
-            dense=tuple(self.dense.documents(watched.query, RANKED)) if self.dense else (),
+            dense=self._by_cosine(watched.query, question),
             answerable=_probability(watched, passages),
             text=reply.text,
             claims=tuple(claims(reply.text, reply.citations, self.sources.text, self.embedder)),
@@ -189,6 +217,13 @@ class Evaluation:
                 if isinstance(event, TurnDone):
                     return event.reply, notices, time.perf_counter() - start
         raise ModelError("the turn ended without a reply", "report this conversation")
+
+    def _by_cosine(self, query: str, question: Question) -> tuple[str, ...]:
+        """The documents that the dense part alone finds."""
+        if self.dense is None:
+            return ()
+        asked = understood(query, question.history, self.knowledge.corrected)
+        return tuple(self.dense.documents(asked.standalone, RANKED))
 
     def _raw_answer(self, question: Question) -> str:
         """The model's answer without knowledge or tools; a last sentence that the token limit cut is left out."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.evaluation.grounded import Claim
-from agentkit.evaluation.questions import Kind
+from agentkit.evaluation.questions import Kind, Question
 from agentkit.messages import Citation
 
 
@@ -52,11 +52,43 @@ class Row:
     model_claims: tuple[Claim, ...]
     model_right: bool
     """All facts stand in the model's answer; never of an unanswerable question."""
+    failed: str = ""
+    """What ended the turn; then the question counts as wrong, and all else is empty."""
 
     @property
     def is_answerable(self) -> bool:
         """Whether the documents answer the question."""
         return self.kind != "unanswerable"
+
+
+def failed_row(question: Question, cause: str) -> Row:
+    """The row of a question whose turn failed."""
+    return Row(
+        id=question.id,
+        question=question.question,
+        kind=question.kind,
+        near_miss=question.near_miss,
+        split=question.split,
+        documents=question.documents,
+        facts=question.facts,
+        query="",
+        ranking=(),
+        dense=(),
+        answerable=0.0,
+        text="",
+        claims=(),
+        citations=(),
+        tools=(),
+        notices=(),
+        abstained=False,
+        right=False,
+        search_s=0.0,
+        turn_s=0.0,
+        model_text="",
+        model_claims=(),
+        model_right=False,
+        failed=cause,
+    )
 
 
 def row_from_json(body: dict[str, Any]) -> Row:

@@ -10,17 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.errors import ModelError
 from agentkit.evaluation import bfcl_run, perplexity, routing, toolset_run
 from agentkit.evaluation.bfcl import FOUR, UNNEEDED, load, load_checker
 from agentkit.evaluation.bfcl_run import BfclRow
-from agentkit.evaluation.calls import Choice, check_unconstrained
+from agentkit.evaluation.calls import Choice, check_unconstrained, decides
 from agentkit.evaluation.journal import Journal
 from agentkit.evaluation.perplexity import PerplexityRow, Reference
 from agentkit.evaluation.questions import Question
 from agentkit.evaluation.rag import Evaluation
 from agentkit.evaluation.routing import RoutingRow, Turn
-from agentkit.evaluation.run import IN_A_ROW, run
+from agentkit.evaluation.run import run
 from agentkit.evaluation.tables import Table
 from agentkit.evaluation.toolset import Case
 from agentkit.evaluation.toolset_run import AnyRow
@@ -89,11 +88,11 @@ def bfcl(
         journal,
         progress,
     )
-    told = bfcl_run.summarize(rows)
+    told = bfcl_run.summarize(rows, is_free=decides(tool_choice, unconstrained))
     shares = {name: body["right"] for name, body in told["categories"].items()}
     if told["average"] is not None:
         shares["average"] = {"value": told["average"]}
-    if tool_choice == "auto":
+    if told["recall"] is not None:
         shares["recall"] = told["recall"]
     return _scores("bfcl", rows, shares, told, bfcl_run.tables(told))
 
@@ -129,7 +128,7 @@ def tools(
         journal,
         progress,
     )
-    told = toolset_run.summarize(rows)
+    told = toolset_run.summarize(rows, is_free=decides(tool_choice, unconstrained))
     missing = told["missing"]
     shares = {key: told[key] for key in ("valid", "right")}
     shares |= {key: missing[key] for key in ("asked", "asked_exactly")}
@@ -208,21 +207,11 @@ def rag(evaluation: Evaluation, questions: Sequence[Question], *, progress: Prog
     A question whose turn fails is a wrong one, and in no other figure.
 
     Raises:
-        ModelError: `IN_A_ROW` turns failed one after the other, or all did.
+        ModelError: `agentkit.evaluation.run.IN_A_ROW` turns failed one after the other, or all did.
     """
     from agentkit.evaluation.summary import summarize
 
-    rows, failed, in_a_row = [], list[str](), 0
-    for number, question in enumerate(questions, 1):
-        progress(f"{number} of {len(questions)}: {question.id}")
-        try:
-            rows.append(evaluation.ask(question))
-            in_a_row = 0
-        except ModelError:
-            failed.append(question.id)
-            in_a_row += 1
-            if in_a_row == IN_A_ROW or len(failed) == len(questions):
-                raise
+    rows = evaluation.rows(questions, progress)
     told = summarize(rows)
     answers, abstention = told["answers"]["agent"], told["abstention"]
     shares = {"hit@3": told["retrieval"]["agent"]["hit@3"], **answers}
@@ -231,7 +220,6 @@ def rag(evaluation: Evaluation, questions: Sequence[Question], *, progress: Prog
     verdicts = {
         row.id: row.right and (row.abstained or all(claim.grounded for claim in row.claims)) for row in rows
     }
-    verdicts |= dict.fromkeys(failed, False)
     return Scores("rag", len(questions), values, verdicts, told, [])
 
 

@@ -30,21 +30,24 @@ Ranking = Callable[[Row], Sequence[str]]
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Every figure as plain JSON values; shares as ``{"value", "low", "high", "count"}``.
 
-    ``agent`` is the whole, ``dense`` the search by cosine alone, ``model`` the model without knowledge.
+    ``agent`` is the whole, ``dense`` the search by cosine alone, ``model`` the model without knowledge. A question
+    whose turn failed has no right answer of the agent, and is in no other figure.
     """
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
+    asked = [row for row in rows if not row.failed]
     return {
         "questions": len(rows),
-        "retrieval": {"agent": ranked(rows, _full), "dense": ranked(rows, _dense)},
+        "failed": len(rows) - len(asked),
+        "retrieval": {"agent": ranked(asked, _full), "dense": ranked(asked, _dense)},
         "answers": {
-            "agent": {"groundedness": grounded(rows, _agent_claims), "right": _right(rows, "right")},
-            "model": {"groundedness": grounded(rows, _model_claims), "right": _right(rows, "model_right")},
+            "agent": {"groundedness": grounded(asked, _agent_claims), "right": _right(rows, "right")},
+            "model": {"groundedness": grounded(asked, _model_claims), "right": _right(asked, "model_right")},
         },
-        "abstention": abstention(rows),
+        "abstention": abstention(asked),
         "kinds": {kind: _kind([row for row in rows if row.kind == kind]) for kind in kinds},
         "latency_s": {
             part: {
-                f"p{percent}": percentile([getattr(row, f"{part}_s") for row in rows], percent)
+                f"p{percent}": percentile([getattr(row, f"{part}_s") for row in asked], percent)
                 for percent in PERCENTS
             }
             for part in ("search", "turn")
@@ -90,7 +93,8 @@ def curve(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
 
 
 def misses(rows: Sequence[Row]) -> list[Row]:
-    """Rows with anything wrong: answer, abstention, a claim without support, no right document among three."""
+    """Rows with anything wrong: a turn that failed, answer, abstention, a claim without support, no right document
+    among three."""
     return [
         row
         for row in rows
@@ -102,17 +106,17 @@ def misses(rows: Sequence[Row]) -> list[Row]:
 
 def _kind(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures of one kind of question; hit@3 has no value where nothing is answerable."""
-    asked = [row for row in rows if row.is_answerable]
-    hits = [hit(row.ranking, row.documents, 3) for row in asked]
-    dense = [hit(row.dense, row.documents, 3) for row in asked]
+    asked = [row for row in rows if not row.failed]
+    hits = [hit(row.ranking, row.documents, 3) for row in asked if row.is_answerable]
+    dense = [hit(row.dense, row.documents, 3) for row in asked if row.is_answerable]
     shares: dict[str, Share] = {
         "hit@3": share(hits),
         "dense_hit@3": share(dense),
         "right": share([float(row.right) for row in rows]),
-        "abstained": share([float(row.abstained) for row in rows]),
+        "abstained": share([float(row.abstained) for row in asked]),
     }
     found = {name: asdict(value) for name, value in shares.items()}
-    return {"questions": len(rows), **found, "groundedness": grounded(rows, _agent_claims)}
+    return {"questions": len(rows), **found, "groundedness": grounded(asked, _agent_claims)}
 
 
 def _right(rows: Sequence[Row], key: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def percent(share: Mapping[str, Any]) -> str:
-    """A `Share` as JSON, with its interval: ``62.0% (55–69)``."""
-    if share["value"] is None:
+def percent(share: Mapping[str, Any] | None) -> str:
+    """A `Share` as JSON, with its interval: ``62.0% (55–69)``; a dash where there is none."""
+    if share is None or share["value"] is None:
         return "–"
     return f"{share['value']:.1%} ({100 * share['low']:.0f}–{100 * share['high']:.0f})"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentkit.evaluation import several_run
 from agentkit.evaluation.accepted import fits_parameter
-from agentkit.evaluation.calls import Call, Choice, answer, are_valid
+from agentkit.evaluation.calls import Call, Choice, answer, are_valid, decides
 from agentkit.evaluation.metrics import Share, share
 from agentkit.evaluation.several import SeveralCase
 from agentkit.evaluation.several_run import SeveralRow
@@ -59,7 +59,7 @@ class ToolRow:
     """Asked for just the parameters that are missing, as far as agentkit itself asks."""
     valid: bool
     right: bool
-    """Every argument is one of those accepted; where something is lacking, it is asked for."""
+    """There is one call, with accepted arguments alone; where something is lacking, it is asked for."""
     passes: int
     """Forward passes."""
     seconds: float
@@ -99,9 +99,9 @@ def ask(model: ChatModel, case: ToolCase, *, tool_choice: Choice, unconstrained:
     holds a question mark.
     """
     _, missing = words_for(case.tool, case.text, ())
-    decides = tool_choice == "auto" or unconstrained
+    is_free = decides(tool_choice, unconstrained)
     made = None
-    if decides or not case.missing:
+    if is_free or not case.missing:
         made = answer(
             model,
             [Message("user", case.text)],
@@ -111,10 +111,10 @@ def ask(model: ChatModel, case: ToolCase, *, tool_choice: Choice, unconstrained:
             unconstrained=unconstrained,
         )
     calls, reply = (made.calls, made.text) if made else ((), "")
-    by_agentkit = bool(missing) if made is None or not decides else "missing_argument" in made.notices
-    asked = by_agentkit or (decides and not calls and "?" in reply)
+    by_agentkit = bool(missing) if made is None or not is_free else "missing_argument" in made.notices
+    asked = by_agentkit or (is_free and not calls and "?" in reply)
     arguments = () if case.missing else _arguments(case, calls)
-    is_called = bool(calls) and calls[0][0] == case.tool.name
+    is_called = len(calls) == 1 and calls[0][0] == case.tool.name
     return ToolRow(
         case.id,
         case.split,
@@ -164,10 +164,15 @@ def _arguments(case: ToolCase, calls: Sequence[Call]) -> tuple[Argument, ...]:
     return tuple(found)
 
 
-def summarize(every: Sequence[AnyRow]) -> dict[str, Any]:
+def summarize(every: Sequence[AnyRow], *, is_free: bool) -> dict[str, Any]:
     """Every figure as plain JSON values; shares as ``{"value", "low", "high", "count"}``.
 
     Those of messages that need several calls stand under ``several``, and count nowhere else.
+
+    Args:
+        every: The rows.
+        is_free: The model decided whether to call. Under ``required`` with a grammar it did not: whether it
+            ``called`` and ``called_all_the_same`` says nothing then, and is None.
     """
     rows = [row for row in every if isinstance(row, ToolRow)]
     several = [row for row in every if isinstance(row, SeveralRow)]
@@ -178,7 +183,7 @@ def summarize(every: Sequence[AnyRow]) -> dict[str, Any]:
     return {
         "calls": len(complete),
         "failed": sum(bool(row.failed) for row in rows),
-        "called": asdict(_share([bool(row.calls) for row in complete])),
+        "called": asdict(_share([bool(row.calls) for row in complete])) if is_free else None,
         "valid": asdict(_share([row.valid for row in complete])),
         "right": asdict(_share([row.right for row in complete])),
         "splits": {
@@ -193,7 +198,7 @@ def summarize(every: Sequence[AnyRow]) -> dict[str, Any]:
             "lacking": len(lacking),
             "asked": asdict(_share([row.asked for row in lacking])),
             "asked_exactly": asdict(_share([row.exactly for row in lacking])),
-            "called_all_the_same": asdict(_share([bool(row.calls) for row in lacking])),
+            "called_all_the_same": asdict(_share([bool(row.calls) for row in lacking])) if is_free else None,
             "asked_without_cause": asdict(_share([row.asked for row in complete])),
         },
         "passes_per_call": sum(row.passes for row in called) / len(called) if called else None,
@@ -220,7 +225,7 @@ def _single_tables(summary: dict[str, Any]) -> list[Table]:
     missing, passes = summary["missing"], summary["passes_per_call"]
     calls = [
         ["turns", str(summary["calls"])],
-        *([label, percent(summary[key])] for key, label in (("called", "called"), ("valid", "valid"))),
+        *([key, percent(summary[key])] for key in ("called", "valid")),
         ["right", percent(summary["right"])],
         *([f"right, {name}", percent(body)] for name, body in summary["splits"].items()),
         ["passes a call", "–" if passes is None else f"{passes:.1f}"],

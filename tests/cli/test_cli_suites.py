@@ -76,9 +76,11 @@ def test_bfcl_prints_and_writes(cli: Cli, leaderboard: None) -> None:
     told = json.loads((cli.folder / "out" / "summary.json").read_text())
     assert told["scores"] == {"simple_python": 0.5, "irrelevance": 0.5}
     assert told["run"]["tool choice"] == "required"
+    assert told["recall"] is None
+    assert ["calls", "where", "needed", "–"] in printed
     assert told["run"]["adapter"] == "none"
     page = (cli.folder / "out" / "summary.md").read_text()
-    assert "| simple_python | 2 | 2 | 100.0% (100–100) | 50.0%" in page
+    assert "| simple_python | 2 | 2 | 100.0% (34–100) | 50.0%" in page
 
     assert cli(*command, "--out", "out", "--json") == 0  # without a step left: nothing is asked again
     assert list(cli.lines()) == [told]
@@ -105,11 +107,11 @@ def test_tools_print_and_write(cli: Cli) -> None:
     assert told["scores"]["right"] == 0.5
     assert told["scores"]["asked_exactly"] == 1
     assert told == json.loads((cli.folder / "eval-tools" / "summary.json").read_text())
-    assert "| text | 2 | 100.0% (100–100) | 50.0%" in (cli.folder / "eval-tools" / "summary.md").read_text()
+    assert "| text | 2 | 100.0% (34–100) | 50.0%" in (cli.folder / "eval-tools" / "summary.md").read_text()
     cli.steps = ["In which city?", forecast("Rome")]
     options = ("--tool-choice", "auto", "--limit", "1", "--out", "auto")
     assert cli("eval", "tools", "--data", "tools.jsonl", *options) == 0
-    assert ["asked", "without", "cause", "100.0%", "(100–100)"] in [
+    assert ["asked", "without", "cause", "100.0%", "(21–100)"] in [
         line.split() for line in cli.out.splitlines()
     ]
 

@@ -130,6 +130,7 @@ def test_the_leaderboard_s_own_checker() -> None:
     assert check(case, [("ring", {"times": 3})]) == ""
     assert check(case, [("ring", {"times": 4})]).startswith("value_error")
     assert check(case, [("ring", {"times": "3"})]).startswith("type_error")
+    assert check(case, [("ring", {"times": 3})] * 2).endswith("wrong_count")
     several = Case("y", "parallel_multiple", (), (BELL, BIKE), (*truth, {"shop.rent_bike": {"hours": [2.0]}}))
     assert check(several, [("shop.rent_bike", {"hours": 2.0}), ("ring", {"times": 3})]) == ""
     assert check(several, [("ring", {"times": 3})]).endswith("wrong_count")
@@ -149,7 +150,7 @@ def test_figures() -> None:
         row("e", "parallel_multiple", False, calls=2, passes=10),
         row("f", "irrelevance", True, calls=0),
     ]
-    told = summarize(rows)
+    told = summarize(rows, is_free=True)
     assert told["average"] == pytest.approx((0.5 + 1 + 1 + 0) / 4)
     assert told["recall"]["value"] == pytest.approx(4 / 5)
     assert told["irrelevance"]["value"] == 1
@@ -160,5 +161,24 @@ def test_figures() -> None:
     cells = [each for table in tables(told) for each in table.rows]
     assert ["average of the four", "62.5%"] in cells
     assert ["parallel_multiple", "value", "1"] in cells
-    assert summarize(rows[:4])["average"] is None
-    assert summarize(rows[:1])["irrelevance"]["value"] is None
+    assert summarize(rows[:4], is_free=True)["average"] is None
+    assert summarize(rows[:1], is_free=True)["irrelevance"]["value"] is None
+
+
+def test_recall_is_no_figure_where_there_is_always_a_call() -> None:
+    rows = [row("a", "simple_python", True), row("f", "irrelevance", True, calls=0)]
+    told = summarize(rows, is_free=False)
+    assert told["recall"] is None
+    cells = [each for table in tables(told) for each in table.rows]
+    assert ["calls where needed", "–"] in cells
+    assert next(cell for cell in cells if cell[0] == "no call where not needed")[1].startswith("100.0%")
+
+
+def test_one_call_too_many_in_free_text_is_wrong(leaderboard: None) -> None:
+    case = load("simple_python")[0]
+    call = '{"name": "ring", "arguments": {"times": 3}}'
+    rows = [
+        bfcl_run.ask(ScriptedModel([said]), case, load_checker(), tool_choice="required", unconstrained=True)
+        for said in (call, f"{call} {call}")
+    ]
+    assert [(row.right, row.error_type) for row in rows] == [(True, ""), (False, "count")]

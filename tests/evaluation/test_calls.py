@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentkit.errors import ModelError, UsageError
-from agentkit.evaluation.calls import Call, answer, are_valid, check_unconstrained, parse
+from agentkit.evaluation.calls import Call, Choice, answer, are_valid, check_unconstrained, decides, parse
 from agentkit.llm.formats.gemma import FORMAT as GEMMA
 from agentkit.llm.formats.generic import FORMAT as GENERIC
 from agentkit.llm.formats.mistral import FORMAT as MISTRAL
 from agentkit.llm.local import LocalModel
+from agentkit.llm.protocol import ModelEvent
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import Message, ToolCall, ToolSpec
 
@@ -47,14 +50,36 @@ def test_calls_in_free_text(text: str, calls: tuple[Call, ...]) -> None:
     assert parse(text) == calls
 
 
-def test_the_first_call_alone_counts_where_one_is_asked_for() -> None:
+def test_all_calls_of_free_text_count_wherever_one_is_wanted() -> None:
+    """The leaderboard's rule about their number is the checker's, not ours."""
     text = '{"name": "ring", "arguments": {"times": 1}} {"name": "ring", "arguments": {"times": 2}}'
     made = [
         answer(ScriptedModel([text]), TURN, [RING], **OPTIONS, unconstrained=True, parallel=parallel)
         for parallel in (False, True)
     ]
-    assert [len(each.calls) for each in made] == [1, 2]
+    assert [len(each.calls) for each in made] == [2, 2]
     assert made[0].text == text
+
+
+class Slow(ScriptedModel):
+    """Works before it streams, as one that encodes and makes a grammar."""
+
+    def stream(self, *args: Any, **options: Any) -> Iterator[ModelEvent]:
+        time.sleep(0.05)
+        yield from super().stream(*args, **options)
+
+
+def test_the_time_is_that_of_the_whole_call() -> None:
+    made = answer(Slow([ToolCall("c", "ring", {"times": 3})]), TURN, [RING], **OPTIONS)
+    assert made.seconds >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("tool_choice", "unconstrained", "free"),
+    [("required", False, False), ("required", True, True), ("auto", False, True)],
+)
+def test_who_decides_whether_to_call(tool_choice: Choice, unconstrained: bool, free: bool) -> None:
+    assert decides(tool_choice, unconstrained) is free
 
 
 def test_an_error_of_the_model_is_part_of_the_answer() -> None:

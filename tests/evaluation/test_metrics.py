@@ -76,15 +76,29 @@ def test_a_share_sums_before_it_divides() -> None:
 
 def test_intervals() -> None:
     found = share([1.0] * 80 + [0.0] * 20)
-    assert found == share([1.0] * 80 + [0.0] * 20)
-    assert found.value == 0.8
-    assert found.low is not None
-    assert found.high is not None
-    # The normal approximation gives 0.8 ± 1.96 · sqrt(0.8 · 0.2 / 100) = 0.722 to 0.878.
-    assert found.low == pytest.approx(0.722, abs=0.02)
-    assert found.high == pytest.approx(0.878, abs=0.02)
-    sure = share([1.0] * 10)
-    assert (sure.low, sure.high) == (1.0, 1.0)
+    # (80 + 1.92 ± 1.96 · sqrt(80 · 20 / 100 + 0.96)) / (100 + 3.84)
+    assert (found.value, found.count) == (0.8, 100)
+    assert (found.low, found.high) == (pytest.approx(0.7112, abs=1e-4), pytest.approx(0.8666, abs=1e-4))
+
+
+def test_an_interval_has_width_where_all_are_right_or_none() -> None:
+    sure, never = share([1.0] * 10), share([0.0] * 10)
+    assert (sure.low, sure.high) == (pytest.approx(0.7225, abs=1e-4), 1.0)  # 1 / (1 + 3.84 / 10)
+    assert (never.low, never.high) == (0.0, pytest.approx(0.2775, abs=1e-4))
+    assert precision([True] * 10 + [False], [True] * 10 + [True]) == sure
+
+
+def test_what_is_no_plain_share_is_resampled() -> None:
+    means = [1.0] * 80 + [0.5] * 20
+    found = share(means)
+    assert found == share(means)
+    assert found.value == 0.9
+    # The normal approximation gives 0.9 ± 1.96 · sqrt(0.04 / 100) = 0.861 to 0.939.
+    assert found.low == pytest.approx(0.861, abs=0.01)
+    assert found.high == pytest.approx(0.939, abs=0.01)
+    sentences = share([2.0, 0.0] * 40, [2.0, 2.0] * 40)
+    assert (sentences.value, sentences.count) == (0.5, 80)
+    assert share([1.0, -1.0]).low == pytest.approx(-1.0)  # differences are no shares
 
 
 def test_a_summary(row: Callable[..., Row]) -> None:

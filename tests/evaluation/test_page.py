@@ -83,6 +83,16 @@ def test_it_names_every_miss(page: BeautifulSoup) -> None:
     assert "unsupported: Ships are free." in told["miss-loose"]
 
 
+def test_a_question_that_failed_tells_why(row: Callable[..., Row]) -> None:
+    lost = row(id="lost", right=False, ranking=(), failed="the context is <full>")
+    rows = [row(), row(id="no", kind="unanswerable"), lost]
+    page = BeautifulSoup(render(rows, summarize(rows), {}, 0.5), "html.parser")
+    told = page.find(id="miss-lost").parent.get_text(" ")  # type: ignore[union-attr]
+    assert "failed: the context is <full>" in told
+    assert "a fact is missing" not in told
+    assert "1 failed: wrong answers, and in no other figure." in page.get_text(" ")
+
+
 def test_its_figures_are_those_of_the_summary(page: BeautifulSoup, row: Callable[..., Row]) -> None:
     cells = page.find("table").find_all("td")  # type: ignore[union-attr]
     assert [cell.get_text().split()[0] for cell in cells[:4]] == ["search", "0.800", "0.800", "1.000"]

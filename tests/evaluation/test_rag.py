@@ -16,6 +16,7 @@ from agentkit.evaluation.rag import WARM_UP, Evaluation, Watched
 from agentkit.evaluation.ranking import Dense
 from agentkit.evaluation.rows import row_from_json
 from agentkit.evaluation.sources import Sources
+from agentkit.evaluation.summary import summarize
 from agentkit.events import Event, Notice, TurnDone, TurnFailed
 from agentkit.llm.scripted import ScriptedModel
 from agentkit.messages import Citation, Message, Reply
@@ -138,23 +139,60 @@ def test_a_footnote_number_is_no_fact(make: Callable[..., Evaluation], agents: A
     assert not make("1").ask(question("q", "How many?", facts=(("1",),))).right
 
 
-def test_a_failed_turn_ends_the_run_and_the_next_run_goes_on(
+def test_a_question_that_fails_is_wrong_and_asked_again_by_the_next_run(
     make: Callable[..., Evaluation], agents: Agents, tmp_path: Path
 ) -> None:
-    questions = [question("q1", "How long?"), question("q2", "Why?", **UNANSWERABLE)]
-    agents.turns = {**agents.turns, "How long?": [CITED], "Why?": [TurnFailed("the model died")]}
-    with pytest.raises(ModelError, match="the model died; run again"):
-        make("A week.").run(questions, Journal(tmp_path, {}, row_from_json), lambda text: None)
-    agents.turns["Why?"] = [DECLINED, TurnDone(Reply("I do not know."))]
+    questions = [question("q1", "How long?"), question("q2", "Until when?"), question("q3", "How many days?")]
+    agents.turns = {**agents.turns, "How long?": [CITED], "How many days?": [CITED]}
+    agents.turns["Until when?"] = [TurnFailed("the model died")]
+    rows = make("A week.", "Ten.").run(questions, Journal(tmp_path, {}, row_from_json), lambda text: None)
+    assert [row.failed for row in rows] == [
+        "",
+        "the model died; run again: what was asked before is kept",
+        "",
+    ]
+    told = summarize(rows)
+    assert (told["questions"], told["failed"]) == (3, 1)
+    assert told["answers"]["agent"]["right"]["value"] == pytest.approx(2 / 3)
+    assert told["kinds"]["plain"]["right"]["value"] == pytest.approx(2 / 3)
+    assert told["answers"]["model"]["right"]["count"] == told["retrieval"]["agent"]["hit@1"]["count"] == 2
+    assert told["latency_s"]["turn"]["p50"] > 0
+    agents.turns["Until when?"] = [CITED]
     agents.asked.clear()
-    told: list[str] = []
-    rows = make("Because.").run(questions, Journal(tmp_path, {}, row_from_json), told.append)
-    assert [row.id for row in rows] == ["q1", "q2"]
-    assert agents.asked == [(WARM_UP,), ("Why?",)]
-    assert told == ["warming up", "2 of 2: Why?"]
+    said: list[str] = []
+    rows = make("A month.").run(questions, Journal(tmp_path, {}, row_from_json), said.append)
+    assert [(row.id, row.failed) for row in rows] == [("q1", ""), ("q2", ""), ("q3", "")]
+    assert agents.asked == [(WARM_UP,), ("Until when?",)]
+    assert said == ["warming up", "2 of 3: q2"]
     agents.asked.clear()
-    assert make().run(questions, Journal(tmp_path, {}, row_from_json), told.append) == rows
+    assert make().run(questions, Journal(tmp_path, {}, row_from_json), said.append) == rows
     assert agents.asked == []
+
+
+def test_a_run_in_which_every_question_fails_has_no_figures(
+    make: Callable[..., Evaluation], agents: Agents, tmp_path: Path
+) -> None:
+    agents.turns["Why?"] = [TurnFailed("the model died")]
+    with pytest.raises(ModelError, match="every question failed, the last of them because the model died"):
+        make().run([question("q", "Why?")], Journal(tmp_path, {}, row_from_json), lambda text: None)
+
+
+def test_cosine_alone_is_asked_what_the_agent_understands(
+    base: KnowledgeBase, minilm: MiniLMEmbedder, agents: Agents
+) -> None:
+    class Recording:
+        def documents(self, query: str, count: int) -> list[str]:
+            asked.append(query)
+            return []
+
+    asked: list[str] = []
+    agents.turns["And to Spain?"] = [CITED]
+    history = (Message("user", "What is the fee of a return?"), Message("assistant", "It depends."))
+    evaluation = Evaluation(
+        base, agents.open, ScriptedModel(["Ten."]), "", Sources.of(base), Recording(), minilm  # type: ignore[arg-type]
+    )  # fmt: skip
+    evaluation.ask(question("q", "And to Spain?", kind="follow_up", history=history))
+    assert asked == ["What is the fee of a return? And to Spain? returns"]
 
 
 def test_what_a_knowledge_base_is_told_is_watched(base: KnowledgeBase) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from agentkit.errors import ModelError, UsageError
 from agentkit.evaluation import suite
+from agentkit.evaluation.questions import Question
+from agentkit.evaluation.rag import Evaluation
 from agentkit.evaluation.routing import Turn
+from agentkit.evaluation.rows import Row
 from agentkit.evaluation.tables import Table, markdown
 from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.events import Event
@@ -83,22 +85,24 @@ def test_markdown_holds_foreign_text_in_its_cells() -> None:
     assert page == "# T\n\n- model: a b\\|c\n\n| x |\n| --- |\n| 1 \\| 2 [0m\\\\ |\n"
 
 
-def test_a_question_whose_turn_fails_is_a_wrong_one() -> None:
+def test_a_question_whose_turn_fails_is_a_wrong_one(row: Callable[..., Row]) -> None:
     """Else a single failure would take the whole suite out of a comparison."""
 
-    class Failing:
-        def ask(self, question: Any) -> Any:
+    class Failing(Evaluation):
+        bad: ClassVar[str]
+
+        def ask(self, question: Question) -> Row:
             if question.id in self.bad:
                 raise ModelError("the context is full")
-            raise KeyError(question.id)
+            return row(id=question.id)
 
-        bad: frozenset[str] = frozenset()
-
-    questions = [SimpleNamespace(id=str(n)) for n in range(6)]
-    evaluation = Failing()
-    evaluation.bad = frozenset("01234")
+    nothing: Any = None
+    evaluation = Failing(*[nothing] * 7)
+    questions = [Question(n, str(n), "?", "plain", ("a.md",), (("b",),), (), "report") for n in range(6)]
+    Failing.bad = "01234"
     with pytest.raises(ModelError, match="the context is full"):  # five in a row: it is not the questions
-        suite.rag(evaluation, questions)  # type: ignore[arg-type]
-    evaluation.bad = frozenset("0123")
-    with pytest.raises(KeyError, match="4"):
-        suite.rag(evaluation, questions)  # type: ignore[arg-type]
+        suite.rag(evaluation, questions)
+    Failing.bad = "0123"
+    told = suite.rag(evaluation, questions)
+    assert told.verdicts == {**dict.fromkeys("0123", False), "4": True, "5": True}
+    assert (told.cases, told.scores["right"], told.scores["hit@3"]) == (6, pytest.approx(1 / 3), 1.0)

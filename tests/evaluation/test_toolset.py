@@ -201,7 +201,7 @@ def test_parameters_that_refer_to_a_definition_or_allow_anything(tmp_path: Path)
         [("note", "any", True, True), ("to", "any", True, True)],
         [("note", "any", True, True), ("to", "any", False, False)],
     ]
-    assert summarize(rows)["arguments"]["any"]["arguments"] == 4
+    assert summarize(rows, is_free=False)["arguments"]["any"]["arguments"] == 4
 
 
 def test_figures(cases: list[ToolCase]) -> None:
@@ -213,7 +213,7 @@ def test_figures(cases: list[ToolCase]) -> None:
         asked(lacking, "Where?", "auto"),
         asked(lacking, forecast(city="Oslo"), "auto"),
     ]
-    told = summarize(rows)
+    told = summarize(rows, is_free=True)
     assert told["called"]["value"] == pytest.approx(2 / 3)
     assert told["right"]["value"] == pytest.approx(1 / 3)
     assert told["arguments"]["text"]["right"]["value"] == pytest.approx(1 / 3)
@@ -225,8 +225,25 @@ def test_figures(cases: list[ToolCase]) -> None:
     assert {"right, tune", "integer", "asked without cause"} <= set(cells)
 
 
+def test_calling_is_no_figure_where_it_is_a_matter_of_course(cases: list[ToolCase]) -> None:
+    complete, lacking = cases
+    rows = [asked(complete, forecast(city="Oslo", days=3)), asked(lacking, "")]
+    told = summarize(rows, is_free=False)
+    assert told["called"] is told["missing"]["called_all_the_same"] is None
+    assert told["missing"]["asked"]["value"] == 1
+    cells = [list(row) for table in tables(told) for row in table.rows]
+    assert ["called", "–"] in cells
+    assert ["called all the same", "–"] in cells
+
+
+def test_a_call_too_many_is_wrong(cases: list[ToolCase]) -> None:
+    call = forecast(city="Oslo", days=3)
+    assert asked(cases[0], call, "auto").right
+    assert not asked(cases[0], (call, call), "auto").right
+
+
 def test_the_embedded_model(smollm: LocalModel) -> None:
     rows = [ask(smollm, case, tool_choice="required") for case in read_tool_cases(DATA, limit=4)]
     assert all(row.valid and row.passes for row in rows[:4])
     assert sum(row.right for row in rows[:4]) >= 3
-    assert summarize(rows)["passes_per_call"] > 0
+    assert summarize(rows, is_free=False)["passes_per_call"] > 0
