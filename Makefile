@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
 export HF_HUB_OFFLINE := 1
-AVX512 := $(if $(shell grep -m1 -o avx512_vnni /proc/cpuinfo),-DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON)
+has = $(shell grep -m1 -o $(1) /proc/cpuinfo)
+AVX512 := $(if $(call has,avx512_vnni),-DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON) \
+	$(if $(call has,avx512_bf16),-DGGML_AVX512_BF16=ON)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -73,7 +75,7 @@ assets: $(VENV)/.stamp # always asked, for the cache may have been emptied; it a
 test-assets: assets # a second family, on which the engine is held to what it promises: 240 MB, converted once
 	@$(BIN)/agentkit models pull gemma3-270m
 
-# Built from source, about eight minutes: prebuilt wheels use less of the processor, and with AMX it crashes.
+# Built from source, about eight minutes: prebuilt wheels use less of the processor. Without AMX, with which it crashes.
 # datasets 5.2 fails over a class of pyarrow when TRL makes its data set.
 $(VENV)/.bench: $(VENV)/.dev
 	@CMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON $(AVX512)' \

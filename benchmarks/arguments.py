@@ -5,7 +5,7 @@
 
 The first line is the grammar alone; the last has everything. In between, everything but one part. The calls over
 one half of the tools were looked at while the parts were made (tuning), those over the others were not (reporting).
-Beside it, how often turns that lack a required argument are asked about.
+Beside it, how often turns that lack a required argument are asked about, by half too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from agentkit.llm.missing import missing_arguments
 from agentkit.llm.spans import Span
 
 DATA = ROOT / "tests" / "data" / "tools.jsonl"
+
+
+HALVES = {"tuning": "tune", "reporting": "report"}
 
 
 @contextmanager
@@ -101,16 +104,20 @@ def run(model: Any, cases: list[ToolCase], *, evidence: bool, wrong: bool = Fals
     }
 
 
-def questions(cases: list[ToolCase], lacking: list[ToolCase]) -> dict[str, int]:
-    """How often a missing argument is noticed, and how often one is missed that is there."""
-    asked = [(missing_arguments(case.tool, case.text), list(case.missing)) for case in lacking]
-    return {
-        "lacking": len(lacking),
-        "asked": sum(bool(found) for found, _ in asked),
-        "asked_for_exactly_those": sum(found == wanted for found, wanted in asked),
-        "complete": len(cases),
-        "asked_without_cause": sum(bool(missing_arguments(case.tool, case.text)) for case in cases),
-    }
+def questions(cases: list[ToolCase], lacking: list[ToolCase]) -> dict[str, dict[str, int]]:
+    """By half: how often a missing argument is noticed, and how often one is missed that is there."""
+    found = {}
+    for half, split in HALVES.items():
+        missing = [(missing_arguments(case.tool, case.text), case) for case in lacking if case.split == split]
+        complete = [missing_arguments(case.tool, case.text) for case in cases if case.split == split]
+        found[half] = {
+            "lacking": len(missing),
+            "asked": sum(bool(names) for names, _ in missing),
+            "asked_for_exactly_those": sum(names == list(case.missing) for names, case in missing),
+            "complete": len(complete),
+            "asked_without_cause": sum(map(bool, complete)),
+        }
+    return found
 
 
 def main() -> None:

@@ -7,7 +7,9 @@
 The first 200 cases of each category, and the second 200 of simple_python. Nothing is trained on them. The rows file
 is appended to case by case, so a run that was stopped goes on where it was, if code and weights are the same; a run of
 everything removes the file in the end. Correctness is decided by the leaderboard's own AST checker, validity by
-jsonschema. xgrammar's masks are timed on the first cases, which run one by one as agentkit's do.
+jsonschema. Whether several calls are wanted is told from the category, as no request says it: both grammars allow
+several in ``parallel`` and one elsewhere, of free text all calls count. xgrammar's masks are timed on the first cases,
+which run one by one as agentkit's do.
 """
 
 from __future__ import annotations

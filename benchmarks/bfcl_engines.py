@@ -34,7 +34,7 @@ class Prompt:
     messages: tuple[dict[str, Any], ...]
     tools: list[ToolSpec]
     parallel: bool
-    """Several calls are asked for."""
+    """Several calls are wanted: told from the category, as no request says it; only grammars go by it."""
     max_tokens: int
 
 
@@ -101,6 +101,7 @@ def agentkit_grammar(model: Any, prompts: list[Prompt], *, evidence: bool) -> It
     try:
         for prompt in prompts:
             several = {"parallel_tool_calls": True} if prompt.parallel else {}
+            started = time.perf_counter()
             reply = model.chat(
                 prompt.messages,
                 tools=prompt.tools,
@@ -109,11 +110,10 @@ def agentkit_grammar(model: Any, prompts: list[Prompt], *, evidence: bool) -> It
                 turn=None if evidence else "",
                 **several,
             )
+            seconds = time.perf_counter() - started
             calls = [(call.name, call.arguments) for call in reply.tool_calls]
             cut = reply.finish_reason == "length"
-            yield Outcome(
-                prompt.id, calls, reply.usage.forward_passes, reply.usage.seconds, cut, **watch.take()
-            )
+            yield Outcome(prompt.id, calls, reply.usage.forward_passes, seconds, cut, **watch.take())
     finally:
         for owner, name, method in timed:
             setattr(owner, name, method)
@@ -157,8 +157,7 @@ class Transformers:
             ended = self.end in row
             length = row.index(self.end) + 1 if ended else len(row)
             text = self.model.tokenizer.decode(row[:length], skip_special_tokens=True)
-            calls = parse(text) if prompt.parallel else parse(text)[:1]
-            yield Outcome(prompt.id, list(calls), length, seconds, not ended, **taken)
+            yield Outcome(prompt.id, list(parse(text)), length, seconds, not ended, **taken)
 
     def options(self, prompts: list[Prompt]) -> dict[str, Any]:
         """What else `generate` is given for a batch."""

@@ -259,10 +259,16 @@ def device_name(device: str) -> str:
 def beside_others(body: dict[str, Any], path: Path) -> dict[str, Any]:
     """The result, with what the file holds of the other set of traces by the same machine under the same settings."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if any(before.get(key) != value for key, value in body.items() if key != "traces"):
+    if not before or _settings(before) != _settings(body):
         return body
     found = {**before["traces"], **body["traces"]}
     return {**body, "traces": {kind: found[kind] for kind in TRACES if kind in found}}
+
+
+def _settings(body: dict[str, Any]) -> dict[str, Any]:
+    """All but what was found, and on which day."""
+    machine = {key: value for key, value in body["machine"].items() if key != "date"}
+    return {**body, "traces": None, "machine": machine}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ FAISS's IndexFlatIP, on the same queries in the same run, which tells what the n
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import multiprocessing
 import shutil
 import sys
@@ -150,10 +152,18 @@ def opened(path: Path) -> tuple[SqliteIndex, dict[str, float]]:
     return index, {"open_seconds": round(seconds, 2), "resident_bytes": resident}
 
 
+def resident() -> int:
+    """Bytes in memory, without those that are freed and not given back yet."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return int(psutil.Process().memory_info().rss)
+
+
 def search_chunks(path: Path) -> dict[str, Any]:
     """What `KnowledgeBase.search` asks of the index, every question once."""
     index, body = opened(path)
     texts, vectors = questions()
+    before = resident()
     parts: dict[str, list[float]] = {"words": [], "vectors": [], "fetch": [], "all": []}
     for text, vector in zip(texts, vectors, strict=True):
         started = time.perf_counter()
@@ -167,6 +177,7 @@ def search_chunks(path: Path) -> dict[str, Any]:
         parts["vectors"].append(nearest - words)
         parts["fetch"].append(ended - nearest)
         parts["all"].append(ended - started)
+    after = body["resident_bytes"] + resident() - before
     half = len(texts) // 2
     filtered = [
         timed(lambda vector=vector: index.nearest(vector, CANDIDATES, {"folder": "part3"}))
@@ -174,6 +185,7 @@ def search_chunks(path: Path) -> dict[str, Any]:
     ]
     return {
         **body,
+        "resident_after_bytes": after,
         **{name: percentiles(seconds) for name, seconds in parts.items()},
         "first_half": percentiles(parts["all"][:half]),
         "second_half": percentiles(parts["all"][half:]),
@@ -213,6 +225,7 @@ def search_million(path: Path) -> dict[str, Any]:
     index, body = opened(path)
     _, vectors = questions()
     truth = np.load(path.with_suffix(".truth.npy"))
+    before = resident()
     seconds, hits = list[float](), 0
     for vector, nearest in zip(vectors, truth, strict=True):
         started = time.perf_counter()
@@ -220,6 +233,7 @@ def search_million(path: Path) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
         hits += len({*found} & {*(nearest + 1).tolist()})
     recall = round(hits / truth.size, 4)
+    body["resident_after_bytes"] = body["resident_bytes"] + resident() - before
     return {**body, **percentiles(seconds), "queries": len(seconds), "recall": recall}
 
 

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import time
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ PEERS = ("transformers", "llama-cpp-python", "smolagents", "bitsandbytes", "xgra
 
 
 def machine() -> dict[str, Any]:
-    """Processor, threads, versions and commit."""
+    """Commit and day, processor, threads and versions."""
     return {
         "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "bf16_native": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
         "threads": torch.get_num_threads(),

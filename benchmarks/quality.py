@@ -5,7 +5,8 @@
 The text is the starter's help centre, document after document. Perplexity is taken as a prompt, 1,024 tokens at a
 time, and for the first of these token by token too, which must not make a difference. The reference is the model in
 bf16 as transformers runs it; memory is what a fresh process has grown by after loading and one forward pass, in both
-places without what is freed but not given back yet.
+places without what is freed but not given back yet. The reference's weights are those of the same GGUF file (Q4_1
+linears, a Q8_0 embedding), dequantized: what is measured is repacking, not what that file has lost.
 """
 
 from __future__ import annotations

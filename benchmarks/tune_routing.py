@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tune_abstention import kind, mix, trains
+from machine import machine
+from tune_abstention import fitted_on, kind, mix, trains, weights_digest
 
-from agentkit.build import open_project
+from agentkit.build import DEFAULT_MODEL, adapter_folder, open_project
 from agentkit.llm import routing
+from agentkit.llm.adapters import AdapterFolder
 from agentkit.llm.reading import reader_of
 from agentkit.llm.routing import EmbeddingRouter, Features
-from agentkit.training.adapters import label, resolve_adapter
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "agentkit/llm/routing.json"
@@ -50,11 +51,10 @@ def kind_of(option: str) -> str:
     return option if option in ("knowledge", "chat", "decline") else "tool"
 
 
-def collect(adapter: str, *files: list[dict[str, Any]]) -> str:
-    """Add the features of every option to every turn, as the agent has them with this adapter; returns its name."""
+def collect(adapter: str, *files: list[dict[str, Any]]) -> None:
+    """Add the features of every option to every turn, as the agent has them with this adapter."""
     with open_project(ROOT, {"adapter": adapter}) as workspace:
-        folder = resolve_adapter(workspace.adapters_dir, adapter, workspace.settings.model)
-        reader = reader_of(workspace.model) if folder else None
+        reader = reader_of(workspace.model)
         knowledge = workspace.ready_knowledge()
         router: EmbeddingRouter = workspace.router
         specs = workspace.registry.specs()
@@ -62,7 +62,6 @@ def collect(adapter: str, *files: list[dict[str, Any]]) -> str:
             passages = knowledge.search(turn["text"])
             answerable = knowledge.answerable(turn["text"], passages, reader)
             turn["features"] = router.features(turn["text"], specs, answerable)
-    return label(folder) if folder else "none"
 
 
 def importance(turns: list[dict[str, Any]]) -> list[float]:
@@ -101,6 +100,17 @@ def fit(turns: list[dict[str, Any]], decay: float = 0.001, steps: int = 300) -> 
         kind: dict(zip(columns, (round(w, 4) for w in weights[kind].tolist()), strict=True))
         for kind, columns in names.items()
     }
+
+
+def fitted(turns: list[dict[str, Any]], adapter: AdapterFolder | None) -> dict[str, Any]:
+    """What ``routing.json`` holds: the features come from the adapter's judgements, so the fit is for these weights."""
+    of = {"adapter_sha256": weights_digest(adapter.path)} if adapter else {}
+    told = {"source": "benchmarks/tune_routing.py", "adapter": name_of(adapter), **of, "turns": len(turns)}
+    return {**told, "weights": fit(turns)}
+
+
+def name_of(adapter: AdapterFolder | None) -> str:
+    return adapter.name if adapter else "none"
 
 
 def cross_validate(turns: list[dict[str, Any]], folds: int = 10) -> dict[str, str]:
@@ -197,12 +207,12 @@ def main() -> None:
         ask_model([turn for turn in read(TURNS) if turn["split"] == "report"])
         return
     turns, asked = read(TURNS), questions()
-    adapter = collect(options.adapter, turns, asked)
+    adapter = adapter_folder(options.adapter, DEFAULT_MODEL)
+    collect(options.adapter, turns, asked)
     tune, tune_asked = [turn for turn in turns if trains(turn)], [turn for turn in asked if trains(turn)]
     if options.fit:
         together = [*tune, *tune_asked]
-        body = {"source": "benchmarks/tune_routing.py", "turns": len(together), "weights": fit(together)}
-        WEIGHTS.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+        WEIGHTS.write_text(json.dumps(fitted(together, adapter), indent=1) + "\n", encoding="utf-8")
         routing.load_weights.cache_clear()
     weights = routing.load_weights()
     validated = cross_validate([*tune, *tune_asked])
@@ -221,7 +231,8 @@ def main() -> None:
         )
     rows.update({f"cross-validated, {name}": text for name, text in validated.items()})
     if options.summary is not None:
-        body = {"adapter": adapter, **rows}
+        told = {"machine": machine(), "adapter": name_of(adapter), "abstention_fitted_on": fitted_on()}
+        body = {**told, **rows}
         options.summary.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agentkit.retrieval.database import generation
 
 KEPT = 8_000_000
-"""Scores that are kept in all, 8 bytes each; the words used longest ago are dropped."""
+"""Scores that are kept in all, 12 bytes each with their ids; the words used longest ago are dropped."""
 EXACT_TO = 10_000
 """Chunks up to which every change drops what is kept: asking again is cheap there."""
 SHARE = 0.01

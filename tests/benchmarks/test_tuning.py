@@ -1,0 +1,56 @@
+"""What weights are fitted on, and what is written of a fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import tune_abstention
+import tune_routing
+
+from agentkit.llm.adapters import AdapterFolder
+from agentkit.retrieval.abstention import Abstention
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_what_asks_the_same_as_a_report_question_trains_nothing() -> None:
+    twins = set()
+    for name in ("knowledge_questions", "rag"):
+        rows = map(json.loads, (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+        twins |= {row["question"] for row in rows if "same_as" in row}
+    assert len(twins) > 100
+    asked = tune_abstention.labelled()
+    training = [question for question in asked if tune_abstention.trains(question)]
+    assert not twins & {question["question"] for question in training}
+    assert {question["file"] for question in training} == {"single", "rag"}
+    assert {question["split"] for question in training} == {"tune", "stress"}
+    routed = [turn for turn in tune_routing.questions() if tune_routing.trains(turn)]
+    assert not twins & {turn["text"] for turn in routed}
+
+
+def adapter(folder: Path) -> AdapterFolder:
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    return AdapterFolder("mine", folder)
+
+
+def test_a_fit_names_the_weights_that_it_was_made_with(tmp_path: Path) -> None:
+    model, digest = Abstention({"nearest": 1.23456}, -0.5, 0.5), hashlib.sha256(b"weights").hexdigest()
+    alone = tune_abstention.with_fit({}, model, 0.9, 12, None)
+    assert (alone["weights"], alone["bias"]) == ({"nearest": 1.2346}, -0.5)
+    both = tune_abstention.with_fit(alone, model, 0.95, 12, adapter(tmp_path))
+    assert {**both, "reading": None} == {**alone, "reading": None}
+    assert (both["reading"]["adapter"], both["reading"]["adapter_sha256"]) == ("mine", digest)
+    assert (both["reading"]["cross_validated_accuracy"], both["reading"]["questions"]) == (0.95, 12)
+
+
+def test_a_router_s_fit_names_them_too(tmp_path: Path) -> None:
+    features = {"ner": {"best": 1.0}, "chat": {"best": 0.0}}
+    asked = {"question": "How much?", "document": "a.md", "features": features, "route": "ner"}
+    turns = [asked, {"features": {"ner": {"best": 0.0}, "chat": {"best": 1.0}}, "route": "chat"}]
+    body = tune_routing.fitted(turns, adapter(tmp_path))
+    assert (body["adapter"], body["turns"]) == ("mine", 2)
+    assert body["adapter_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert set(body["weights"]) == {"tool", "chat"}
+    assert "adapter_sha256" not in tune_routing.fitted(turns, None)
