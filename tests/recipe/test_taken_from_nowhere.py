@@ -15,7 +15,7 @@ from recipe_texts import ROOT, calling_texts, chat_texts, reading_texts, runs, s
 
 LEADERBOARD = importlib.util.find_spec("bfcl_eval")
 SEED, SCENES = 6, 60
-PLAIN_CHAT = ROOT / "tests" / "data" / "plain_chat.jsonl"
+DATA = ROOT / "tests" / "data"
 
 
 def leaderboard_texts() -> Iterator[str]:
@@ -51,31 +51,35 @@ def filled_texts() -> Iterator[str]:
         yield message.fill(Random(SEED))[0]
 
 
+@pytest.fixture(scope="module")
+def trained() -> dict[tuple[str, ...], str]:
+    """Runs of words of all that the recipe learns from."""
+    called = [*calling_texts(), *filled_texts(), *made_texts(), *written_texts()]
+    found = runs([*reading_texts(), *chat_texts(), *called])
+    assert len(found) > 200_000
+    return found
+
+
 @pytest.mark.skipif(LEADERBOARD is None, reason="pip install --no-deps bfcl-eval")
-def test_nothing_is_taken_from_the_leaderboard() -> None:
-    trained = runs([*reading_texts(), *calling_texts(), *chat_texts(), *made_texts(), *written_texts()])
+def test_nothing_is_taken_from_the_leaderboard(trained: dict[tuple[str, ...], str]) -> None:
     tested = runs(leaderboard_texts())
-    assert len(trained) > 40_000
     assert len(tested) > 100_000
     assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}
 
 
-def test_nothing_of_plain_chat_is_trained() -> None:
-    rows = [json.loads(line) for line in PLAIN_CHAT.read_text(encoding="utf-8").splitlines()]
-    tested = runs(text for row in rows for text in (row["text"], row["answer"]))
-    trained = runs([*reading_texts(), *calling_texts(), *chat_texts(), *written_texts()])
-    assert len(tested) > 500
-    assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}
-    prompts = {text.lower() for text in chat_texts()}
-    assert len(prompts) > 500
-    assert not prompts & {row["text"].lower() for row in rows}  # most are shorter than a run
-
-
-def test_nothing_of_our_own_calls_is_trained() -> None:
-    files = [ROOT / "tests" / "data" / f"{name}.jsonl" for name in ("tools", "several")]
+def test_nothing_of_our_own_evaluations_is_trained(trained: dict[tuple[str, ...], str]) -> None:
+    """Of any file but messages.jsonl, all of which is there to tune by."""
+    files = {file for file in DATA.glob("*.jsonl") if file.stem != "messages"}
+    assert len(files) == 6
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     tested = runs(strings([json.loads(line) for line in lines]))
-    trained = runs([*calling_texts(), *filled_texts(), *made_texts(), *written_texts()])
-    assert len(tested) > 1_500
-    assert len(trained) > 15_000
+    assert len(tested) > 6_000
     assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}
+
+
+def test_no_prompt_of_plain_conversation_is_evaluated() -> None:
+    """Most are shorter than a run."""
+    rows = [json.loads(line) for line in (DATA / "plain_chat.jsonl").read_text(encoding="utf-8").splitlines()]
+    prompts = {text.lower() for text in chat_texts()}
+    assert len(prompts) > 500
+    assert not prompts & {row["text"].lower() for row in rows}
