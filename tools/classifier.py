@@ -145,7 +145,9 @@ def _logits(model: Any, tokenizer: Any, texts: list[str], pairs: list[str] | Non
     """Shape (len(texts), classes); a text too long for the model is cut, its hypothesis is not."""
     import torch
 
-    limit = min(int(getattr(model.config, "max_position_embeddings", 512)), 512)
+    told = tokenizer.model_max_length  # a huge number where it is not known
+    known = told if told < 1 << 30 else 512
+    limit = min(known, getattr(model.config, "max_position_embeddings", None) or known)
     cut: Any = "only_first" if pairs else True
     batch = tokenizer(texts, pairs, return_tensors="pt", padding=True, truncation=cut, max_length=limit)
     tokens = {key: value.to(model.device) for key, value in batch.items()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from collections.abc import Callable, Container
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -135,35 +136,56 @@ def check_name(adapters_dir: Path, name: str) -> None:
         raise UsageError(f"there is an adapter {name!r} already", remedy)
 
 
-def add(adapters_dir: Path, adapter: Adapter, write: Callable[[Path], None], *, stage: Path) -> None:
-    """Put a new adapter in its place, whole or not at all.
+def free_name(adapters_dir: Path, name: str, taken: Container[str] = ()) -> str:
+    """The name, with a number where it is taken: by an adapter, or among ``taken``."""
+    number, found = 1, name
+    while found in taken or (adapters_dir / found).exists():
+        number += 1
+        end = f"-{number}"
+        found = name[: 64 - len(end)] + end
+    return found
+
+
+def add(adapters_dir: Path, adapter: Adapter, write: Callable[[Path], None], *, stage: Path) -> Adapter:
+    """Put a new adapter in its place, whole or not at all; returns it as it lies there.
+
+    It gets a number where its name is taken: by a job of another project, which shares the adapters but not the table
+    that names are reserved in. A run of hours is not lost over that.
 
     Args:
         adapters_dir: Created when missing.
         adapter: Its description.
         write: Writes the weights and their configuration into the folder it is given.
         stage: Folder to write in, on the same disk; emptied before and gone afterwards.
-
-    Raises:
-        UsageError: The name was taken meanwhile.
     """
     private_dir(adapters_dir)
     shutil.rmtree(stage, ignore_errors=True)
     try:
         private_dir(stage)
         write(stage)
-        card = {key: value for key, value in adapter.to_json().items() if key != "path"}
-        (stage / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         for path in stage.iterdir():
-            path.chmod(0o600)
-            with path.open("rb+") as handle:
-                os.fsync(handle.fileno())
-        check_name(adapters_dir, adapter.name)
-        os.rename(
-            stage, adapters_dir / adapter.name
-        )  # fails where somebody else's adapter has come in between
+            _settle(path)
+        while True:
+            name = free_name(adapters_dir, adapter.name)
+            made = replace(adapter, name=name, path=adapters_dir / name)
+            card = {key: value for key, value in made.to_json().items() if key != "path"}
+            (stage / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+            _settle(stage / CARD)
+            try:
+                os.rename(stage, made.path)
+                return made
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise  # else somebody else's adapter has come in between
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _settle(path: Path) -> None:
+    """Its owner's alone, and on the disk."""
+    path.chmod(0o600)
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 def in_use(adapters_dir: Path, base: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +159,13 @@ def _ready_to_pad(config: Any, tokenizer: Any, name: str) -> None:
 def _told(error: Exception, name: str, *, is_here: bool) -> AgentkitError:
     """Why transformers could not load a model."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    if isinstance(error, ImportError):
-        package = "sentencepiece" if "entencepiece" in str(error) else error.name or "the package it names"
-        cause = f"model {name!r} needs a package that is not installed: {line}"
-        return MissingBackendError(cause, f"run `pip install {package}`")
+    # Tokenizers that need it, e.g. Marian's, are not in transformers' table where it is missing.
+    is_left_out = "to build an AutoTokenizer" in line and find_spec("sentencepiece") is None
+    if is_left_out or isinstance(error, ImportError):
+        known = is_left_out or "entencepiece" in str(error)
+        package = "sentencepiece" if known else getattr(error, "name", None)
+        cause = f"model {name!r} needs a package that is not installed: {package or line}"
+        return MissingBackendError(cause, f"run `pip install {package}`" if package else "install it")
     if isinstance(error, OSError) and "model.safetensors" in line:
         cause = f"model {name!r} has no weights as safetensors ({line})"
         return ModelError(cause, "name a base that has them: weights in other forms are not loaded")
@@ -190,7 +194,7 @@ def _unused_positions(model: Any) -> int:
 
 
 def longest_answer(config: Any) -> int | None:
-    """Tokens that a seq2seq model can write: its decoder's positions but the first, or ``None`` without such a limit."""
+    """Tokens that a seq2seq model can write, one fewer than its decoder has positions; ``None`` without a limit."""
     keys = ("max_decoder_position_embeddings", "max_position_embeddings")  # the first is LED's
     known = next((number for key in keys if (number := getattr(config, key, None))), None)
     return None if known is None else int(known) - 1

@@ -178,7 +178,7 @@ class HeadLearner(Learner):
         return {"decoder_input_ids": ids, "use_cache": False}
 
     def _write(self, batch: Batch) -> list[list[int]]:
-        """What the model answers, greedily, with room for more than the longest target where its positions go so far."""
+        """What the model answers, greedily; there is room for more than the longest target, if it has the positions."""
         import torch
 
         longest = max(len(row.labels) for row in batch)

@@ -16,7 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from agentkit.errors import NotFoundError, TrainingError
 from agentkit.training import settings as job_settings
+from agentkit.training.adapters import CARD, Adapter, get_adapter
 from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import DataReport, read_report, scores_text
 from agentkit.training.settings import JobSettings, Task
@@ -56,10 +58,11 @@ class Job:
     loss: float | None
     """Of the last step, in nats per label, which is a token of chats."""
     val_loss: float | None
-    """Of the held-out examples, as it was last measured."""
+    """Of the held-out examples, as it was last measured; of a job that is done, that of its result, which with
+    ``patience`` has the weights of an earlier step."""
     tokens_per_s: float | None
     eta_s: float | None
-    """Seconds left, from the speed so far; 0 when the last step is done."""
+    """Seconds left, from the speed so far; ``None`` unless the job runs."""
     report: str
     """What became of the data, in a sentence."""
     ahead: int
@@ -67,7 +70,8 @@ class Job:
     error: str | None
     task: Task = "chat"
     scores: dict[str, float] = field(default_factory=dict)
-    """What a task other than chat is judged by, measured with ``val_loss``."""
+    """What a task other than chat is judged by, measured with ``val_loss``; of a job that is done, the scores that its
+    result is judged by (`adapters.Adapter.scores`)."""
 
     @property
     def active(self) -> bool:
@@ -79,12 +83,14 @@ class Job:
         if self.status == "queued":
             return f"queued behind {self.ahead}" if self.ahead else "about to start"
         done = f"step {self.step} of {self.steps}" if self.steps else ""
+        early = "stopped early" if self.status == "done" and self.step < self.steps else ""
         loss = f"loss {self.loss:.3f}" if self.loss is not None else ""
         held_out = f"held out {self.val_loss:.3f}" if self.val_loss is not None else ""
         scores = scores_text(self.scores)
-        left = f"{duration(self.eta_s)} left" if self.eta_s and self.status == "running" else ""
+        left = f"{duration(self.eta_s)} left" if self.eta_s else ""
         reason = self.error if self.status == "failed" else ""
-        return ", ".join(part for part in (self.status, done, loss, held_out, scores, left, reason) if part)
+        parts = (self.status, done, early, loss, held_out, scores, left, reason)
+        return ", ".join(part for part in parts if part)
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON values."""
@@ -113,7 +119,9 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
     except (OSError, ValueError):
         report = None
     last, val_loss, scores = _newest(folder)
-    done = settings is not None and record.status == "done"
+    place = settings.adapters_dir / record.name if settings and record.status == "done" else None
+    if made := _result(place, record.id):
+        val_loss, scores = made.loss_after, made.scores
     return Job(
         id=record.id,
         name=record.name,
@@ -123,7 +131,7 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         start=settings.start if settings else "",
         folder=folder,
         log=folder / LOG,
-        adapter=settings.adapters_dir / record.name if settings and done else None,
+        adapter=place,
         pid=record.process.pid,
         step=last.get("step", 0),
         steps=last.get("steps", 0),
@@ -132,13 +140,22 @@ def view(record: Record, folder: Path, ahead: int = 0) -> Job:
         loss=last.get("loss"),
         val_loss=val_loss,
         tokens_per_s=last.get("tokens_per_s"),
-        eta_s=last.get("eta_s"),
+        eta_s=last.get("eta_s") if record.status == "running" else None,
         report=report.sentence() if report else "",
         ahead=ahead,
         error=record.error,
         task=settings.task if settings else "chat",
         scores=dict(scores),
     )
+
+
+def _result(place: Path | None, id: str) -> Adapter | None:
+    """The adapter or model that a job has made; ``None`` where it was deleted or is damaged, which `list` is for."""
+    with contextlib.suppress(NotFoundError, TrainingError):
+        if place is not None and (place / CARD).is_file():
+            found = get_adapter(place.parent, place.name)
+            return found if found.job == id else None  # else another one of that name
+    return None
 
 
 Newest = tuple[dict[str, Any], float | None, dict[str, float]]

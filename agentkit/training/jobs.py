@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentkit.errors import AgentkitError, NotFoundError, TrainingError, UsageError
+from agentkit.errors import NotFoundError, TrainingError, UsageError
 from agentkit.settings import private_dir
 from agentkit.training import settings as job_settings
-from agentkit.training.adapters import SPECS, check_name, get_adapter
+from agentkit.training.adapters import SPECS, check_name, free_name, list_adapters
 from agentkit.training.bases import check_folder
 from agentkit.training.data import Split, load_chats
 from agentkit.training.failures import how_to_resume
@@ -285,11 +285,7 @@ def _cannot_start(folder: Path, error: OSError) -> TrainingError:
 def _free_name(stem: str, jobs_dir: Path, adapters_dir: Path) -> str:
     stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")[:56] or "adapter"
     taken = {*SPECS, *(record.name for record, _ in _records(jobs_dir) if record.status in ACTIVE)}
-    number, name = 1, stem
-    while name in taken or (adapters_dir / name).exists():
-        number += 1
-        name = f"{stem}-{number}"
-    return name
+    return free_name(adapters_dir, stem, taken)
 
 
 def _record(table: JobTable, id: str) -> Record:
@@ -316,8 +312,8 @@ def _bury(table: JobTable, jobs_dir: Path) -> None:
     for record in table.all():
         if record.status in ACTIVE and not record.process.alive():
             folder = jobs_dir / record.id
-            if _is_made(record, folder):
-                if table.end(record.id, "done"):
+            if made := _made(record, folder):
+                if table.end(record.id, "done", name=made):
                     clear_done(folder)
                 continue
             last = last_line(folder / LOG)
@@ -327,11 +323,12 @@ def _bury(table: JobTable, jobs_dir: Path) -> None:
                 _clear(folder)
 
 
-def _is_made(record: Record, folder: Path) -> bool:
-    """Whether the adapter was in its place already when the process died."""
-    with contextlib.suppress(AgentkitError, OSError, ValueError):
-        return get_adapter(read_settings(folder).adapters_dir, record.name).job == record.id
-    return False
+def _made(record: Record, folder: Path) -> str | None:
+    """Name of the adapter, if it was in its place already when the process died."""
+    with contextlib.suppress(OSError, ValueError):
+        adapters = list_adapters(read_settings(folder).adapters_dir)
+        return next((adapter.name for adapter in adapters if adapter.job == record.id), None)
+    return None
 
 
 def _clear(folder: Path) -> None:

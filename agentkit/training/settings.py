@@ -25,6 +25,8 @@ OWN = (
     "name", "task", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device", "start_sha256",
 )  # fmt: skip
 """What a run takes from its command line and its project, not from a settings file."""
+OF_ADAPTERS = ("rank", "alpha")
+"""What means nothing where all weights are trained."""
 
 
 class JobSettings(BaseModel):
@@ -79,7 +81,7 @@ class JobSettings(BaseModel):
     """Tokens per step, at most; a beginning that chats share counts once. A longer example is a step of its own."""
     max_length: int = Field(default=2048, ge=16)
     """Tokens per example, at most; never more than the model's context. Of a longer text to be classified the beginning
-    counts, as it does when the result is used; other examples that are longer are left out."""
+    counts, and the result reads no more tokens at once either; other examples that are longer are left out."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` has a momentum of 0.9; it needs half the memory and a far higher learning rate."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
@@ -96,7 +98,7 @@ class JobSettings(BaseModel):
     """Largest norm of the gradient."""
     rank: int = Field(default=16, ge=1, le=1024)
     """Of the adapter's matrices: what it can hold, and its size. Unset it is that of the adapter the run begins from,
-    which a larger one adds to."""
+    which a larger one adds to. Refused under ``full``, which makes no adapter; so is ``alpha``."""
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by ``alpha / rank``. Unset it goes by the adapter the run begins from; another one
     leaves what that computes as it is."""
@@ -166,6 +168,8 @@ def epochs_for(count: int, task: Task = "chat") -> int:
 def read_settings_file(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, or in the ``settings.json`` of an earlier run without what was that run's own.
 
+    That one holds all of its settings, so those that had no effect are left out too.
+
     Raises:
         UsageError: It cannot be read, or holds what a settings file cannot set.
     """
@@ -180,20 +184,30 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     own = [key for key in OWN if key in values]
     if own and path.suffix.lower() != ".json":
         raise UsageError(f"{path}: {own[0]!r} is no setting of a file", "give it on the command line")
-    return {key: value for key, value in values.items() if key not in OWN}
+    idle = OF_ADAPTERS if path.suffix.lower() == ".json" and values.get("method") == "full" else ()
+    return {key: value for key, value in values.items() if key not in (*OWN, *idle)}
 
 
 def make_settings(values: Mapping[str, Any]) -> JobSettings:
     """Check the values; ``None`` means the default.
 
     Raises:
-        UsageError: A name is unknown or a value is out of range.
+        UsageError: A name is unknown, a value is out of range, or one was given that means nothing to the method.
     """
     try:
-        return JobSettings.model_validate({key: value for key, value in values.items() if value is not None})
+        settings = JobSettings.model_validate(
+            {key: value for key, value in values.items() if value is not None}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         known = ", ".join(name for name in JobSettings.model_fields if name not in OWN)
         what = f"training setting {key!r}" if key else "training settings"
         raise UsageError(f"{what}: {first['msg']}", f"settings: {known}") from error
+    # Not in the model itself, which is read again from files that hold every field.
+    idle = [key for key in OF_ADAPTERS if key in settings.model_fields_set]
+    if settings.method == "full" and idle:
+        named = " and ".join(idle)
+        cause = f"method full makes no adapter, so that {named} would have no effect"
+        raise UsageError(cause, f"leave out {named}, or use --method lora")
+    return settings

@@ -109,11 +109,17 @@ class JobTable:
             db.execute(update, (process.pid, process.started, id))
             return True
 
-    def end(self, id: str, status: Status, error: str | None = None) -> bool:
-        """End a job that is under way; false if it has ended already, and then nothing changes."""
+    def end(self, id: str, status: Status, error: str | None = None, name: str | None = None) -> bool:
+        """End a job that is under way; false if it has ended already, and then nothing changes.
+
+        ``name`` is that of the result, which need not be the one that was reserved.
+        """
         with self._db.write() as db:
-            query = "UPDATE jobs SET status = ?, error = ? WHERE id = ? AND status IN ('queued', 'running')"
-            return db.execute(query, (status, error, id)).rowcount == 1
+            query = (
+                "UPDATE jobs SET status = ?, error = ?, name = COALESCE(?, name) "
+                "WHERE id = ? AND status IN ('queued', 'running')"
+            )
+            return db.execute(query, (status, error, name, id)).rowcount == 1
 
     def _check_name(self, db: sqlite3.Connection, name: str) -> None:
         query = "SELECT id, pid, started FROM jobs WHERE name = ? AND status IN ('queued', 'running')"

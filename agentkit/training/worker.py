@@ -127,9 +127,11 @@ def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> N
     trained = _learn(folder, work, demand)
     adapter = _describe(folder, job, work.report, trained)
     # From here a cancellation would come too late: the adapter is there, and the job is done.
-    _save(folder, job, adapter, partial(work.save, trained))
-    table.end(folder.name, "done")
+    name = _save(folder, job, adapter, partial(work.save, trained)).name
+    table.end(folder.name, "done", name=name)
     clear_done(folder)
+    if name != job.name:
+        _say(f"the name {job.name!r} was taken meanwhile: the result is called {name!r}")
     _say(f"done in {trained.seconds:.0f} s; held-out loss {trained.loss_before} to {trained.loss_after}")
 
 
@@ -231,7 +233,7 @@ def _describe(folder: Path, job: JobSettings, report: Report, trained: Trained) 
     )
 
 
-def _save(folder: Path, job: JobSettings, adapter: Adapter, save: Callable[[Path], None]) -> None:
+def _save(folder: Path, job: JobSettings, adapter: Adapter, save: Callable[[Path], None]) -> Adapter:
     def write(stage: Path) -> None:
         save(stage)
         shutil.copyfile(folder / job_settings.FILE, stage / job_settings.FILE)
@@ -240,7 +242,7 @@ def _save(folder: Path, job: JobSettings, adapter: Adapter, save: Callable[[Path
         _keep_curves(folder, stage)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    add(job.adapters_dir, adapter, write, stage=stage_dir(job.adapters_dir, folder.name))
+    return add(job.adapters_dir, adapter, write, stage=stage_dir(job.adapters_dir, folder.name))
 
 
 def _keep_held_out(folder: Path, stage: Path) -> None:

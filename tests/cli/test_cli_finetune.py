@@ -120,6 +120,15 @@ def test_options_win_over_the_settings_file(
     assert "was cancelled, and nothing of it was kept" in capsys.readouterr().err
 
 
+def test_settings_of_running_a_model_stand_in_no_ones_way(
+    held: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_chats(tmp_path / "chats.jsonl", 2)
+    monkeypatch.setenv("AGENTKIT_ADAPTER", "none")
+    monkeypatch.setenv("AGENTKIT_QUANTIZE", "int8")
+    assert run(["finetune", "start", "chats.jsonl"]) == 0
+
+
 def test_sessions_are_learned_from(held: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_project() as workspace:
         for n in range(3):
@@ -214,6 +223,8 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("start", "chats.jsonl", "--start", "tune"), "no adapter is called 'tune'; did you mean tone?"),
         (("start", "chats.jsonl", "--start", ""), "is no adapter: it has no adapter_config.json"),
         (("start", "chats.jsonl", "--start", "shipped"), "no adapter for smollm2-135m comes with agentkit"),
+        (("start", "chats.jsonl", "--adapter", "tone"), "says nothing about training; use --start tone"),
+        (("start", "chats.jsonl", "--quantize", "nf4"), "use --method qlora for a base of nf4 weights"),
         (("start", "one.jsonl"), "1 usable chat in 1; at least 2 different chats are needed"),
         (("status", "--plot", "a.png"), "--plot needs a job"),
         (("evaluate",), "Missing argument 'NAME'"),

@@ -58,6 +58,23 @@ def test_a_classifier_by_entailment(run_with: Any, tokenizer: Any, tmp_path: Pat
     assert list(run("classifier", text="ann").value["scores"]) == ["positive", "negative", "neutral"]
 
 
+def test_a_classifier_reads_as_far_as_its_tokenizer_says(
+    run_with: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**TINY, initializer_range=1.0))
+    short = "ann likes the lamp"
+    found = []
+    for most in (6, 32):
+        tokenizer.save_pretrained(tmp_path / str(most))
+        own = type(tokenizer).from_pretrained(tmp_path / str(most), model_max_length=most)
+        run = run_with("classifier", model=save(tmp_path / str(most), model, own))
+        found.append([run("classifier", text=text).value["scores"] for text in (short, short + " hola" * 20)])
+    assert found[0][0] == found[0][1] == found[1][0] != found[1][1]
+
+
 def test_a_token_classifier_joins_what_belongs_together(
     run_with: Any, tokenizer: Any, tmp_path: Path
 ) -> None:

@@ -55,8 +55,7 @@ def put(folder: Path, name: str, base: str = "smollm2-135m") -> Adapter:
         weights = len(header).to_bytes(8, "little") + header + bytes(4)
         (stage / "adapter_model.safetensors").write_bytes(weights)
 
-    add(folder, adapter, write, stage=folder / ".stage")
-    return adapter
+    return add(folder, adapter, write, stage=folder / ".stage")
 
 
 def test_an_adapter_comes_back_as_it_was_put(tmp_path: Path) -> None:
@@ -78,10 +77,19 @@ def test_an_adapter_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         add(tmp_path, adapter, fail, stage=tmp_path / ".stage")
-    with pytest.raises(UsageError, match="there is an adapter 'shop' already; choose another name"):
-        put(tmp_path, "shop")
     assert [path.name for path in tmp_path.iterdir()] == ["shop"]
     assert get_adapter(tmp_path, "shop") == adapter
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
+    long = "a" * 64
+    first = put(tmp_path, "shop")
+    with pytest.raises(UsageError, match="there is an adapter 'shop' already; choose another name"):
+        check_name(tmp_path, "shop")
+    made = [put(tmp_path, name) for name in ("shop", "shop", long, long)]
+    assert [adapter.name for adapter in made] == ["shop-2", "shop-3", long, f"{'a' * 62}-2"]
+    assert list_adapters(tmp_path) == [made[3], made[2], first, *made[:2]]
+    assert json.loads((made[0].path / CARD).read_text())["name"] == "shop-2"
 
 
 def test_an_unknown_name_brings_the_nearest(tmp_path: Path) -> None:

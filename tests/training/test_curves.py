@@ -33,6 +33,8 @@ def test_a_picture(tmp_path: Path) -> None:
         assert min(picture.size) > 500
     with pytest.raises(UsageError, match="no steps to draw"):
         draw_curves([], tmp_path / "b.png")
+    with pytest.raises(UsageError, match=r"none/a\.png: No such file or directory; name a file in a folder"):
+        draw_curves(LINES, tmp_path / "none" / "a.png")
 
 
 def test_without_matplotlib_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

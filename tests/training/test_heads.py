@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from agentkit.training import heads, jobs, worker
 from agentkit.training.adapters import get_adapter, list_adapters, resolve_adapter, trained_model, use
 from agentkit.training.classification import macro_f1
 from agentkit.training.data import IGNORED
-from agentkit.training.heads import HeadJob
+from agentkit.training.heads import HeadJob, HeadLearner
 from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
 from agentkit.training.labelled import Labelled, load_labelled
 from agentkit.training.precision import Numbers
@@ -26,7 +27,7 @@ from agentkit.training.report import read_report
 from agentkit.training.rows import HeadRow, batches, steps
 from agentkit.training.run import Stopped
 from agentkit.training.seq2seq import chrf
-from agentkit.training.settings import JobSettings, epochs_for, make_settings
+from agentkit.training.settings import JobSettings, epochs_for, make_settings, read_settings_file
 from agentkit.training.tagging import encode as encode_tags
 from agentkit.training.tagging import spans
 
@@ -404,11 +405,30 @@ def test_a_trained_model_is_refused_where_it_cannot_be_used(
         ("seq2seq", {"method": "adalora"}, "adalora is for chats"),
         ("chat", {"method": "full"}, "chats are learned by an adapter"),
         ("juggling", {}, "'task'"),
+        (
+            "classification",
+            {"rank": 8},
+            "makes no adapter, so that rank would have no effect; leave out rank, or use",
+        ),
+        (
+            "seq2seq",
+            {"rank": 8, "alpha": 8, "method": "full"},
+            "leave out rank and alpha, or use --method lora",
+        ),
     ],
 )
 def test_methods_that_do_not_suit_the_task_are_refused(task: str, change: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         job_settings(Path("x"), task, **change)
+
+
+def test_the_settings_of_a_full_run_can_be_given_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    done = job_settings(Path("x"), "tagging", seed=7)
+    path.write_text(done.model_dump_json(), encoding="utf-8")
+    read = read_settings_file(path)
+    assert job_settings(Path("x"), "tagging", **read) == done
+    assert job_settings(Path("x"), "tagging", **{**read, "method": "lora", "rank": 4}).rank == 4
 
 
 def test_what_is_not_given_suits_the_task() -> None:
@@ -441,6 +461,102 @@ def test_pieces_of_a_token_continue_its_entity(encoder: Path) -> None:
     assert row.labels == [IGNORED, 0, 1, 2, 0, 0, IGNORED]
     assert row.starts == [1, 2, 4]
     assert encode_tags(Labelled(("the", "lamps"), ("O", "B-X")), tokenizer, labels, 4) is None
+
+
+@pytest.mark.parametrize("merged", [0, 60])
+@pytest.mark.parametrize("trims", [True, False])
+def test_tags_are_learned_on_the_pieces_of_a_text(merged: int, trims: bool) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words, tags = ("Ann", "Lee's", "lamps", "für", "Ann"), ("B-PER", "I-PER", "O", "O", "B-PER")
+    text = " ".join(words)
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # as RoBERTa's
+    special, alphabet = ["<s>", "</s>"], pre_tokenizers.ByteLevel.alphabet()
+    size = len(special) + len(alphabet) + merged
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator([text], trainer)
+    inner.decoder = decoders.ByteLevel()
+    inner.post_processor = processors.RobertaProcessing(
+        ("</s>", 1), ("<s>", 0), trim_offsets=trims, add_prefix_space=False
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    labels = ["O", "B-PER", "I-PER"]
+    row = encode_tags(Labelled(words, tags), tokenizer, labels, 64)
+    assert row is not None
+    assert row.ids == tokenizer(text)["input_ids"]
+    parts = [range(*bounds) for bounds in pairwise([*row.starts, len(row.ids) - 1])]
+    assert tuple(tokenizer.decode([row.ids[n] for n in part]).strip() for part in parts) == words
+    for part, tag in zip(parts, tags, strict=True):
+        first, *others = [labels[row.labels[n]] for n in part if row.labels[n] != IGNORED]
+        assert (first, {*others} - {tag.replace("B-", "I-")}) == (tag, set())
+    assert row.labels[0] == row.labels[-1] == IGNORED
+
+
+def test_a_classifier_is_stored_with_the_length_that_it_was_trained_on(encoder: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for most, stored in ((16, 16), (2048, 24)):
+        settings = job_settings(encoder, "classification", epochs=1, max_length=most)
+        work = HeadJob(settings, examples("classification", tmp_path))
+        work.save(work.train(lambda line: None), tmp_path / str(most))
+        assert AutoTokenizer.from_pretrained(tmp_path / str(most)).model_max_length == stored
+
+
+@pytest.mark.parametrize("pads", [True, False])
+def test_a_decoder_with_a_head_needs_a_token_to_pad_with(encoder: Path, tmp_path: Path, pads: bool) -> None:
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+    LlamaForSequenceClassification(LlamaConfig(vocab_size=len(WORDS), **SIZES)).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    if not pads:
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    settings, found = job_settings(tmp_path, "classification", epochs=1), examples("classification", tmp_path)
+    if pads:
+        assert HeadJob(settings, found).train(lambda line: None).scored_on == "test"
+    else:
+        with pytest.raises(
+            UsageError, match="the tokenizer of tiny has no token to pad with; name another base"
+        ):
+            HeadJob(settings, found)
+
+
+def test_no_more_is_written_than_the_decoder_has_positions(translator: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(translator)
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=6, pad_token_id=0,
+        bos_token_id=0, eos_token_id=1, decoder_start_token_id=0, forced_eos_token_id=None,
+    )  # fmt: skip
+    model = BartForConditionalGeneration(config)
+    model.final_logits_bias[0, 1] = -100.0  # it never comes to an end by itself
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    work = HeadJob(job_settings(tmp_path, "seq2seq", epochs=1), examples("seq2seq", tmp_path))
+    assert work.train(lambda line: None).scores["exact_match"] == 0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_loss_of_pairs_is_the_models_own_and_computed_once(
+    translator: Path, tmp_path: Path, method: str
+) -> None:
+    settings = job_settings(translator, "seq2seq", method=method, precision="fp32")
+    work = HeadJob(settings, examples("seq2seq", tmp_path))
+    asked: list[dict[str, Any]] = []
+    work.model.register_forward_pre_hook(lambda _, args, given: asked.append(given), with_kwargs=True)
+    model = heads._with_lora(work.model, work.job) if method == "lora" else work.model
+    learner = HeadLearner(work, model.eval(), [])
+    loss, count, _ = learner._read(work.rows[:3])
+    assert "labels" not in asked[0]
+    labels = heads._padded([row.labels for row in work.rows[:3]], IGNORED)
+    own = work.model(**learner._inputs(work.rows[:3]), labels=labels).loss
+    assert float(loss.detach()) / count == pytest.approx(float(own.detach()), rel=1e-5)
 
 
 def test_steps_see_each_row_once_and_hold_their_limits() -> None:

@@ -100,7 +100,7 @@ def test_a_job_outlives_its_starter_and_its_adapter_loads(
     job = wait(job, on_progress=seen.append)
     assert (job.status, job.error) == ("done", None), job.log.read_text(encoding="utf-8")
     assert [line["step"] for line in seen] == list(range(1, 7))
-    assert (job.step, job.steps, job.epoch, job.eta_s) == (6, 6, 2, 0)
+    assert (job.step, job.steps, job.epoch, job.eta_s) == (6, 6, 2, None)
     assert job.loss == seen[-1]["loss"]
 
     adapter = get_adapter(dirs["adapters_dir"], "chats")
@@ -147,7 +147,7 @@ def test_a_killed_worker_has_failed(begin: Begin, dirs: dict[str, Path]) -> None
     stage.mkdir(parents=True)
     os.kill(job.pid, signal.SIGKILL)
     job = wait(job)
-    assert job.status == "failed"
+    assert (job.status, job.eta_s) == ("failed", None)
     assert "ended unexpectedly (killed, out of memory, or the machine went down); go on with" in str(
         job.error
     )
@@ -174,6 +174,40 @@ def test_a_kill_between_adapter_and_row_loses_nothing(begin: Begin, dirs: dict[s
     job.folder.rename(job.folder.with_name("other"))  # another job of that name, which did not get so far
     assert died("other").status == "failed"
     assert get_adapter(dirs["adapters_dir"], "made") == adapter
+
+
+def test_a_name_that_another_project_has_taken_meanwhile_costs_no_result(
+    inside: Callable[..., Job],
+    begin: Begin,
+    dirs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    job = begin(name="tone", epochs=1, jobs_dir=other)
+    assert inside(name="tone", epochs=1).status == "done"
+    worker.main(job.folder)
+    assert "the name 'tone' was taken meanwhile: the result is called 'tone-2'" in capsys.readouterr().out
+    job = get_job(other, "tone-2")
+    assert (job.status, job.name, job.adapter) == ("done", "tone-2", dirs["adapters_dir"] / "tone-2")
+    assert get_adapter(dirs["adapters_dir"], "tone-2").job == job.id
+    with sqlite3.connect(other / FILE) as db:  # as if it had been killed before it could say that it is done
+        db.execute("UPDATE jobs SET status = 'running', started = 0, name = 'tone'")
+    job = get_job(other, job.id)
+    assert (job.status, job.name, job.adapter) == ("done", "tone-2", dirs["adapters_dir"] / "tone-2")
+
+
+def test_a_job_that_stopped_early_is_told_by_its_result(inside: Callable[..., Job]) -> None:
+    options = {"patience": 1, "learning_rate": 0.5, "warmup": 0, "schedule": "constant"}
+    job = inside(epochs=20, options=options)
+    assert job.status == "done", job.error
+    measured = [line["val_loss"] for line in read_progress(job.folder) if line["val_loss"] is not None]
+    assert job.val_loss == min(measured) != measured[-1]
+    assert (job.step < job.steps, job.eta_s) == (True, None)
+    assert job.progress().startswith(f"done, step {job.step} of {job.steps}, stopped early, loss ")
+    assert job.adapter is not None
+    shutil.rmtree(job.adapter)
+    assert get_job(job.folder.parent, job.id).val_loss == measured[-1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is told by the clock")
@@ -453,6 +487,18 @@ def test_only_the_job_that_is_asked_for_is_read(
     assert [job.id for job in list_jobs(folder)] == ["3-a", "2-b", "1-a"]
 
 
+def test_a_name_means_the_job_under_way(dirs: dict[str, Path]) -> None:
+    folder = dirs["jobs_dir"]
+    process = Process.of(os.getpid())
+    with job_table(folder) as table:
+        for id, status in (("1-a", "failed"), ("2-a", "cancelled")):
+            table.reserve(id, "a", "2026", process)
+            table.end(id, status)  # type: ignore[arg-type]
+        assert get_job(folder, "a").id == "2-a"
+        assert table.requeue("1-a", process)
+    assert [get_job(folder, asked).id for asked in ("a", "1-a", "2-a", "2")] == ["1-a", "1-a", "2-a", "2-a"]
+
+
 def test_progress_is_read_again_only_where_there_is_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,7 +572,23 @@ def test_patience_needs_something_to_validate_by(
     with pytest.raises(UsageError, match="patience needs chats to validate by, and none is held out; leave"):
         start(chats(CHATS[:9]), **wanted)
     assert list_jobs(dirs["jobs_dir"]) == []
+    marked = [{**chat, "split": "test" if n < 2 else "train"} for n, chat in enumerate(CHATS)]
+    with pytest.raises(UsageError, match="leave patience out, or mark some chats as validation"):
+        start(chats(marked), **wanted)
+    assert list_jobs(dirs["jobs_dir"]) == []
     assert start(chats(CHATS), **wanted).status == "queued"
+
+
+def test_a_gguf_base_cannot_be_made_nf4(
+    dirs: dict[str, Path], chats: Write, held: None, tmp_path: Path
+) -> None:
+    data, base = chats(CHATS), {"model_name": "m.gguf", "model_source": tmp_path / "m.gguf", **dirs}
+    with pytest.raises(
+        UsageError, match=r"m\.gguf is a \.gguf file, .*; use --method lora, or a base with saf"
+    ):
+        start(data, **base, options={"method": "qlora"})
+    assert list_jobs(dirs["jobs_dir"]) == []
+    assert start(data, **base, options={"method": "lora"}).status == "queued"
 
 
 def test_importing_loads_nothing_heavy() -> None:

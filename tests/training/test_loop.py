@@ -169,6 +169,13 @@ def test_a_loss_that_is_no_number_ends_the_run(fresh: Callable[[], Any]) -> None
         train(settings(), model, ROWS, lambda line: None)
 
 
+def test_a_gradient_that_is_no_number_is_named(fresh: Callable[[], Any]) -> None:
+    model = fresh()
+    model.model.norm.register_full_backward_hook(lambda module, given, got: (given[0] * math.inf,))
+    with pytest.raises(TrainingError, match=r"the norm of the gradient is (nan|inf) at step 1; lower learn"):
+        train(settings(), model, ROWS, lambda line: None)
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(
     fresh: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
