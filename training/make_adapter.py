@@ -73,12 +73,10 @@ class Stage:
 
 STAGES = (
     Stage(1, 100, 0, 0, 40, 1e-3),
-    Stage(2, 33, 0, 0, 16, 6e-4),
-    Stage(3, 6, 100, 0, 32, 4e-4),
-    Stage(4, 8, 67, 3, 16, 5e-4),
+    Stage(2, 4, 60, 2, 16, 6e-4),
 )
-"""All; a third once more, in smaller steps; then mostly judgements, each of which has one token to be learned by; then
-what was written dialogue by dialogue."""
+"""All; then, in smaller steps, what was written dialogue by dialogue, and judgements, each of which has a single token to
+be learned by."""
 
 
 def main() -> int:

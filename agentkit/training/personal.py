@@ -231,14 +231,10 @@ def _conversations(chats: Sequence[Sequence[Message]]) -> list[str]:
     return found
 
 
-def _said(messages: Sequence[Message]) -> list[list[str]]:
+def _said(messages: Sequence[Message]) -> list[list[Any]]:
     """What was said, without what the system prompt says."""
     return [
-        [
-            m.role,
-            normal(m.content),
-            *(json.dumps([c.name, c.arguments], sort_keys=True) for c in m.tool_calls),
-        ]
+        [m.role, normal(m.content), [[c.name, json.dumps(c.arguments, sort_keys=True)] for c in m.tool_calls]]
         for m in messages
         if m.role != "system"
     ]

@@ -186,10 +186,9 @@ def test_later_stages_hold_out_the_same(options: argparse.Namespace, monkeypatch
         assert (sides["validation"] > first["validation"]) == bool(stage.written)
         assert not sides["train"] & sides["validation"]
         assert not sides["train"] & first["validation"]
-    assert later[0]["train"] < first["train"]
-    fresh = later[1]["train"] - first["train"]
-    assert len(fresh) > options.judgements / 2
-    assert {json.loads(row)["messages"][-1]["content"] for row in fresh} == {"Yes", "No"}
+    fresh = later[-1]["train"] - first["train"]
+    judged = [row for row in fresh if json.loads(row)["messages"][-1]["content"] in ("Yes", "No")]
+    assert options.judgements / 3 < len(judged) < len(fresh)
 
 
 def test_chats_are_asked_for_anew_where_the_prompts_have_changed(
