@@ -2,8 +2,9 @@
 
 transformers' own cache concatenates: every new token copies the whole conversation. Here it copies one token, and
 rolling back is forgetting a length. Sliding-window layers keep every token too, so that they roll back as well; the
-window is in the attention mask. What has a recurrent state instead (Mamba, LFM2 …) keeps transformers' layers, and
-the ledger takes snapshots of them.
+window is in the attention mask. Layers with a recurrent state instead (of LFM2, Qwen3-Next, Falcon-H1 …) stay
+transformers' own, and the ledger takes snapshots of them. Models that hold such a state elsewhere are not loaded at all
+(`weights`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # as torch's own documentation calls it
 
 from agentkit.engine.cache import TorchCache
-from agentkit.engine.families import agrees, check_family, close, head_size, layer_kinds
+from agentkit.engine.families import agrees, check_family, close, head_size, layer_kinds, text_model
 from agentkit.engine.graphs import PLAIN, WIDTHS, Recorder, width_of
 from agentkit.engine.peft_files import LowRank
 from agentkit.engine.rotary import Rotary
@@ -38,7 +38,7 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         config = model.config.get_text_config()
         check_family(config)
-        inner = model.model
+        inner = text_model(model)
         self._model = model
         self._plus_one = config.model_type.startswith("gemma")
         self._heads, self._groups = config.num_attention_heads, config.num_key_value_heads
@@ -51,7 +51,7 @@ class Decoder:
         self._final = self._norm(inner.norm)
         self._embed = inner.embed_tokens
         self._head = model.get_output_embeddings()
-        self._rotary = Rotary(model, config, set(kinds), inner.norm.weight.dtype)
+        self._rotary = Rotary(inner, config, set(kinds), inner.norm.weight.dtype)
         self._front: Callable[..., tuple[Tensor, Tensor, Tensor]] = Layer.front
         self._back: Callable[..., Tensor] = Layer.back
         self._recorder: Recorder | None = None
@@ -79,17 +79,24 @@ class Decoder:
         waits = any(getattr(getattr(part, "state", None), "threshold", 0) for part in model.modules())
         if device.type != "cuda" or waits:
             return False
-        sizes = [width for width in WIDTHS for _ in range(PLAIN + 2)]
-        ids = torch.arange(1, sum(sizes) + 1, device=device) * self._embed.num_embeddings // (sum(sizes) + 2)
         try:
-            with torch.inference_mode():
-                expected = self(ids, self.new_cache(), every=True)
-                self._recorder = recorder = Recorder(self.fixed, device, self._head.out_features)
-                cache = self.new_cache()
-                found = torch.cat([self(part, cache, every=True) for part in ids.split(sizes)])
+            return self._record_with(Recorder(self.fixed, device, self._head.out_features))
         except RuntimeError:
             self._recorder = None
             return False
+
+    def _record_with(self, recorder: Recorder) -> bool:
+        """Keep a recorder, if what it records of every width says what the plain pass says."""
+        sizes = [width for width in WIDTHS for _ in range(PLAIN + 2)]
+        spread = torch.arange(1, sum(sizes) + 1, device=self._model.device)
+        ids = spread * self._embed.num_embeddings // (sum(sizes) + 2)
+        with torch.inference_mode():
+            expected = self(ids, self.new_cache(), every=True)
+            cache = self.new_cache()
+            # What is recorded ends with buffers that grow: the last width would not come often enough after it.
+            cache.reserve(len(ids))
+            self._recorder = recorder
+            found = torch.cat([self(part, cache, every=True) for part in ids.split(sizes)])
         if recorder.failure or not close(found, expected):
             self._recorder = None
         return self._recorder is not None
@@ -100,7 +107,7 @@ class Decoder:
         Raises:
             ModelError: It does not fit the model.
         """
-        return TorchLora(name, parts, self._model.model.layers, self._like)
+        return TorchLora(name, parts, text_model(self._model).layers, self._like)
 
     def new_cache(self, adapter: TorchLora | None = None) -> TorchCache:
         """An empty KV cache of a conversation with an adapter, or with none."""
@@ -201,7 +208,7 @@ class Decoder:
     def _tables(self, places: Tensor, tokens: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Cosines and sines of positions below ``tokens``, (n, 1, size) each."""
         cos, sin = (table[:, places, None] for table in self._rotary.upto(tokens))
-        return {"full_attention": (cos[0], sin[0]), "sliding_attention": (cos[1], sin[1])}
+        return {"full_attention": (cos[0], sin[0]), "sliding_attention": (cos[-1], sin[-1])}
 
     def _through(
         self,
@@ -277,9 +284,8 @@ class Decoder:
         return torch.ones(n, total, dtype=torch.bool, device=device).tril(start).triu(start - window + 1)
 
     def _norm(self, norm: Any) -> Norm:
-        weight = norm.weight.detach()
         eps = getattr(norm, "variance_epsilon", None) or norm.eps
-        return Norm(weight + 1 if self._plus_one else weight, eps)
+        return Norm(norm.weight.detach(), eps, plus_one=self._plus_one)
 
     def agrees(self) -> bool:
         """Whether the logits of a probe are those of transformers' forward pass."""

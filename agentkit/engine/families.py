@@ -25,6 +25,18 @@ def check_family(config: Any) -> None:
         raise NotImplementedError(f"layers {sorted(other)}")
 
 
+def text_model(model: Any) -> Any:
+    """The module with the layers; of a model that reads images too, its language model.
+
+    Raises:
+        NotImplementedError: It has none where it is looked for.
+    """
+    inner = getattr(model.model, "language_model", model.model)
+    if not hasattr(inner, "layers"):
+        raise NotImplementedError(type(inner).__name__)
+    return inner
+
+
 def layer_kinds(config: Any) -> list[str]:
     """``full_attention`` or ``sliding_attention``, layer by layer."""
     kind = "full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"

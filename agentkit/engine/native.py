@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentkit.engine.cache import PackedCache
-from agentkit.engine.families import ROWS, agrees, check_family, head_size, layer_kinds
+from agentkit.engine.families import ROWS, agrees, check_family, head_size, layer_kinds, text_model
 from agentkit.engine.forward import ROOM, TILE, Batch, Inputs, Linears, Norms, Scratch, Shape, forward
 from agentkit.engine.packed import Packed, PackedEmbedding, PackedLinear, pack_layers, packed, packs
 from agentkit.engine.packed_lora import LoraTable, PackedLora
@@ -29,6 +29,8 @@ from agentkit.engine.team import team
 _ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
 _FEW = 4
 """Tokens whose norms every thread computes for itself."""
+_BOTH = np.array([[0], [-1]])
+"""The rotary tables of full and of sliding layers, which may be one."""
 
 
 class NativeDecoder:
@@ -47,13 +49,14 @@ class NativeDecoder:
         config = model.config.get_text_config()
         _check(model, config)
         kinds = layer_kinds(config)
-        self._model = model
+        inner = text_model(model)
+        self._model, self._layers = model, inner.layers
         self._team = team()
-        self._rotary = Rotary(model, config, set(kinds), torch.float32)
+        self._rotary = Rotary(inner, config, set(kinds), torch.float32)
         self._sliding = np.array([each == "sliding_attention" for each in kinds], np.int64)
-        self._norms = _all_norms(model, config)
+        self._norms = _all_norms(inner, config)
         self._softcap = getattr(config, "final_logit_softcapping", None)
-        self.shape = _shape(model, config, kind, self._team.size)
+        self.shape = _shape(inner.layers, config, kind, self._team.size)
         self._weights = self._pack(kind)
         self._head = self._weights[-1]
         self._embed = model.get_input_embeddings()
@@ -64,9 +67,9 @@ class NativeDecoder:
         self._scratch = self._new_scratch(0)
 
     def _pack(self, kind: Kind) -> list[Packed]:
-        layers, model = self._model.model.layers, self._model
+        model = self._model
         weights = [
-            pack_layers(kind, [(getattr(layer, owner), names) for layer in layers])
+            pack_layers(kind, [(getattr(layer, owner), names) for layer in self._layers])
             for owner, names in PRODUCTS
         ]
         head, embed = model.get_output_embeddings(), model.get_input_embeddings()
@@ -83,7 +86,7 @@ class NativeDecoder:
         Raises:
             ModelError: It does not fit the model.
         """
-        return PackedLora(name, parts, self._model.model.layers, self._loras.kind)
+        return PackedLora(name, parts, self._layers, self._loras.kind)
 
     def new_cache(self, adapter: PackedLora | None = None) -> PackedCache:
         """An empty KV cache of a conversation with an adapter, or with none."""
@@ -120,7 +123,7 @@ class NativeDecoder:
         wanted = np.concatenate([np.arange(end - n, end) for end, n in zip(ends, last, strict=True)])
         out = np.empty((len(wanted), self._head.blocks * LANES), np.float32)
         positions = np.concatenate([np.arange(old, old + n) for old, n in zip(before, counts, strict=True)])
-        cos, sin = (table.numpy()[:, positions] for table in self._rotary.upto(int(positions.max()) + 1))
+        cos, sin = (table.numpy()[_BOTH, positions] for table in self._rotary.upto(int(positions.max()) + 1))
         x = self._embed(torch.cat(list(ids))).detach().float().numpy()
         self._grow(max(old + n for old, n in zip(before, counts, strict=True)))
         self._phase = self._team.run(
@@ -186,7 +189,8 @@ def _check(model: Any, config: Any) -> None:
     size = head_size(config)
     if size % LANES or size > config.hidden_size or config.intermediate_size % LANES:
         raise NotImplementedError(f"heads of {size}, an MLP of {config.intermediate_size}")
-    attention, mlp = model.model.layers[0].self_attn, model.model.layers[0].mlp
+    first = text_model(model).layers[0]
+    attention, mlp = first.self_attn, first.mlp
     linears = [
         attention.q_proj,
         attention.k_proj,
@@ -199,11 +203,10 @@ def _check(model: Any, config: Any) -> None:
         raise NotImplementedError("linears of odd width")
 
 
-def _shape(model: Any, config: Any, kind: Kind, threads: int) -> Shape:
-    first = model.model.layers[0]
+def _shape(layers: Any, config: Any, kind: Kind, threads: int) -> Shape:
     pairs = takes_pairs(kind)  # as exact as the products with the weights, not more
     return Shape(
-        layers=len(model.model.layers),
+        layers=len(layers),
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
@@ -212,16 +215,16 @@ def _shape(model: Any, config: Any, kind: Kind, threads: int) -> Shape:
         window=getattr(config, "sliding_window", None) or 0,
         gelu=_ACTIVATIONS[_activation(config)],
         eps=float(config.rms_norm_eps),
-        scaling=float(first.self_attn.scaling),
+        scaling=float(layers[0].self_attn.scaling),
         cached=product("bfloat16" if pairs else "float16", LANES),
         cached_pairs=int(pairs),
         threads=threads,
     )
 
 
-def _all_norms(model: Any, config: Any) -> Norms:
+def _all_norms(inner: Any, config: Any) -> Norms:
     plus_one = config.model_type.startswith("gemma")
-    layers = model.model.layers
+    layers = inner.layers
 
     def collect(name: str, owners: Any = layers) -> NDArray[np.float32]:
         norms: list[Any] = [getattr(owner, name) for owner in owners if hasattr(owner, name)]
@@ -239,5 +242,5 @@ def _all_norms(model: Any, config: Any) -> Norms:
         after_mlp=collect("post_feedforward_layernorm"),
         query=collect("q_norm", attentions),
         key=collect("k_norm", attentions),
-        final=collect("norm", [model.model]),
+        final=collect("norm", [inner]),
     )

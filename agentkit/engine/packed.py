@@ -7,6 +7,7 @@ of these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,11 +175,14 @@ def fits_int4(model: nn.Module) -> bool:
     by 0.0014 of their norm. Weights that never lay on such a grid would lose about a tenth, and weights that were
     trained on from it would lose what they have learnt, be it half a hundredth. A sample of the linears tells.
     """
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear) and packs(m)]
-    body = [linear for linear in linears if linear.weight.shape[0] < _TALL][
-        :: max(1, len(linears) // _SAMPLES)
-    ]
-    rows = [linear.weight.detach()[:_SAMPLE_ROWS].float() for linear in body]
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and packs(m)}
+    body = {name: linear for name, linear in linears.items() if linear.weight.shape[0] < _TALL}
+    # They come layer by layer: a step that shares a factor with a layer's number of them would pass some kinds by.
+    kinds = max(1, len({name.rpartition(".")[2] for name in body}))
+    step = max(1, len(linears) // _SAMPLES)
+    while math.gcd(step, kinds) > 1:
+        step += 1
+    rows = [linear.weight.detach()[:_SAMPLE_ROWS].float() for linear in [*body.values()][::step]]
     return bool(rows) and all((packed("int4", w).unpacked() - w).norm() <= _LOSSLESS * w.norm() for w in rows)
 
 

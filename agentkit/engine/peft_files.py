@@ -114,7 +114,11 @@ def read_lora(folder: Path) -> dict[str, LowRank]:
         halves.setdefault(match[1], {})[match[2]] = tensor.float()
     if not halves:
         raise _damaged(folder, "it holds no matrices")
-    return {name: _low_rank(folder, config, name, pair) for name, pair in halves.items()}
+    # A model that reads images too has its layers one module deeper (`families.text_model`).
+    return {
+        name.replace("model.language_model.layers.", f"{LAYERS}.", 1): _low_rank(folder, config, name, pair)
+        for name, pair in halves.items()
+    }
 
 
 def check_fit(name: str, parts: Mapping[str, LowRank], layers: Sequence[Any]) -> None:

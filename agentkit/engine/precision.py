@@ -17,7 +17,9 @@ def native_dtype(device: str = "cpu") -> torch.dtype:
 
     if device != "cpu":
         return torch.bfloat16
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # A build without oneDNN, as for Apple Silicon, has no such operator.
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    native = onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     found = torch.cpu.get_capabilities()
     if (
         found.get("architecture") == "x86_64"

@@ -18,8 +18,8 @@ class Rotary:
     """Cosines and signed sines of positions, for full and for sliding layers.
 
     Args:
-        model: The transformers model.
-        config: Of its text part.
+        model: The part of the transformers model that has the layers.
+        config: Its own.
         kinds: The kinds of layers it has.
         dtype: Of the tables.
 
@@ -28,32 +28,34 @@ class Rotary:
     """
 
     def __init__(self, model: Any, config: Any, kinds: set[str], dtype: torch.dtype) -> None:
-        self._module = model.model.rotary_emb
-        self._types = getattr(self._module, "rope_type", "default")
+        self._module = model.rotary_emb
+        types: Any = getattr(self._module, "rope_type", "default")
+        by_kind = isinstance(types, dict)
         for kind in kinds:
-            if (self._types.get(kind) if isinstance(self._types, dict) else self._types) not in _FIXED:
-                raise NotImplementedError(f"rotary embedding {self._types}")
+            if (types.get(kind) if by_kind else types) not in _FIXED:
+                raise NotImplementedError(f"rotary embedding {types}")
         self._size, self._dtype, self._device = head_size(config), dtype, model.device
-        both = ("full_attention", "sliding_attention")
-        self._order = [kind if kind in kinds else next(iter(kinds)) for kind in both]
+        order = [kind for kind in ("full_attention", "sliding_attention") if kind in kinds]
+        self._tables = [(kind,) for kind in order] if by_kind else [()]
+        """What the module takes for each besides the positions."""
         self._held = [self._compute(_FIRST)]
-        """All that were made: what was recorded on a GPU (`graphs`) goes on reading those that it found."""
+        """On a GPU all that were made: what was recorded there (`graphs`) goes on reading those that it found."""
 
     def upto(self, length: int) -> tuple[Tensor, Tensor]:
-        """Tables of at least ``length`` positions: (2, positions, head size), full layers first.
+        """Tables of at least ``length`` positions, (tables, positions, head size): of all layers, or full ones first.
 
         The first half of the sines is negated: turning is ``x * cos + swapped_halves(x) * sin``.
         """
         if length > self._held[-1][0].shape[1]:
-            self._held.append(self._compute(1 << (length - 1).bit_length()))
+            made = self._compute(1 << (length - 1).bit_length())
+            self._held = [made] if self._device.type == "cpu" else [*self._held, made]
         return self._held[-1]
 
     @torch.inference_mode()
     def _compute(self, length: int) -> tuple[Tensor, Tensor]:
         positions = torch.arange(length, device=self._device)[None]
         probe = torch.empty(1, device=self._device)
-        by_kind = isinstance(self._types, dict)
-        pairs = [self._module(probe, positions, *([kind] if by_kind else [])) for kind in self._order]
+        pairs = [self._module(probe, positions, *kind) for kind in self._tables]
         cos, sin = (torch.cat([pair[n] for pair in pairs]) for n in (0, 1))
         if cos.shape[-1] != self._size:
             raise NotImplementedError("partial rotary embedding")

@@ -14,14 +14,20 @@ from agentkit.engine.torch_lora import Added
 
 
 class Norm(nn.Module):
-    """Root mean square norm (arXiv:1910.07467)."""
+    """Root mean square norm (arXiv:1910.07467).
+
+    Args:
+        weight: As the model holds it.
+        eps: Added to the mean square.
+        plus_one: Gemma holds weights less one; bf16 would round their sum.
+    """
 
     weight: Tensor
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
+    def __init__(self, weight: Tensor, eps: float, *, plus_one: bool = False) -> None:
         super().__init__()
         self._eps, self._dtype, self._size = eps, weight.dtype, weight.shape[0]
-        self.register_buffer("weight", weight.float(), persistent=False)
+        self.register_buffer("weight", weight.float() + plus_one, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) to (…, width) in the weights' own type."""

@@ -5,15 +5,20 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from agentkit.engine.gguf_files import read_positions, scale_attention, scale_positions
 from agentkit.engine.merged import method_for_merged, quiet_bitsandbytes, with_adapter
 from agentkit.engine.peft_files import beyond_low_rank, read_config, read_lora
 from agentkit.engine.precision import native_dtype
-from agentkit.errors import ModelError, NotFoundError, UsageError
+from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
 from agentkit.settings import Device, Quantize, expanded
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 
 
 _BITSANDBYTES = ("nf4", "bnb-int8")
+_FORGETFUL = frozenset({"bamba", "jamba", "recurrent_gemma", "zamba"})
+"""Model types that take a cache, but keep their state elsewhere, begin anew with several tokens, or count from zero."""
 
 
 @dataclass(slots=True)
@@ -172,7 +179,8 @@ def load_weights(
         name: How the model is called in messages; defaults to ``source``.
         device: ``auto`` takes CUDA where there is one.
         quantize: ``auto`` is nf4 on CUDA; on the CPU int4 where that loses nothing (`fits_int4`), else int8; with an
-            adapter that has to be merged ``none``.
+            adapter that has to be merged ``none``. A model that comes quantized stays so where transformers can
+            run it.
         adapter: Folder of a PEFT LoRA adapter. Beside the weights on the engine's own forward passes; merged into them,
             under bitsandbytes put into the transformers model, where the model runs through transformers or the adapter
             is more than low-rank products (DoRA, other embeddings …).
@@ -182,7 +190,7 @@ def load_weights(
 
     Raises:
         NotFoundError: There is no such model.
-        ModelError: The files cannot be loaded.
+        ModelError: The files cannot be loaded, weights are missing, or the model cannot be carried from turn to turn.
         UsageError: Device, quantization and adapter do not fit together.
     """
     options: dict[str, Any] = {"name": name or str(source), "device": device, "quantize": quantize,
@@ -217,19 +225,25 @@ def _load(
     origin, gguf = _locate(str(source))
     if gguf is not None and quantize == "auto" and device_name == "cuda":
         quantize = "none"  # bitsandbytes takes no GGUF weights
-    method = _method(quantize, device_name)
+    own = None
+    if gguf is None and (device_name == "cuda" or quantize == "nf4"):
+        own = _stored_quantization(_load_part(name, "AutoConfig", origin))
+    method = _method(quantize, device_name, own)
     if adapter is not None and device_name == "cpu":
         method = method_for_merged(method)
-    tokenizer = _load_part(name, "AutoTokenizer", origin, gguf_file=gguf)
     packs = device_name == "cpu" and method not in _BITSANDBYTES and not trainable
     # What is packed is loaded as it was stored, so that it is rounded once.
     stored = {"dtype": "auto" if adapter is None else "float32"} if packs else {}
     options = _load_options(method, device_name, gguf, dtype) | stored
-    model = _load_part(name, "AutoModelForCausalLM", origin, gguf_file=gguf, **options)
-    if gguf is not None:
-        model.to(device_name)  # others are loaded where they belong
+    model, tokenizer = _load_model(name, origin, gguf, device_name, options)
+    held = getattr(model, "quantization_method", None)  # none where transformers had to undo it
+    if held and method not in _BITSANDBYTES:
+        own = str(getattr(held, "value", held))
+        if method in ("int4", "int8"):
+            raise _quantized_already(method, own)
+        packs, method = False, own
     if adapter is not None:
-        model = with_adapter(model, adapter, merge=method not in _BITSANDBYTES)
+        model = with_adapter(model, adapter, merge=not held)
     model.eval().requires_grad_(False)
     parameters = int(model.num_parameters())
     decoder: NativeDecoder | Decoder | None
@@ -240,10 +254,56 @@ def _load(
         if method in _BITSANDBYTES and device_name == "cpu":
             _leave_file(model)
         decoder = None if trainable else _torch_decoder(model, compile=compile)
-    context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2048)
+    context = _context_length(model.config.get_text_config())
     return LoadedModel(
         name, model, decoder, tokenizer, device_name, method, context, _eos_ids(model, tokenizer), parameters
     )
+
+
+def _load_model(
+    name: str, origin: str, gguf: str | None, device: str, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The whole transformers model, where it belongs, and its tokenizer."""
+    positions = None
+    if gguf is not None:
+        with _told(name, origin):
+            positions = read_positions(Path(origin) / gguf)
+    tokenizer = _load_part(name, "AutoTokenizer", origin, gguf_file=gguf)
+    model, report = _load_part(
+        name, "AutoModelForCausalLM", origin, gguf_file=gguf, output_loading_info=True, **options
+    )
+    # transformers would fill them with random numbers; those that are tied to others it does not report.
+    if missing := sorted(report["missing_keys"]):
+        remedy = "fetch it again, whole" if gguf is None else "use the model's safetensors repository"
+        cause = f"model {name!r} lacks {len(missing)} of its weights: {missing[0]}"
+        raise ModelError(cause + " …" * (len(missing) > 1), remedy)
+    _check_state(name, model)
+    if positions is not None:
+        scale_attention(model)
+        scale_positions(model, positions)
+        model.to(device)  # others are loaded where they belong
+    return model, tokenizer
+
+
+def _check_state(name: str, model: Any) -> None:
+    """Raise `ModelError` for an architecture whose state is not in the cache that the ledger passes."""
+    kind = model.config.model_type
+    if kind in _FORGETFUL or "past_key_values" not in inspect.signature(model.forward).parameters:
+        cause = f"model {name!r} is of the kind {kind}, whose state cannot be carried from turn to turn"
+        raise ModelError(cause, "choose another model")
+
+
+def _context_length(config: Any) -> int:
+    """Tokens that a conversation can have.
+
+    longrope turns all positions otherwise once there are more than the original number. Keys that are in the cache by
+    then stay turned as they were, and are no longer understood: beyond that number there is no conversation here.
+    """
+    length = int(getattr(config, "max_position_embeddings", 0) or 2048)
+    scaling = getattr(config, "rope_parameters", None) or {}
+    if scaling.get("rope_type") == "longrope":
+        length = min(length, int(scaling["original_max_position_embeddings"]))
+    return length
 
 
 def _leave_file(model: Any) -> None:
@@ -267,11 +327,25 @@ def _native_decoder(model: Any, method: str, *, merged: bool) -> tuple[NativeDec
         decoder = NativeDecoder(model, kind)
     except NotImplementedError:
         if not merged:  # an adapter's part may be smaller than bf16's steps
-            model.to(native_dtype())
+            _cast(model, native_dtype())
         if method != "none":
             pack_linears(model, kind)
         return None, method
     return decoder if decoder.agrees() else None, method
+
+
+def _cast(model: Any, dtype: torch.dtype) -> None:
+    """The model as if it had been loaded in another type.
+
+    What transformers keeps in float32 stays so, and so do the frequencies of positions: rounded to bf16, the angles of
+    distant positions would be off by whole turns.
+    """
+    kept = [name.replace("*", ".*") for name in model._keep_in_fp32_modules_strict or ()]
+    stored = model.dtype
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        keeps = name.endswith("inv_freq") or any(re.search(pattern, name) for pattern in kept)
+        if tensor.dtype == stored and not keeps:
+            tensor.data = tensor.data.to(dtype)
 
 
 def _torch_decoder(model: Any, *, compile: bool) -> Decoder | None:
@@ -308,11 +382,34 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
     return "cuda"
 
 
-def _method(quantize: Quantize, device: str) -> str:
-    """The quantization by its full name; ``auto`` stays open on the CPU, where the weights decide."""
+def _stored_quantization(config: Any) -> str | None:
+    """How a model comes quantized, as its repository tells."""
+    for part in (config, config.get_text_config()):
+        if stored := getattr(part, "quantization_config", None):
+            return str(stored.get("quant_method", "bitsandbytes"))  # which did not always write it
+    return None
+
+
+def _quantized_already(asked: str, own: str) -> UsageError:
+    cause = f"{asked} cannot be applied: the model comes quantized already ({own})"
+    return UsageError(cause, "use --quantize auto or none")
+
+
+def _method(quantize: Quantize, device: str, own: str | None = None) -> str:
+    """The quantization by its full name; ``auto`` stays open on the CPU, where the weights decide.
+
+    Args:
+        quantize: As asked for.
+        device: ``cpu`` or ``cuda``.
+        own: How the model comes quantized.
+    """
+    if own and (quantize == "nf4" or (device == "cuda" and quantize not in ("auto", "none"))):
+        raise _quantized_already(quantize, own)
     if device == "cuda":
         if quantize == "int4":
             raise UsageError("int4 is a CPU kernel", "use --quantize nf4 or int8 on CUDA")
+        if own:
+            return "none"
         return {"auto": "nf4", "int8": "bnb-int8"}.get(quantize, quantize)
     return quantize
 
@@ -381,13 +478,22 @@ def _load_options(method: str, device: str, gguf: str | None, dtype: torch.dtype
 def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
     import transformers
 
-    from agentkit.engine.cache import out_of_memory
-
     transformers.utils.logging.disable_progress_bar()
     factory = getattr(transformers, kind)
     options = {key: value for key, value in options.items() if value is not None}
-    try:
+    with _told(label, origin):
         return factory.from_pretrained(origin, trust_remote_code=False, **options)
+
+
+@contextmanager
+def _told(label: str, origin: str) -> Iterator[None]:
+    """What libraries raise over a model's files, as errors of ours."""
+    from agentkit.engine.cache import out_of_memory
+
+    try:
+        yield
+    except AgentkitError:
+        raise
     except Exception as error:  # OSError, ValueError, KeyError, RuntimeError … for bad files
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         here = Path(origin).exists()
@@ -412,6 +518,7 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
             found.update(value)
     added = tokenizer.get_added_vocab()
     for token in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>"):
-        if token in added:
+        # In harmony, the format of gpt-oss, <|end|> is between the parts of a turn, and <|return|> behind it.
+        if token in added and not (token == "<|end|>" and "<|return|>" in added):
             found.add(added[token])
     return frozenset(found)

@@ -12,7 +12,9 @@ import transformers
 
 from agentkit.engine.cache import GrowingLayer, can_crop, head
 from agentkit.engine.decoder import Decoder
+from agentkit.engine.families import layer_kinds
 from agentkit.engine.native import NativeDecoder
+from agentkit.engine.rotary import Rotary
 from agentkit.engine.simd import Kind, takes_pairs
 from agentkit.engine.weights import load_weights
 
@@ -52,6 +54,23 @@ def build(family: str) -> Any:
     model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, config_name)(**(SMALL | extra)))
     for parameter in model.parameters():
         if parameter.ndim == 1:  # norms start as ones or zeros, which would hide a missing one
+            torch.nn.init.normal_(parameter, 0.5, 0.3)
+    return model.eval().requires_grad_(False)
+
+
+def build_seeing() -> Any:
+    """A Gemma 3 that reads images too: its layers are those of a language model within it."""
+    text = SMALL | FAMILIES["gemma3"][1]
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 16, "patch_size": 8}  # fmt: skip
+    tokens = {"boi_token_index": 317, "eoi_token_index": 318, "image_token_index": 319}
+    torch.manual_seed(0)
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, tie_word_embeddings=True, **tokens
+    )
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    for parameter in model.model.language_model.parameters():
+        if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, 0.5, 0.3)
     return model.eval().requires_grad_(False)
 
@@ -189,6 +208,42 @@ def test_other_families_run_through_transformers(name: str, extra: dict[str, Any
     for kind in (Decoder, partial(NativeDecoder, kind="int8")):
         with pytest.raises(NotImplementedError):
             kind(model)
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+@torch.inference_mode()
+def test_a_model_that_reads_images_too_runs_by_its_language_model(kind: Kind | None) -> None:
+    model = build_seeing()
+    ids = torch.randint(0, 310, (40,))
+    plain = model(input_ids=ids[None]).logits[0].float()
+    decoder: Any = Decoder(model) if kind is None else NativeDecoder(model, kind)
+    assert decoder.agrees()
+    ours = decoder(ids, decoder.new_cache(), every=True)
+    assert close(ours, plain, 1e-4 if kind is None else KINDS[kind])
+
+
+def test_layers_that_are_elsewhere_are_left_to_transformers() -> None:
+    model = build_seeing()
+    model.model.language_model = torch.nn.Module()
+    for make in (Decoder, partial(NativeDecoder, kind="int8")):
+        with pytest.raises(NotImplementedError):
+            make(model)
+
+
+@torch.inference_mode()
+def test_gemmas_norms_are_not_rounded() -> None:
+    """They are held less one: bf16 has no room for both."""
+    model = build("gemma3").bfloat16()
+    assert torch.equal(Decoder(model)._final.weight, model.model.norm.weight.float() + 1)
+
+
+@pytest.mark.parametrize(("family", "tables"), [("llama", 1), ("mistral, sliding", 1), ("gemma3", 2)])
+def test_rotary_tables_are_held_once(family: str, tables: int) -> None:
+    model = build(family)
+    rotary = Rotary(model.model, model.config, set(layer_kinds(model.config)), torch.float32)
+    assert rotary.upto(10)[0].shape == (tables, 1024, model.config.head_dim)
+    assert rotary.upto(5000)[1].shape == (tables, 8192, model.config.head_dim)
+    assert len(rotary._held) == 1
 
 
 def test_rotary_tables_that_depend_on_the_length_are_left_to_transformers() -> None:

@@ -140,6 +140,15 @@ def test_recorded_steps_agree_with_transformers(
         assert decoder._recorder.replays > 10
 
 
+def test_the_probe_records_every_width(device: str) -> None:
+    model = build("llama").to(device)
+    decoder = Decoder(model)
+    made = graphs.Recorder if device == "cuda" else Replayed
+    recorder = made(decoder.fixed, model.device, 320)
+    assert decoder._record_with(recorder)
+    assert sorted(recorder._logits) == list(WIDTHS)
+
+
 @torch.inference_mode()
 def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     model = build("llama")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from agentkit.engine.packed import PackedEmbedding, PackedLinear, pack_layers, pack_linears, packed
+from agentkit.engine.packed import PackedEmbedding, PackedLinear, fits_int4, pack_layers, pack_linears, packed
 from agentkit.engine.precision import native_dtype
 from agentkit.engine.simd import Kind
 
@@ -71,6 +71,32 @@ def test_weights_of_a_q4_1_file_lose_nothing_as_int4() -> None:
     assert relative_error(packed("int4", weight).unpacked(), weight) < 0.001  # fp16 scales
 
 
+@pytest.mark.parametrize("layers", [2, 12, 24, 30, 36, 48])
+@pytest.mark.parametrize("trained", [0, 3, 6])
+def test_every_kind_of_linear_has_a_say_in_int4(layers: int, trained: int) -> None:
+    """One of seven was trained on after it had lain on the levels of a 4-bit file."""
+    torch.manual_seed(0)
+    levels = torch.randint(0, 16, (64, 32))
+    levels[:, 0], levels[:, 1] = 0, 15
+    flat = levels * 0.01 - 0.07
+
+    def model(change: float) -> nn.Module:
+        stack = nn.Sequential()
+        for _ in range(layers):
+            linears = [nn.Linear(32, 64, bias=False) for _ in range(7)]
+            for number, linear in enumerate(linears):
+                linear.weight.data = flat + change * torch.randn(64, 32) * (number == trained)
+            stack.append(nn.ModuleDict({f"part{n}": linear for n, linear in enumerate(linears)}))
+        return stack
+
+    assert fits_int4(model(0))
+    assert not fits_int4(model(1e-2))
+
+
+def test_a_model_of_tall_linears_alone_is_no_int4() -> None:
+    assert not fits_int4(nn.Sequential(*(nn.Linear(32, 16_384) for _ in range(24))))
+
+
 @pytest.mark.parametrize("kind", ERRORS)
 @torch.inference_mode()
 def test_joined_linears_are_one(kind: Kind) -> None:
@@ -124,6 +150,13 @@ def test_the_plain_type_is_float32_where_bf16_is_emulated(monkeypatch: pytest.Mo
         )
         assert native_dtype() == torch.float32  # Skylake, Cascade Lake: bf16 would be emulated
     assert native_dtype("cuda") == torch.bfloat16
+
+
+def test_the_plain_type_is_float32_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Apple Silicon, whose builds have none of its operators."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    assert native_dtype() == torch.float32
 
 
 OLDER = """

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapter_files import write_adapter
-from test_decoder import FAMILIES, build, close
+from test_decoder import FAMILIES, build, build_seeing, close
 from test_drafts import Repeating
 
 from agentkit.engine.decode import Sampler, Tokens, decode
@@ -70,6 +70,19 @@ def test_an_adapter_says_what_peft_says_unmerged(family: str, pattern: str, tmp_
     base = decoder(ids, decoder.new_cache(), every=True)
     assert not close(base, expected, 0.03)
     assert close(decoder(ids, decoder.new_cache(adapter), every=True), expected, 2e-3)  # the cache is in fp16
+
+
+@torch.inference_mode()
+def test_an_adapter_for_a_language_model_within_another_fits(tmp_path: Path) -> None:
+    model = build_seeing()
+    targets = r".*language_model.*(q_proj|down_proj)"
+    tuned = with_peft(copy.deepcopy(model), tmp_path, r=8, lora_alpha=16, target_modules=targets)
+    decoder = NativeDecoder(model, "float32")
+    adapter = decoder.pack_adapter("x", read_lora(tmp_path))
+    ids = torch.randint(0, 310, (40,))
+    expected = tuned(input_ids=ids[None]).logits[0].float()
+    assert not close(decoder(ids, decoder.new_cache(), every=True), expected, 0.03)
+    assert close(decoder(ids, decoder.new_cache(adapter), every=True), expected, 2e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

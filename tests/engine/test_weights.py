@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from agentkit.engine import weights
 from agentkit.engine.decode import Sampler, Tokens, decode
 from agentkit.engine.ledger import Ledger
-from agentkit.engine.weights import LoadedModel, _method, load_weights, resolve_device
+from agentkit.engine.weights import LoadedModel, _cast, _eos_ids, _method, load_weights, resolve_device
 from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.llm.local import LocalModel
 from agentkit.settings import SamplingSettings
@@ -100,6 +101,109 @@ def test_cuda_takes_a_gguf_file_as_it_is() -> None:
             weights._load_options(method, "cuda", "model.gguf", None)
 
 
+def test_a_folder_that_lacks_weights_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "cut"
+    shutil.copytree(tiny_folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("model.layers.1.mlp.up_proj.weight", "model.norm.weight"):
+        del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"lacks 2 of its weights: model\.layers\.1\.mlp\.up_proj.*fetch it again"
+    ):
+        load_weights(folder, device="cpu", quantize="none")
+
+
+SMALL = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("Mamba", {"state_size": 4}),
+     ("Jamba", {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 2, "attn_layer_period": 2,
+                "attn_layer_offset": 1, "mamba_d_state": 4}),
+     ("RecurrentGemma", {"num_attention_heads": 4, "lru_width": 64, "pad_token_id": 0}),
+     ("Bamba", {"num_attention_heads": 4, "num_key_value_heads": 2, "mamba_n_heads": 8, "mamba_d_head": 16,
+                "mamba_n_groups": 1, "attn_layer_indices": [1]})],
+)  # fmt: skip
+def test_a_state_that_the_cache_does_not_hold_is_refused(
+    kind: str, options: dict[str, Any], tiny_folder: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    folder = tmp_path / "model"
+    ignored = shutil.ignore_patterns("*.safetensors", "config.json", "generation_config.json")
+    shutil.copytree(tiny_folder, folder, ignore=ignored)
+    config = getattr(transformers, f"{kind}Config")(**(SMALL | options))
+    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(folder)
+    with pytest.raises(
+        ModelError, match=rf"{config.model_type}, whose state cannot .* turn to turn; choose another"
+    ):
+        load_weights(folder, device="cpu", quantize="none")
+
+
+def phi3(**options: Any) -> Any:
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": 2}
+    return Phi3ForCausalLM(Phi3Config(**(SMALL | heads | options))).eval().requires_grad_(False)
+
+
+def test_another_type_leaves_what_has_to_be_float32() -> None:
+    import torch
+
+    for stored in (torch.float32, torch.bfloat16):
+        model = phi3().to(stored)
+        model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+        exact = model.model.rotary_emb.inv_freq.clone()
+        assert exact.dtype == torch.float32
+        model.model.norm.weight.data = torch.rand(64)
+        model._keep_in_fp32_modules_strict = {"model.norm"}
+        model.register_buffer("table", torch.ones(3, dtype=stored))
+        _cast(model, torch.bfloat16)
+        assert torch.equal(model.model.rotary_emb.inv_freq, exact)
+        assert model.model.norm.weight.dtype == torch.float32
+        assert {model.table.dtype, model.lm_head.weight.dtype} == {torch.bfloat16}
+
+
+def test_longrope_ends_where_its_factors_change(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    ignored = shutil.ignore_patterns("*.safetensors", "config.json", "generation_config.json")
+    shutil.copytree(tiny_folder, folder, ignore=ignored)
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    lengths = {"max_position_embeddings": 512, "original_max_position_embeddings": 128}
+    phi3(rope_parameters=rope, **lengths).save_pretrained(folder)
+    loaded = load_weights(folder, device="cpu", quantize="none")
+    assert loaded.context_length == loaded.info()["context_length"] == 128
+    phi3(**lengths).save_pretrained(folder)
+    assert load_weights(folder, device="cpu", quantize="none").context_length == 512
+
+
+@pytest.mark.parametrize(
+    ("added", "ends"),
+    [
+        ({"<|end|>": 7, "<|endoftext|>": 8}, {2, 7, 8}),
+        ({"<|end|>": 7, "<|return|>": 9, "<|call|>": 6}, {2, 9}),
+    ],
+)
+def test_what_only_separates_channels_ends_no_turn(added: dict[str, int], ends: set[int]) -> None:
+    class Named:
+        generation_config = None
+        eos_token_id = 9 if "<|return|>" in added else 2
+
+        def get_added_vocab(self) -> dict[str, int]:
+            return added
+
+    class Generation:
+        eos_token_id = (2,)
+
+    model: Any = Named()
+    model.generation_config = Generation()
+    assert _eos_ids(model, Named()) == ends
+
+
 def test_pickled_weights_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
@@ -126,6 +230,52 @@ def test_device_and_quantization_must_fit_together() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA GPU"):
             resolve_device("cuda")
+
+
+def test_a_model_that_comes_quantized_stays_as_it_is_on_cuda() -> None:
+    assert [_method(q, "cuda", "mxfp4") for q in ("auto", "none")] == ["none", "none"]
+    for quantize in ("nf4", "int8", "int4"):
+        with pytest.raises(
+            UsageError, match=rf"^{quantize} cannot .* quantized already \(fp8\); use --quantize auto"
+        ):
+            _method(quantize, "cuda", "fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [{"quant_method": "gptq", "bits": 4}, {"load_in_4bit": True}])
+def test_what_a_repository_tells_about_its_quantization(config: dict[str, Any]) -> None:
+    from transformers import LlamaConfig
+
+    expected = config.get("quant_method", "bitsandbytes")
+    assert weights._stored_quantization(LlamaConfig(quantization_config=config)) == expected
+    assert weights._stored_quantization(LlamaConfig()) is None
+
+
+@pytest.fixture(scope="module")
+def bnb_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of bitsandbytes' own 4-bit numbers."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    folder = tmp_path_factory.mktemp("bnb") / "model"
+    shutil.copytree(tiny_folder, folder)
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, quantization_config=nf4, device_map={"": "cpu"})
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_checkpoint_of_bitsandbytes_runs_on_the_cpu(bnb_folder: Path) -> None:
+    loaded = load_weights(bnb_folder, device="cpu")
+    info = loaded.info()
+    assert (info["quantization"], info["forward_pass"]) == ("bitsandbytes", "torch")
+    assert len(few_tokens(loaded)) == 5
+    for quantize in ("int8", "nf4"):
+        with pytest.raises(
+            UsageError, match=r"quantized already \(bitsandbytes\); use --quantize auto or none"
+        ):
+            load_weights(bnb_folder, device="cpu", quantize=quantize)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4", "none"])
@@ -165,8 +315,14 @@ def test_a_gguf_file_loads(tmp_path: Path) -> None:
         load_weights(path, device="cpu", quantize="nf4")
 
 
-def write_gguf(path: Path) -> None:
-    """A random one-layer Llama with a byte-level vocabulary."""
+def write_gguf(path: Path, more: Callable[[Any], None] = lambda _: None, without: str = "") -> None:
+    """A random one-layer Llama with a byte-level vocabulary.
+
+    Args:
+        path: Where to.
+        more: Adds to what the writer writes.
+        without: The weight that is left out.
+    """
     import gguf
     import numpy as np
     from tokenizers.pre_tokenizers import ByteLevel
@@ -199,6 +355,8 @@ def write_gguf(path: Path) -> None:
         "blk.0.ffn_down": (width, inner),
     }
     random = np.random.default_rng(0)
+    more(writer)
+    shapes.pop(without, None)
     for name, shape in shapes.items():
         writer.add_tensor(f"{name}.weight", random.normal(size=shape).astype(np.float32))
     writer.write_header_to_file()
