@@ -75,8 +75,8 @@ STAGES = (
     Stage(1, 100, 0, 0, 40, 1e-3),
     Stage(2, 4, 60, 2, 16, 6e-4),
 )
-"""All; then, in smaller steps, what was written dialogue by dialogue, and judgements, each of which has a single token to
-be learned by."""
+"""All; then, in smaller steps, what was written dialogue by dialogue, and judgements, each of which has a single token
+to be learned by."""
 
 
 def main() -> int:
