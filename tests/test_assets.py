@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.assets import ASSETS, Asset, Wheel, asset_path, installed, pull
+from agentkit.assets import ASSETS, Asset, Wheel, asset_path, installed, pull, table
 from agentkit.errors import AssetError, NotFoundError
 
 FILES = {
@@ -185,3 +185,23 @@ def test_the_table_is_exact() -> None:
     for asset in ASSETS.values():
         for wheel in asset.wheels:
             assert re.fullmatch("[0-9a-f]{64}", wheel.sha256)
+
+
+def test_an_archive_in_parts_is_put_together(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        for name in (*table._MPNET_FILES, "desktop.ini", "../outside.txt"):
+            archive.writestr(f"all-mpnet-base-v2/{name}", name)
+    whole = (tmp_path / "whole.zip").read_bytes()
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    for number in range(1, 6):
+        cut = len(whole) // 5 * (number - 1), len(whole) // 5 * number if number < 5 else len(whole)
+        (stage / f"{number}.part").write_bytes(whole[slice(*cut)])
+    convert = ASSETS["mpnet"].convert
+    assert convert is not None
+    convert(stage)
+    files = {
+        path.relative_to(stage).as_posix(): path.read_text() for path in stage.rglob("*") if path.is_file()
+    }
+    assert files == {name: name for name in table._MPNET_FILES}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stage", "whole.zip"]

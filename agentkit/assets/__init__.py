@@ -19,10 +19,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from agentkit.assets.table import ASSETS, CHAT_MODEL, Asset, Wheel
+from agentkit.assets.table import ASSETS, CHAT_MODEL, EMBEDDER, Asset, Wheel
 from agentkit.errors import AssetError, NotFoundError
 
-__all__ = ["ASSETS", "CHAT_MODEL", "Asset", "Wheel", "asset_path", "installed", "pull"]
+__all__ = ["ASSETS", "CHAT_MODEL", "EMBEDDER", "Asset", "Wheel", "asset_path", "installed", "pull"]
 
 MANIFEST = "manifest.json"
 """Written last: a folder without it is not an asset."""

