@@ -86,6 +86,8 @@ class KnowledgeSettings(_Section):
     min_score: float | None = Field(default=None, ge=-1, le=1)
     """Cosine similarity under which a passage is left out of a turn, e.g. 0.3; unset leaves out none: whether passages
     answer is judged by more than that."""
+    embedder: str = "minilm"
+    """What makes vectors of texts: ``minilm``, ``mpnet`` (better and slower, once pulled), a folder or a hub id."""
     reranker: str = ""
     """Folder or hub id of a cross-encoder that has the last word about the order of passages; none by default."""
     index: str = Field(default="", repr=False)
@@ -181,7 +183,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _root_paths(values: dict[str, Any], folder: Path) -> None:
     """Let paths of models and adapters in a file begin where the file lies, whatever the current folder is."""
-    tables = [(values, ("model", "adapter")), (values.get("knowledge", {}), ("reranker",))]
+    tables: list[tuple[Any, tuple[str, ...]]] = [(values, ("model", "adapter"))]
+    tables += [(values.get("knowledge", {}), ("embedder", "reranker"))]
     tables += [(table, ("model",)) for table in values.get("tools", {}).get("options", {}).values()]
     for table, keys in tables:
         for key in keys:

@@ -10,6 +10,7 @@ import pytest
 
 import agentkit
 from agentkit import Agent, KnowledgeBase, load_model, open_project, tool
+from agentkit.assets import asset_path
 from agentkit.build import Workspace
 from agentkit.errors import (
     AgentkitError,
@@ -226,6 +227,18 @@ def test_embedders_have_indexes_of_their_own(
     base = KnowledgeBase(folder, "~/index.sqlite", Other())
     assert (tmp_path / "index.sqlite").is_file()
     base.close()
+
+
+def test_the_settings_name_an_embedder(project: Path) -> None:
+    with open_project(project, {"knowledge.embedder": "ner-en"}) as workspace:
+        with pytest.raises(UsageError, match=r"'ner-en' is no embedder; embedded embedders: minilm, mpnet"):
+            workspace.knowledge  # noqa: B018
+    encoder = str(asset_path("minilm"))  # a folder, as of any other encoder
+    with open_project(project, {"knowledge.embedder": encoder}) as workspace:
+        found = workspace.ready_knowledge().search("How long do returns take?")
+        assert found[0].document == "returns.md"
+    with KnowledgeBase(project / "knowledge", embedder=encoder) as base:
+        assert base.search("How long do returns take?")[0].document == "returns.md"
 
 
 def test_settings_reach_the_worker_process(project: Path) -> None:

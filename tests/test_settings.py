@@ -170,6 +170,7 @@ def test_paths_in_a_file_begin_where_it_lies(tmp_path: Path, monkeypatch: pytest
     text = """model = "./m"
 adapter = "/abs/a"
 [knowledge]
+embedder = "./encoder"
 reranker = "models/mine"
 [tools.options.ner]
 model = "Qwen/Qwen3-8B"
@@ -183,6 +184,7 @@ model = "Helsinki/opus-{source}"
     found = load_settings(Path("../agentkit.toml"), {}, {})
     assert Path(found.model).resolve() == tmp_path / "m"
     assert found.adapter == "/abs/a"
+    assert Path(found.knowledge.embedder).resolve() == tmp_path / "encoder"
     assert Path(found.knowledge.reranker).resolve() == tmp_path / "models" / "mine"
     assert found.tools.options["ner"]["model"] == "Qwen/Qwen3-8B"
     model = found.tools.options["translator"]["model"]

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class KnowledgeBase(BaseKnowledge):
-    """A folder of documents, searched with the embedded MiniLM.
+    """A folder of documents, searched by meaning and by words.
 
     Args:
         folder: The documents; ``None`` for a knowledge base of added documents only.
         index_path: The SQLite file of the index; beside the other user data by default, one for each folder and
             embedder. Or a PostgreSQL database with pgvector: ``postgresql://USER@HOST:PORT/DATABASE``.
-        embedder: Texts to unit vectors; the embedded one by default.
+        embedder: Texts to unit vectors: ``minilm``, which is the default, ``mpnet``, a folder, a hub id, or an object.
         index_schema: Schema of the PostgreSQL database; knowledge bases in one schema are one.
         reranker: Reads question and passage together; folder or hub id of a cross-encoder, or an object.
 
@@ -35,22 +35,23 @@ class KnowledgeBase(BaseKnowledge):
         self,
         folder: str | Path | None,
         index_path: str | Path | None = None,
-        embedder: Embedder | None = None,
+        embedder: Embedder | str | None = None,
         index_schema: str = "agentkit",
         reranker: Reranker | str | None = None,
     ) -> None:
+        own = load_embedder(embedder) if isinstance(embedder, str) else embedder
         root = expanded(folder).resolve() if folder is not None else None
         address = index_path if isinstance(index_path, str) and index_path.startswith(POSTGRES) else ""
         place = index_place(address, index_schema)
         if index_path is None or address:
             # Each embedder has an index of its own, or two programs would make one anew in turns.
-            what = os.fsencode(root or "added") + (f"\0{embedder.name}".encode() if embedder else b"")
+            what = os.fsencode(root or "added") + (f"\0{own.name}".encode() if own else b"")
             key = hashlib.sha256(what).hexdigest()[:16]
             index_path = user_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
         super().__init__(
             root,
             expanded(index_path),
-            embedder or load_embedder(),
+            own or load_embedder(),
             reranker=reranker_of(reranker) if isinstance(reranker, str) else reranker,
             place=place,
         )

@@ -117,10 +117,19 @@ def adapter_folder(spec: str, base: str) -> AdapterFolder | None:
 
 
 def load_embedder(name: str = EMBEDDER_ASSET) -> Embedder:
-    """A sentence embedder: the embedded MiniLM, a folder or a hub id."""
-    from agentkit.assets import ASSETS, asset_path
+    """A sentence embedder: ``minilm`` or ``mpnet``, a folder or a hub id.
+
+    Raises:
+        UsageError: The name is that of another kind of embedded model.
+        AssetError: It has not been pulled.
+        ModelError: There is no such folder and the hub does not give the model, or it is no encoder.
+    """
+    from agentkit.assets import ASSETS, EMBEDDER, asset_path
     from agentkit.retrieval.embedder import load_embedder as load
 
+    if name in ASSETS and ASSETS[name].use != EMBEDDER:
+        known = ", ".join(asset.name for asset in ASSETS.values() if asset.use == EMBEDDER)
+        raise UsageError(f"{name!r} is no embedder", f"embedded embedders: {known}")
     return load(asset_path(name) if name in ASSETS else name)
 
 

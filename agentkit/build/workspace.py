@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agentkit.answers import Knowledge
 from agentkit.build.agent import Agent
 from agentkit.build.knowledge import index_place, reranker_of
-from agentkit.build.models import load_embedder, load_model
+from agentkit.build.models import EMBEDDER_ASSET, load_embedder, load_model
 from agentkit.closing import Closing
 from agentkit.errors import ProjectError
 from agentkit.project import Project, find_project
@@ -59,9 +59,15 @@ class Workspace(Closing):
         return SessionStore(user_dir(self.project.data_dir) / self.project.sessions_path.name)
 
     @cached_property
-    def embedder(self) -> Embedder:
-        """The embedded MiniLM."""
+    def _minilm(self) -> Embedder:
+        """The router's: its weights were fitted over it."""
         return load_embedder()
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        """The knowledge base's."""
+        name = self.settings.knowledge.embedder
+        return self._minilm if name == EMBEDDER_ASSET else load_embedder(name)
 
     @cached_property
     def knowledge(self) -> KnowledgeBase:
@@ -75,7 +81,7 @@ class Workspace(Closing):
         return KnowledgeBase(
             folder,
             index,
-            self.embedder,
+            self._embedder,
             reranker=reranker_of(options.reranker),
             place=place,
             optional=folder == self.project.knowledge_dir,
@@ -104,7 +110,7 @@ class Workspace(Closing):
         pairs = [line.partition("=>") for line in _phrases(folder, "small_talk")]
         small_talk = [(phrase.strip(), self._named(reply)) for phrase, _, reply in pairs]
         kept_in = self.project.data_dir / "vectors"
-        return EmbeddingRouter(self.embedder, small_talk, _phrases(folder, "out_of_scope"), kept_in)
+        return EmbeddingRouter(self._minilm, small_talk, _phrases(folder, "out_of_scope"), kept_in)
 
     def _named(self, reply: str) -> str:
         """A reply of the small talk with the names of the settings in it."""

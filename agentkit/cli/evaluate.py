@@ -90,7 +90,7 @@ def _indexing(name: str) -> None:
 
 
 def _evaluation(workspace: Workspace, knowledge: KnowledgeBase) -> Evaluation:
-    """Wire the parts; a second embedder judges, so that the agent's own memory of sentences stays its own."""
+    """Wire the parts; second embedders compare and judge, so that the agent's own memory of sentences stays its own."""
     from agentkit.build import load_embedder
     from agentkit.evaluation.rag import Evaluation
     from agentkit.evaluation.ranking import Dense
@@ -99,10 +99,10 @@ def _evaluation(workspace: Workspace, knowledge: KnowledgeBase) -> Evaluation:
     def fresh(history: Sequence[Message], watched: Knowledge) -> AbstractContextManager[Agent]:
         return workspace.once(watched, history)
 
-    sources, embedder = Sources.of(knowledge), load_embedder()
+    sources, judge = Sources.of(knowledge), load_embedder()
     status("embedding the documents")
-    dense = Dense(sources.all, embedder)
-    return Evaluation(knowledge, fresh, workspace.model, workspace.prompts.system, sources, dense, embedder)
+    dense = Dense(sources.all, load_embedder(workspace.settings.knowledge.embedder))
+    return Evaluation(knowledge, fresh, workspace.model, workspace.prompts.system, sources, dense, judge)
 
 
 def _identity(workspace: Workspace, knowledge: KnowledgeBase, file: Path) -> dict[str, str]:
