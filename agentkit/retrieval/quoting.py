@@ -14,7 +14,7 @@ from agentkit.retrieval.followup import Question
 from agentkit.retrieval.numbers import numbers
 from agentkit.retrieval.protocol import Embedder
 from agentkit.retrieval.quotes import Sentence, last_heading, passage_quotes
-from agentkit.retrieval.words import stems
+from agentkit.retrieval.words import negations, stems
 
 QUOTE_SHARE = 0.8
 """Of the weight that the joined text of a follow-up has in the search: within a passage the new words decide more."""
@@ -23,6 +23,14 @@ _ASKS_NUMBER = re.compile(
     r"what time|costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
     re.IGNORECASE,
 )
+_ASKS_NEGATED = re.compile(
+    r"\b(?:what|which|who|whom|where|when|why)\b"
+    # "when the parcel is not there" only tells what the question is about
+    r"(?:(?!\b(?:if|when|while|once|that|because|since|and|but|or)\b)[^,.;:!?\n])*?"
+    r"(?:\b(?:not|never|cannot|no longer)\b|n['’]t\b)",
+    re.IGNORECASE,
+)
+"""Asks for what does not hold: "What is not covered?", "Where can't you deliver?"."""
 
 
 class Quote(NamedTuple):
@@ -44,6 +52,7 @@ class Weights:
     number: float = 0.06
     words: float = 0.15
     said: float = -0.03
+    negated: float = 0.2
 
 
 WEIGHTS = Weights()
@@ -65,11 +74,13 @@ class Candidate:
     """Share of the question's content words that it holds, 0 to 1."""
     said: bool
     """The answer before has quoted it: who asks on mostly wants more than that."""
+    negated: bool
+    """It, or the heading above it, tells what does not hold, and the question asks for that."""
 
     def score(self, weights: Weights = WEIGHTS) -> float:
         """How well it answers; comparable within one question only."""
         signals = weights.rank * self.rank + weights.number * self.number + weights.words * self.words
-        return self.cosine + signals + weights.said * self.said
+        return self.cosine + signals + weights.said * self.said + weights.negated * self.negated
 
 
 def best_quotes(
@@ -107,6 +118,7 @@ def candidates(question: Question, passages: Sequence[Passage], embedder: Embedd
     vectors = embedder.embed([*(sentence.text for sentence, *_ in places), *headed])
     alone, below_heading = np.split(vectors @ asked, 2)
     asks_number = _ASKS_NUMBER.search(question.text) is not None
+    asks_negated = _ASKS_NEGATED.search(question.text) is not None
     wanted = stems(question.text) or stems(question.joined)
     return [
         Candidate(
@@ -117,6 +129,7 @@ def candidates(question: Question, passages: Sequence[Passage], embedder: Embedd
             number=asks_number and bool(numbers(sentence.text)),
             words=len(wanted & stems(text)) / max(len(wanted), 1),
             said=sentence.text in question.said,
+            negated=asks_negated and bool(negations(text)),
         )
         for (sentence, passage, rank), text, cosine in zip(
             places, headed, ((alone + below_heading) / 2).tolist(), strict=True
