@@ -230,9 +230,9 @@ def test_embedders_have_indexes_of_their_own(
 
 
 def test_the_settings_name_an_embedder(project: Path) -> None:
-    with open_project(project, {"knowledge.embedder": "ner-en"}) as workspace:
-        with pytest.raises(UsageError, match=r"'ner-en' is no embedder; embedded embedders: minilm, mpnet"):
-            workspace.knowledge  # noqa: B018
+    wrong = pytest.raises(UsageError, match=r"'ner-en' is no embedder; embedded embedders: minilm, mpnet")
+    with open_project(project, {"knowledge.embedder": "ner-en"}) as workspace, wrong:
+        workspace.knowledge  # noqa: B018
     encoder = str(asset_path("minilm"))  # a folder, as of any other encoder
     with open_project(project, {"knowledge.embedder": encoder}) as workspace:
         found = workspace.ready_knowledge().search("How long do returns take?")

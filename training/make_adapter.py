@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from calls import examples
@@ -48,6 +49,10 @@ MODEL = "smollm2-135m"
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 6
 WEIGHTS = "adapter_model.safetensors"
+RUN = "run.json"
+"""How the training went, for the record."""
+MEAN_OF = 20
+"""Steps that a value of its curve is the mean over."""
 MADE = "settings.json"
 """What the adapter in a stage's folder was trained by; written last."""
 
@@ -261,6 +266,21 @@ def finish(build: Path) -> None:
     whole |= {"data_sha256": cards[0]["data_sha256"], **SERVED}
     shutil.copytree(folders[-1], build / "adapter", dirs_exist_ok=True)
     (build / "adapter" / CARD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    run = {"seed": SEED, "seconds": seconds, "stages": [told(stage, build) for stage in STAGES]}
+    (build / RUN).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+
+
+def told(stage: Stage, build: Path) -> dict[str, Any]:
+    """What a stage went through and how its losses went."""
+    folder = stage.folder(build)
+    card = json.loads((folder / "adapter" / CARD).read_text(encoding="utf-8"))
+    losses = {
+        line["step"]: line["loss"] for line in read_jsonl(folder / "progress.jsonl")
+    }  # a resumed one repeats some
+    values = [losses[step] for step in sorted(losses)]
+    means = [round(fmean(values[n : n + MEAN_OF]), 4) for n in range(0, len(values), MEAN_OF)]
+    kept = ("examples", "steps", "seconds", "loss_before", "loss_after")
+    return {"stage": stage.number, **{key: card[key] for key in kept}, "loss": means}
 
 
 def save(model: Any, folder: Path) -> None:

@@ -217,3 +217,17 @@ def test_unknown_kinds_are_refused() -> None:
     for kind in ("citty", "int:1", "list:citty:1-2"):
         with pytest.raises(ValueError, match="no such kind of value"):
             values.draw(kind, Random(0))
+
+
+def test_a_resumed_run_is_told_as_one(tmp_path: Path) -> None:
+    stage = make_adapter.STAGES[0]
+    folder = stage.folder(tmp_path)
+    (folder / "adapter").mkdir(parents=True)
+    card = {"examples": 9, "steps": 30, "seconds": 7.5, "loss_before": 1.0, "loss_after": 0.5, "cut": 0}
+    (folder / "adapter" / make_adapter.CARD).write_text(json.dumps(card), encoding="utf-8")
+    steps = [*range(1, 26), *range(21, 31)]  # killed after the 25th, resumed from the 20th
+    lines = [{"step": step, "loss": float(n >= 25) if step > 20 else 2.0} for n, step in enumerate(steps)]
+    (folder / "progress.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    told = make_adapter.told(stage, tmp_path)
+    assert told.pop("loss") == [2.0, 1.0]
+    assert told == {"stage": 1, **{key: value for key, value in card.items() if key != "cut"}}
