@@ -1,8 +1,10 @@
-"""Which floating-point type and which weight-only kernel this processor runs fast."""
+"""Which floating-point type is fast here, and models in another one than they were loaded in."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -26,3 +28,17 @@ def native_dtype(device: str = "cpu") -> torch.dtype:
     ):  # where the answer is yes for every AVX-512, with or without bf16
         native = native and (found.get("avx512_bf16") or found.get("amx_bf16"))
     return torch.bfloat16 if native else torch.float32
+
+
+def cast_model(model: Any, dtype: torch.dtype) -> None:
+    """The model as if it had been loaded in another type.
+
+    What transformers keeps in float32 stays so, and so do the frequencies of positions: rounded to bf16, the angles of
+    distant positions would be off by whole turns.
+    """
+    kept = [name.replace("*", ".*") for name in model._keep_in_fp32_modules_strict or ()]
+    stored = model.dtype
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        keeps = name.endswith("inv_freq") or any(re.search(pattern, name) for pattern in kept)
+        if tensor.dtype == stored and not keeps:
+            tensor.data = tensor.data.to(dtype)

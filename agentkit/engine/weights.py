@@ -5,21 +5,26 @@ safetensors and GGUF only, and never code from a model repository.
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from agentkit.engine.checks import (
+    as_own_errors,
+    check_state,
+    check_whole,
+    locate,
+    method_for,
+    quantized_already,
+    stored_quantization,
+)
 from agentkit.engine.gguf_files import read_positions, scale_attention, scale_positions
 from agentkit.engine.merged import method_for_merged, quiet_bitsandbytes, with_adapter
 from agentkit.engine.peft_files import beyond_low_rank, read_config, read_lora
-from agentkit.engine.precision import native_dtype
-from agentkit.errors import AgentkitError, ModelError, NotFoundError, UsageError
-from agentkit.settings import Device, Quantize, expanded
+from agentkit.engine.precision import cast_model, native_dtype
+from agentkit.errors import UsageError
+from agentkit.settings import Device, Quantize
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +35,6 @@ if TYPE_CHECKING:
 
 
 _BITSANDBYTES = ("nf4", "bnb-int8")
-_FORGETFUL = frozenset({"bamba", "jamba", "recurrent_gemma", "zamba"})
-"""Model types that take a cache, but keep their state elsewhere, begin anew with several tokens, or count from zero."""
 
 
 @dataclass(slots=True)
@@ -222,13 +225,11 @@ def _load(
 ) -> LoadedModel:
     """A model; an adapter is merged into its weights, or stands in the transformers model under bitsandbytes."""
     device_name = resolve_device(device)
-    origin, gguf = _locate(str(source))
-    if gguf is not None and quantize == "auto" and device_name == "cuda":
-        quantize = "none"  # bitsandbytes takes no GGUF weights
+    origin, gguf = locate(str(source))
     own = None
     if gguf is None and (device_name == "cuda" or quantize == "nf4"):
-        own = _stored_quantization(_load_part(name, "AutoConfig", origin))
-    method = _method(quantize, device_name, own)
+        own = stored_quantization(_load_part(name, "AutoConfig", origin))
+    method = method_for(quantize, device_name, own, gguf=gguf is not None)
     if adapter is not None and device_name == "cpu":
         method = method_for_merged(method)
     packs = device_name == "cpu" and method not in _BITSANDBYTES and not trainable
@@ -240,7 +241,7 @@ def _load(
     if held and method not in _BITSANDBYTES:
         own = str(getattr(held, "value", held))
         if method in ("int4", "int8"):
-            raise _quantized_already(method, own)
+            raise quantized_already(method, own)
         packs, method = False, own
     if adapter is not None:
         model = with_adapter(model, adapter, merge=not held)
@@ -266,31 +267,19 @@ def _load_model(
     """The whole transformers model, where it belongs, and its tokenizer."""
     positions = None
     if gguf is not None:
-        with _told(name, origin):
+        with as_own_errors(name, origin):
             positions = read_positions(Path(origin) / gguf)
     tokenizer = _load_part(name, "AutoTokenizer", origin, gguf_file=gguf)
     model, report = _load_part(
         name, "AutoModelForCausalLM", origin, gguf_file=gguf, output_loading_info=True, **options
     )
-    # transformers would fill them with random numbers; those that are tied to others it does not report.
-    if missing := sorted(report["missing_keys"]):
-        remedy = "fetch it again, whole" if gguf is None else "use the model's safetensors repository"
-        cause = f"model {name!r} lacks {len(missing)} of its weights: {missing[0]}"
-        raise ModelError(cause + " …" * (len(missing) > 1), remedy)
-    _check_state(name, model)
+    check_whole(name, report["missing_keys"], gguf=gguf is not None)
+    check_state(name, model)
     if positions is not None:
         scale_attention(model)
         scale_positions(model, positions)
         model.to(device)  # others are loaded where they belong
     return model, tokenizer
-
-
-def _check_state(name: str, model: Any) -> None:
-    """Raise `ModelError` for an architecture whose state is not in the cache that the ledger passes."""
-    kind = model.config.model_type
-    if kind in _FORGETFUL or "past_key_values" not in inspect.signature(model.forward).parameters:
-        cause = f"model {name!r} is of the kind {kind}, whose state cannot be carried from turn to turn"
-        raise ModelError(cause, "choose another model")
 
 
 def _context_length(config: Any) -> int:
@@ -327,25 +316,11 @@ def _native_decoder(model: Any, method: str, *, merged: bool) -> tuple[NativeDec
         decoder = NativeDecoder(model, kind)
     except NotImplementedError:
         if not merged:  # an adapter's part may be smaller than bf16's steps
-            _cast(model, native_dtype())
+            cast_model(model, native_dtype())
         if method != "none":
             pack_linears(model, kind)
         return None, method
     return decoder if decoder.agrees() else None, method
-
-
-def _cast(model: Any, dtype: torch.dtype) -> None:
-    """The model as if it had been loaded in another type.
-
-    What transformers keeps in float32 stays so, and so do the frequencies of positions: rounded to bf16, the angles of
-    distant positions would be off by whole turns.
-    """
-    kept = [name.replace("*", ".*") for name in model._keep_in_fp32_modules_strict or ()]
-    stored = model.dtype
-    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        keeps = name.endswith("inv_freq") or any(re.search(pattern, name) for pattern in kept)
-        if tensor.dtype == stored and not keeps:
-            tensor.data = tensor.data.to(dtype)
 
 
 def _torch_decoder(model: Any, *, compile: bool) -> Decoder | None:
@@ -382,64 +357,6 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
     return "cuda"
 
 
-def _stored_quantization(config: Any) -> str | None:
-    """How a model comes quantized, as its repository tells."""
-    for part in (config, config.get_text_config()):
-        if stored := getattr(part, "quantization_config", None):
-            return str(stored.get("quant_method", "bitsandbytes"))  # which did not always write it
-    return None
-
-
-def _quantized_already(asked: str, own: str) -> UsageError:
-    cause = f"{asked} cannot be applied: the model comes quantized already ({own})"
-    return UsageError(cause, "use --quantize auto or none")
-
-
-def _method(quantize: Quantize, device: str, own: str | None = None) -> str:
-    """The quantization by its full name; ``auto`` stays open on the CPU, where the weights decide.
-
-    Args:
-        quantize: As asked for.
-        device: ``cpu`` or ``cuda``.
-        own: How the model comes quantized.
-    """
-    if own and (quantize == "nf4" or (device == "cuda" and quantize not in ("auto", "none"))):
-        raise _quantized_already(quantize, own)
-    if device == "cuda":
-        if quantize == "int4":
-            raise UsageError("int4 is a CPU kernel", "use --quantize nf4 or int8 on CUDA")
-        if own:
-            return "none"
-        return {"auto": "nf4", "int8": "bnb-int8"}.get(quantize, quantize)
-    return quantize
-
-
-def _locate(source: str) -> tuple[str, str | None]:
-    """(folder or hub id, GGUF file name or None)."""
-    path = expanded(source)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise NotFoundError(f"no such file: {path}", "check the path of the .gguf file")
-        return str(path.parent), path.name
-    try:
-        is_folder = path.is_dir()
-    except OSError as error:  # the name of no file
-        cause = f"there is no model {source[:60]}… ({error.strerror})"
-        raise NotFoundError(cause, "name an embedded one, a folder or a hub id") from error
-    if is_folder:
-        if not (path / "config.json").is_file():
-            raise NotFoundError(
-                f"{path} is no model folder: it has no config.json", "name a transformers folder"
-            )
-        return str(path), None
-    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
-        remedy = (
-            "use an embedded name (`agentkit models list`), a folder, a .gguf file or a hub id like org/name"
-        )
-        raise NotFoundError(f"unknown model {source!r}", remedy)
-    return source, None
-
-
 def _load_options(method: str, device: str, gguf: str | None, dtype: torch.dtype | None) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig, GgufConfig
@@ -449,12 +366,6 @@ def _load_options(method: str, device: str, gguf: str | None, dtype: torch.dtype
     if gguf is None:
         options["use_safetensors"] = True
     if method in _BITSANDBYTES:
-        if gguf is not None:
-            # CUDA's own int8 is bitsandbytes' too
-            remedy = "use --quantize none" if device == "cuda" else "use --quantize int8, int4 or none"
-            raise UsageError(
-                f"{method.removeprefix('bnb-')} on {device} cannot be applied to a .gguf file", remedy
-            )
         quiet_bitsandbytes()
         options["device_map"] = {"": device}
         options["quantization_config"] = (
@@ -481,31 +392,8 @@ def _load_part(label: str, kind: str, origin: str, **options: Any) -> Any:
     transformers.utils.logging.disable_progress_bar()
     factory = getattr(transformers, kind)
     options = {key: value for key, value in options.items() if value is not None}
-    with _told(label, origin):
+    with as_own_errors(label, origin):
         return factory.from_pretrained(origin, trust_remote_code=False, **options)
-
-
-@contextmanager
-def _told(label: str, origin: str) -> Iterator[None]:
-    """What libraries raise over a model's files, as errors of ours."""
-    from agentkit.engine.cache import out_of_memory
-
-    try:
-        yield
-    except AgentkitError:
-        raise
-    except Exception as error:  # OSError, ValueError, KeyError, RuntimeError … for bad files
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        here = Path(origin).exists()
-        if isinstance(error, OSError) and not here:
-            remedy = "check the name; without a network only folders and embedded models (`agentkit models list`) load"
-            raise NotFoundError(
-                f"model {label!r} is neither here nor on the hub ({first_line})", remedy
-            ) from error
-        remedy = f"check that the {'folder' if here else 'repository'} is complete, and of a kind transformers knows"
-        if out_of_memory(error):
-            remedy = "free memory, or use a smaller model"
-        raise ModelError(f"cannot load model {label!r}: {first_line}", remedy) from error
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

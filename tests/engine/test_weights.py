@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from agentkit.engine import weights
+from agentkit.engine.checks import method_for, stored_quantization
 from agentkit.engine.decode import Sampler, Tokens, decode
 from agentkit.engine.ledger import Ledger
-from agentkit.engine.weights import LoadedModel, _cast, _eos_ids, _method, load_weights, resolve_device
+from agentkit.engine.precision import cast_model
+from agentkit.engine.weights import LoadedModel, _eos_ids, load_weights, resolve_device
 from agentkit.errors import ModelError, NotFoundError, UsageError
 from agentkit.llm.local import LocalModel
 from agentkit.settings import SamplingSettings
@@ -96,9 +98,10 @@ def test_a_model_that_takes_no_adapter_is_let_go_before_it_is_loaded_again(
 
 
 def test_cuda_takes_a_gguf_file_as_it_is() -> None:
-    for method in ("bnb-int8", "nf4"):
-        with pytest.raises(UsageError, match=r"^(int8|nf4) on cuda cannot .*; use --quantize none$"):
-            weights._load_options(method, "cuda", "model.gguf", None)
+    assert [method_for(q, "cuda", gguf=True) for q in ("auto", "none")] == ["none", "none"]
+    for quantize in ("int8", "nf4"):
+        with pytest.raises(UsageError, match=rf"^{quantize} on cuda cannot .*; use --quantize none$"):
+            method_for(quantize, "cuda", gguf=True)  # type: ignore[arg-type]
 
 
 def test_a_folder_that_lacks_weights_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_another_type_leaves_what_has_to_be_float32() -> None:
         model.model.norm.weight.data = torch.rand(64)
         model._keep_in_fp32_modules_strict = {"model.norm"}
         model.register_buffer("table", torch.ones(3, dtype=stored))
-        _cast(model, torch.bfloat16)
+        cast_model(model, torch.bfloat16)
         assert torch.equal(model.model.rotary_emb.inv_freq, exact)
         assert model.model.norm.weight.dtype == torch.float32
         assert {model.table.dtype, model.lm_head.weight.dtype} == {torch.bfloat16}
@@ -225,20 +228,20 @@ def test_device_and_quantization_must_fit_together() -> None:
     import torch
 
     with pytest.raises(UsageError, match=r"int4 is a CPU kernel; use --quantize nf4 or int8"):
-        _method("int4", "cuda")
-    assert [_method(q, "cuda") for q in ("auto", "int8", "none")] == ["nf4", "bnb-int8", "none"]
+        method_for("int4", "cuda")
+    assert [method_for(q, "cuda") for q in ("auto", "int8", "none")] == ["nf4", "bnb-int8", "none"]
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA GPU"):
             resolve_device("cuda")
 
 
 def test_a_model_that_comes_quantized_stays_as_it_is_on_cuda() -> None:
-    assert [_method(q, "cuda", "mxfp4") for q in ("auto", "none")] == ["none", "none"]
+    assert [method_for(q, "cuda", "mxfp4") for q in ("auto", "none")] == ["none", "none"]
     for quantize in ("nf4", "int8", "int4"):
         with pytest.raises(
             UsageError, match=rf"^{quantize} cannot .* quantized already \(fp8\); use --quantize auto"
         ):
-            _method(quantize, "cuda", "fp8")  # type: ignore[arg-type]
+            method_for(quantize, "cuda", "fp8")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("config", [{"quant_method": "gptq", "bits": 4}, {"load_in_4bit": True}])
@@ -246,8 +249,8 @@ def test_what_a_repository_tells_about_its_quantization(config: dict[str, Any]) 
     from transformers import LlamaConfig
 
     expected = config.get("quant_method", "bitsandbytes")
-    assert weights._stored_quantization(LlamaConfig(quantization_config=config)) == expected
-    assert weights._stored_quantization(LlamaConfig()) is None
+    assert stored_quantization(LlamaConfig(quantization_config=config)) == expected
+    assert stored_quantization(LlamaConfig()) is None
 
 
 @pytest.fixture(scope="module")
