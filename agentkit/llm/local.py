@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,27 @@ if TYPE_CHECKING:
     import torch
 
     from agentkit.engine.peft_files import PreparedLora
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What `LocalModel.stream` is asked for, read and routed."""
+
+    conversation: list[Message]
+    tools: list[ToolSpec]
+    choice: list[ToolSpec]
+    """Those of which one must be called; empty where none must."""
+    words: str
+    """Arguments are taken from them."""
+    schema: dict[str, Any] | None
+    """Of the answer's text."""
+    choices: Sequence[str]
+    """The answer's text must be one of these."""
+    may_call: bool
+    """The model decides, by beginning a call."""
+    described: bool
+    """The prompt describes the tools."""
+    parallel: bool
 
 
 class LocalModel:
@@ -193,7 +214,7 @@ class LocalModel:
         if () in first or len(set(first)) < len(first):
             raise UsageError("answers to be scored must begin with different tokens", "choose other words")
         prompt = self._encoder.encode(read_messages(messages)).ids
-        ledger = self._start(prompt, self._chosen(adapter), self._sampling, None).ledger
+        ledger = self._start(prompt, self._chosen(adapter, quiet=True)[0], self._sampling, None).ledger
         rows: list[torch.Tensor] = []
 
         def score() -> Decoding:
@@ -237,7 +258,7 @@ class LocalModel:
         if len(ids) > self.context_length:
             cause = f"the text has {len(ids)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "leave it out")
-        beside = self._chosen(adapter).adapter
+        beside = self._chosen(adapter, quiet=True)[0].adapter
         with _as_model_error("reading"):
             try:
                 return self._scored(ids, beside)
@@ -248,9 +269,13 @@ class LocalModel:
             self._pool.free()
             return self._scored(ids, beside)
 
-    def _chosen(self, adapter: str | AdapterChoice | None) -> AdapterChoice:
-        """What a single question runs with; who asks it gets no notices, the next turn does."""
-        return adapter if isinstance(adapter, AdapterChoice) else self.choose_adapter(adapter, quiet=True)[0]
+    def _chosen(
+        self, adapter: str | AdapterChoice | None, *, quiet: bool = False
+    ) -> tuple[AdapterChoice, tuple[Notice, ...]]:
+        """What a call runs with, and what has changed; a question to which nobody sees that looks ``quiet``."""
+        if isinstance(adapter, AdapterChoice):
+            return adapter, ()
+        return self.choose_adapter(adapter, quiet=quiet)
 
     def _scored(self, ids: Sequence[int], adapter: PreparedLora | None) -> list[float]:
         """`log_probabilities`, in a cache of its own."""
@@ -306,39 +331,52 @@ class LocalModel:
             ModelError: Decoding failed, or the adapter is damaged.
         """
         conversation, specs = read_messages(messages), read_tools(tools)
-        chosen, changes = (
-            (adapter, ()) if isinstance(adapter, AdapterChoice) else self.choose_adapter(adapter)
-        )
+        chosen, changes = self._chosen(adapter)
         yield from changes
         router = None if chosen.decides and not any(spec.examples for spec in specs) else self._router
         choice = read_tool_choice(routed(conversation, specs, tool_choice, router), specs)
-        words = going_on(conversation) if turn is None else turn
-        if len(choice) == 1:
-            words, missing = words_in(choice[0], conversation, turn)
-            if missing and tool_choice == "auto":
-                yield from ask_for(choice[0], missing)
-                return
+        words, missing = _words(choice, conversation, turn)
+        if missing and tool_choice == "auto":
+            yield from ask_for(choice[0], missing)
+            return
         schema = read_response_format(response_format)
-        if schema is not None and specs and tool_choice == "auto" and router is None:
+        decides = bool(specs) and tool_choice == "auto" and router is None
+        if decides and schema is not None:
             yield Notice(
                 "unsupported", "an answer in a response_format calls no tool: leave one of the two out"
             )
-        settings = read_sampling(self._sampling, sampling)
-        prompt = self._encoder.encode(conversation, specs if describe_tools else ()).ids
-        calls = CallOptions(
+        request = _Request(
+            conversation,
+            specs,
+            choice,
             words,
-            # What goes on from a result takes its values from there.
-            strength=NO_EVIDENCE
-            if conversation[-1:] and conversation[-1].role == "tool"
-            else chosen.strength,
+            schema,
+            choices,
+            may_call=decides and schema is None and not choices,
+            described=describe_tools,
             parallel=parallel_tool_calls,
+        )
+        yield from self._answer(request, chosen, sampling, cancel)
+
+    def _answer(
+        self,
+        request: _Request,
+        chosen: AdapterChoice,
+        sampling: Mapping[str, Any],
+        cancel: threading.Event | None,
+    ) -> Iterator[ModelEvent]:
+        """Decode what is asked for; ``sampling`` are the call's own options."""
+        settings = read_sampling(self._sampling, sampling)
+        prompt = self._encoder.encode(request.conversation, request.tools if request.described else ()).ids
+        calls = CallOptions(
+            request.words,
+            # What goes on from a result takes its values from there.
+            strength=NO_EVIDENCE if request.conversation[-1].role == "tool" else chosen.strength,
+            parallel=request.parallel,
             thought=settings.max_new_tokens // 2,
             number=len(prompt),
         )
-        grammar = self._grammar(choice, calls, schema, choices)
-        may_call = bool(specs) and grammar is None and tool_choice == "auto" and router is None
-        for spec in specs if may_call else ():
-            self.check_tool(spec)  # now, not when the model happens to begin a call
+        grammar = self._grammar(request, calls)
         if len(prompt) >= self.context_length:
             cause = f"the conversation has {len(prompt)} tokens, the model's context is {self.context_length}"
             raise ModelError(cause, "shorten the message or start a new session")
@@ -346,16 +384,18 @@ class LocalModel:
         continuation = self._start(prompt, chosen, settings, cancel)
         # What is copied is no answer that could grow without end; a caller's own limit is a limit.
         given = "max_new_tokens" in sampling
-        continuation.spare, spare = (0, 0) if given else (self._tokens((words,)), self._tokens(choices))
+        continuation.spare = 0 if given else self._tokens((request.words,))
         with self._held(continuation.ledger):
-            if choice:
-                yield from continuation.call(grammar, choice, len(continuation.ledger.ids))
+            if request.choice:
+                yield from continuation.call(grammar, request.choice, len(continuation.ledger.ids))
             elif grammar is not None:
-                yield from continuation.text(grammar, spare)
-            elif may_call:
-                yield from continuation.text_or_call(specs, replace(calls, thought=0), conversation)
-            elif specs:
-                yield from continuation.text_without_calls(specs)
+                yield from continuation.text(grammar, 0 if given else self._tokens(request.choices))
+            elif request.may_call:
+                yield from continuation.text_or_call(
+                    request.tools, replace(calls, thought=0), request.conversation
+                )
+            elif request.tools:
+                yield from continuation.text_without_calls(request.tools)
             else:
                 yield from continuation.text(None)
 
@@ -394,18 +434,21 @@ class LocalModel:
             self._compiler = GrammarCompiler(self._encoder, loaded.vocab_size, loaded.eos_ids)
         return self._compiler
 
-    def _grammar(
-        self,
-        choice: list[ToolSpec],
-        calls: CallOptions,
-        schema: dict[str, Any] | None,
-        choices: Sequence[str],
-    ) -> MaskProvider | None:
-        if choice:
-            return self._grammars().tool_call(choice, calls)
-        if choices:
-            return self._grammars().choice(choices)
-        return None if schema is None else self._grammars().json_value(schema)
+    def _grammar(self, request: _Request, calls: CallOptions) -> MaskProvider | None:
+        """What the answer keeps to from its first token, if to anything.
+
+        Raises:
+            SchemaError: A schema cannot be made a grammar, be it of a tool that the model only may call.
+        """
+        if request.choice:
+            return self._grammars().tool_call(request.choice, calls)
+        if request.choices:
+            return self._grammars().choice(request.choices)
+        if request.schema is not None:
+            return self._grammars().json_value(request.schema)
+        for spec in request.tools if request.may_call else ():
+            self.check_tool(spec)  # now, not when the model happens to begin a call
+        return None
 
     def _start(
         self,
@@ -421,6 +464,15 @@ class LocalModel:
         return Continuation(
             self._served, ledger, len(prompt), cached, started, *before, cancel, sampling, sampler
         )
+
+
+def _words(
+    choice: Sequence[ToolSpec], conversation: Sequence[Message], turn: str | None
+) -> tuple[str, list[str]]:
+    """The words that arguments are taken from, and what the one tool that has to be called lacks in them."""
+    if len(choice) == 1:
+        return words_in(choice[0], conversation, turn)
+    return (going_on(conversation) if turn is None else turn), []
 
 
 @contextmanager
