@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from agentkit.errors import UsageError
 if TYPE_CHECKING:
     from agentkit.training.adapters import Adapter
     from agentkit.training.jobs import Job
+    from agentkit.training.sessions import Selection
 
 app = group_app("finetune", "Train adapters and models, and use them.")
 JobId = Annotated[
@@ -72,35 +74,20 @@ def start(
     chat model; text and label a classifier, tokens and tags a tagger, both from the base that --model names, else the
     embedded encoder; source and target a seq2seq model, whose base --model has to name. --seed is that of the run.
     """
-    from agentkit.training.sessions import make_selection
-    from agentkit.training.settings import read_settings_file
-
-    if options.adapter is not None:
-        cause = "--adapter is for running a model, and says nothing about training"
-        raise UsageError(cause, f"use --start {options.adapter}")
-    if options.quantize is not None:
-        cause = "--quantize is for running a model, and says nothing about training"
-        raise UsageError(cause, "use --method qlora for a base of nf4 weights, or leave it out")
-    narrowed = {"session": session, "since": since, "until": until, "rated": rated}
-    given = next((f"--{key}" for key, value in narrowed.items() if value), None)
-    if chats is not None and (sessions or given):
-        raise UsageError(f"DATA and {given or '--sessions'} name two sources", "leave one out")
-    if chats is None and not (sessions or given):
-        raise UsageError("there is nothing to learn from", "name a file of examples, or use --sessions")
-    source = chats if chats is not None else make_selection(session or (), since, until, rated)
-    values = {
-        "method": method,
-        "start": start_from,
-        "rank": rank,
-        "learning_rate": learning_rate,
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "max_length": max_length,
-        "patience": patience,
-        "seed": options.seed,
-    }
-    chosen = {key: value for key, value in values.items() if value is not None}
-    chosen = {**(read_settings_file(settings) if settings else {}), **chosen}
+    _check_options(options)
+    source = _source(chats, sessions, session or (), since, until, rated)
+    chosen = _training_settings(
+        settings,
+        method=method,
+        start=start_from,
+        rank=rank,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        schedule=schedule,
+        max_length=max_length,
+        patience=patience,
+        seed=options.seed,
+    )
     with options.workspace() as workspace:
         job = workspace.start_finetune(
             source, name, epochs, options=chosen, keep_personal_data=keep_personal_data
@@ -203,6 +190,44 @@ def cancel(options: Common, id: JobId) -> None:
     with options.workspace() as workspace:
         job = jobs.cancel(jobs.get_job(workspace.jobs_dir, id))
         _print_job(job, options.as_json)
+
+
+def _check_options(options: Common) -> None:
+    """Raise `UsageError` for common options that are about running a model."""
+    if options.adapter is not None:
+        cause = "--adapter is for running a model, and says nothing about training"
+        raise UsageError(cause, f"use --start {options.adapter}")
+    if options.quantize is not None:
+        cause = "--quantize is for running a model, and says nothing about training"
+        raise UsageError(cause, "use --method qlora for a base of nf4 weights, or leave it out")
+
+
+def _source(
+    chats: Path | None,
+    sessions: bool,
+    session: Sequence[str],
+    since: str | None,
+    until: str | None,
+    rated: str | None,
+) -> Path | Selection:
+    """The file or the conversations to learn from, of which one has to be given."""
+    from agentkit.training.sessions import make_selection
+
+    narrowed = {"session": session, "since": since, "until": until, "rated": rated}
+    given = next((f"--{key}" for key, value in narrowed.items() if value), None)
+    if chats is not None and (sessions or given):
+        raise UsageError(f"DATA and {given or '--sessions'} name two sources", "leave one out")
+    if chats is None and not (sessions or given):
+        raise UsageError("there is nothing to learn from", "name a file of examples, or use --sessions")
+    return chats if chats is not None else make_selection(session, since, until, rated)
+
+
+def _training_settings(file: Path | None, **options: Any) -> dict[str, Any]:
+    """The settings of a file, under the options that are given."""
+    from agentkit.training.settings import read_settings_file
+
+    given = {key: value for key, value in options.items() if value is not None}
+    return {**(read_settings_file(file) if file else {}), **given}
 
 
 def _begun(job: Job, as_json: bool | None, wait: bool) -> int:
