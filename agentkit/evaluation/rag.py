@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agentkit.answers import Knowledge
@@ -19,7 +19,7 @@ from agentkit.evaluation.grounded import claims, uncited_claims, without_marks
 from agentkit.evaluation.journal import Journal
 from agentkit.evaluation.questions import Question, has_fact
 from agentkit.evaluation.ranking import Dense, first_documents
-from agentkit.evaluation.rows import Row, failed_row
+from agentkit.evaluation.rows import Row, row_of
 from agentkit.evaluation.run import run
 from agentkit.evaluation.sources import Sources
 from agentkit.events import Event, Notice, TurnDone, TurnFailed
@@ -156,7 +156,7 @@ class Evaluation:
         try:
             return self.ask(question)
         except AgentkitError as error:
-            return failed_row(question, str(error))
+            return replace(row_of(question), failed=str(error))
 
     def ask(self, question: Question) -> Row:
         """Ask one question.
@@ -172,14 +172,8 @@ class Evaluation:
         spoken = without_marks(reply.text)
         raw = self._raw_answer(question) if self.dense else ""
         passages = watched.again(BEST_PASSAGES)
-        return Row(
-            id=question.id,
-            question=question.question,
-            kind=question.kind,
-            near_miss=question.near_miss,
-            split=question.split,
-            documents=question.documents,
-            facts=question.facts,
+        return replace(
+            row_of(question),
             query=watched.query,
             ranking=tuple(first_documents(watched.again, RANKED)),
             dense=self._by_cosine(watched.query, question),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from agentkit.evaluation.grounded import Claim
@@ -12,7 +12,7 @@ from agentkit.messages import Citation
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question, asked."""
+    """One question, asked; empty as far as it has no answer."""
 
     id: str
     question: str
@@ -22,38 +22,38 @@ class Row:
     documents: tuple[str, ...]
     """Those that answer it."""
     facts: tuple[tuple[str, ...], ...]
-    query: str
+    query: str = ""
     """What the agent searched for."""
-    ranking: tuple[str, ...]
+    ranking: tuple[str, ...] = ()
     """The first documents of the search, each once, best first."""
-    dense: tuple[str, ...]
+    dense: tuple[str, ...] = ()
     """The same by cosine alone."""
-    answerable: float
+    answerable: float = 0.0
     """Probability that the passages answer the question, as the knowledge base sees it."""
-    text: str
+    text: str = ""
     """The agent's reply."""
-    claims: tuple[Claim, ...]
-    citations: tuple[Citation, ...]
+    claims: tuple[Claim, ...] = ()
+    citations: tuple[Citation, ...] = ()
     """The reply's."""
-    tools: tuple[str, ...]
+    tools: tuple[str, ...] = ()
     """Tools that were called."""
-    notices: tuple[str, ...]
+    notices: tuple[str, ...] = ()
     """Codes."""
-    abstained: bool
+    abstained: bool = False
     """The reply cites nothing and its notices include ``declined``."""
-    right: bool
+    right: bool = False
     """All facts stand in the reply; of an unanswerable question: it abstained."""
-    search_s: float
+    search_s: float = 0.0
     """Seconds of the search alone, the question's embedding included."""
-    turn_s: float
+    turn_s: float = 0.0
     """Seconds from question to stored reply."""
-    model_text: str
+    model_text: str = ""
     """The answer of the same model without knowledge."""
-    model_claims: tuple[Claim, ...]
-    model_right: bool
+    model_claims: tuple[Claim, ...] = ()
+    model_right: bool = False
     """All facts stand in the model's answer; never of an unanswerable question."""
     failed: str = ""
-    """What ended the turn; then the question counts as wrong, and all else is empty."""
+    """What ended the turn; then the question counts as wrong, and from the query on all else is empty."""
 
     @property
     def is_answerable(self) -> bool:
@@ -61,8 +61,8 @@ class Row:
         return self.kind != "unanswerable"
 
 
-def failed_row(question: Question, cause: str) -> Row:
-    """The row of a question whose turn failed."""
+def row_of(question: Question) -> Row:
+    """The row of a question, as far as its labels go."""
     return Row(
         id=question.id,
         question=question.question,
@@ -71,23 +71,6 @@ def failed_row(question: Question, cause: str) -> Row:
         split=question.split,
         documents=question.documents,
         facts=question.facts,
-        query="",
-        ranking=(),
-        dense=(),
-        answerable=0.0,
-        text="",
-        claims=(),
-        citations=(),
-        tools=(),
-        notices=(),
-        abstained=False,
-        right=False,
-        search_s=0.0,
-        turn_s=0.0,
-        model_text="",
-        model_claims=(),
-        model_right=False,
-        failed=cause,
     )
 
 
@@ -97,6 +80,8 @@ def row_from_json(body: dict[str, Any]) -> Row:
     Raises:
         TypeError, KeyError: It is no row.
     """
+    if missing := {field.name for field in fields(Row)} - {"failed"} - body.keys():
+        raise TypeError(f"a row without {', '.join(sorted(missing))}")
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in body.items()
     }

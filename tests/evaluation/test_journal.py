@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -42,11 +44,13 @@ def test_a_run_of_something_else_is_refused(tmp_path: Path) -> None:
         Journal(tmp_path, {"model": "n", "data": "2"}, row_from_json)
 
 
-def test_damage_is_told(tmp_path: Path) -> None:
+def test_damage_is_told(tmp_path: Path, row: Callable[..., Row]) -> None:
     Journal(tmp_path, IDENTITY, row_from_json)
-    (tmp_path / ROWS).write_text('{"id": "a1"}\n')
-    with pytest.raises(StoreError, match=r"rows\.jsonl, line 1 is no row"):
-        Journal(tmp_path, IDENTITY, row_from_json)
+    for lacking in ({"right"}, set(asdict(row())) - {"id"}):
+        body = {key: value for key, value in asdict(row()).items() if key not in lacking}
+        (tmp_path / ROWS).write_text(json.dumps(body) + "\n")
+        with pytest.raises(StoreError, match=r"rows\.jsonl, line 1 is no row"):
+            Journal(tmp_path, IDENTITY, row_from_json)
     (tmp_path / RUN).write_text("{")
     with pytest.raises(StoreError, match=r"run\.json is damaged"):
         Journal(tmp_path, IDENTITY, row_from_json)
