@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from operator import ge, gt, le, lt
 from typing import Any
 
+from agentkit.llm.english import words
 from agentkit.llm.places import CITIES, REGIONS, WITHIN
-from agentkit.llm.spans import Kind, Span, is_month, words
+from agentkit.llm.spans import Kind, Span, is_month
 from agentkit.llm.units import Unit, currency, unit, units_in
 
 _PREPOSITIONS = {

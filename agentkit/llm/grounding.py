@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agentkit.errors import SchemaError
-from agentkit.llm.spans import is_small
+from agentkit.llm.english import is_small
 from agentkit.llm.validator import validator_class
 from agentkit.messages import ToolSpec
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentkit.events import Notice, TextDelta
+from agentkit.llm.english import is_english
 from agentkit.llm.fits import Slot, slot_of, stems, text_kind
 from agentkit.llm.grounding import mentions
 from agentkit.llm.named import named_in
-from agentkit.llm.spans import LIMIT, MONTH, Span, is_english, spans
+from agentkit.llm.spans import LIMIT, MONTH, Span, spans
 from agentkit.messages import Completion, Message, ToolSpec, Usage
 
 _RELATIVE = re.compile(
@@ -101,7 +102,7 @@ def missing_arguments(tool: ToolSpec, said: str) -> list[str]:
     a quote, a code or a word that is not just the request itself ("What's the weather?" holds no city). Where no
     English is recognised, nothing is missing.
     """
-    if not is_english(said):
+    if not is_english(said[:LIMIT]):
         return []
     found = spans(said)
     if len(said) > LIMIT:  # whoever pastes a long text says at its end what is wanted

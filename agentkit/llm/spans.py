@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
+from agentkit.llm.english import SMALL, WORD, words
+from agentkit.llm.numbers import numbers
 from agentkit.llm.places import CITIES, REGIONS, WITHIN
-from agentkit.llm.units import currency, unit
-
-
-def words(text: str) -> frozenset[str]:
-    """The words of a list."""
-    return frozenset(text.split())
-
+from agentkit.llm.units import unit
 
 Kind = Literal[
     "number", "date", "time", "email", "path", "quoted", "code", "formula", "name", "phrase", "list"
@@ -61,54 +57,6 @@ _QUOTED = re.compile(
     r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)|`([^`]+)`", re.DOTALL
 )
 _AROUND = {('"', '"'), ("“", "”"), ("«", "»")}
-_ONES = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
-_TENS = {
-    "twenty": 20,
-    "thirty": 30,
-    "forty": 40,
-    "fifty": 50,
-    "sixty": 60,
-    "seventy": 70,
-    "eighty": 80,
-    "ninety": 90,
-}
-_WORDS = {**_ONES, **_TENS, "zero": 0, "once": 1, "twice": 2, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13,
-          "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
-          "hundred": 100}  # fmt: skip
-_SCALES = {"dozen": 12, "thousand": 1e3, "k": 1e3, "million": 1e6, "mln": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9,
-           "b": 1e9, "trillion": 1e12}  # fmt: skip
-_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-_POWER = r"(?:[eE][-+]?\d+| ?[x×] ?10\^[-−]?\d+)"
-"""``1e-4``, ``8.8 x 10^-12``"""
-_TO_99 = (
-    rf"(?:(?:{'|'.join(_TENS)})[- ](?:{'|'.join(_ONES)})|{'|'.join(w for w in _WORDS if w != 'hundred')})"
-)
-_NUMBER = re.compile(
-    rf"(?<![\w.^])(?:(?<=[\s(\[,=:])|(?<!.))(?:[-−][$€£]|[$€£][-−]|[-−$€£])?{_DIGITS}{_POWER}?"
-    rf"|(?<![\w.^])[$€£]?{_DIGITS}"
-    rf"|(?<!\w)(?:(?:(?:{'|'.join(_ONES)}) )?hundred(?:(?: and)? {_TO_99})?|{_TO_99})(?!\w)",
-    re.I,
-)
-_SPACES = {ord(space): " " for space in "\u00a0\u2009\u202f"}
-_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2})(?= ?(?:€|%|euros?\b|(?:m|cm|km|kg|l)\b))")
-"""A comma before decimals, where a unit follows: "25,50 €". Without one it may divide a list."""
-_GROUPS = re.compile(r"(?<![\d.,])(?:\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:['’]\d{3})+)(?![,'’]?\d)")
-"""1,00,000 and 1'000"""
-_POINTS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)")
-"""1.234,56"""
-_SWAPPED = str.maketrans(".,", ",.")
-_MINUS = re.compile(r"(?<![\w-])(?<!\d )(?:minus|negative) $", re.I)
-_LARGEST = 1e100
-"""A number beyond it is no argument, and its arithmetic would overflow."""
-_AFTER_NUMBER = re.compile(
-    r"(?: (dozen|thousand|million|billion|trillion)\b|(k|mln|bn)\b)?[ -]?(%|percent\b)?"
-    r"(?:[ -]?([a-zA-Zµμ°Ω][\w/²³]*(?:\^-?\d)?))?",
-    re.I,
-)
-_MONEY = re.compile(r"[mMbB]\b")
-"""Millions and billions behind a sum of money; "5M" may be molar."""
-_LISTED = re.compile(r",? ?(?:(?:and|or|to) )?")
-"""Between the numbers of a list."""
 _CODE = re.compile(
     r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|K|bn|kg|g|km|m|cm|mm|s|h|l|v|w)\b)(?!\d+-[a-z]{3,}\b)"
     r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*(?![\w-]|[.,:]\d)"
@@ -129,14 +77,6 @@ _NAME = re.compile(
     rf"(?<![\w'’.])(?:\d+ (?={_CAPITAL} {_CAPITAL}))?{_CAPITAL}"
     rf"(?:(?<![^\W\d_]{{4}}\.)(?: {_CONNECTORS}\.?){{0,2}} (?:{_CAPITAL}|\d+\b(?![.,:/]\d)))*(?<![.'])"
 )
-_HALF = re.compile(r" and a half\b", re.I)
-_ONE = re.compile(
-    r"(?P<half>\bhalf )an? (?P<unit>[a-z]+)|\b(?:for|in|within|after|lasts?|takes?) an? (?P<other>[a-z]+)"
-    r"|\ba (?P<many>hundred|thousand|million|billion|dozen)\b(?! (?:and|of|or|times)\b)",
-    re.I,
-)
-"""A quantity without a number: "half an hour", "within a week"."""
-_IN_WORDS = re.compile(r"[A-Za-z -]+")
 _SHORTENED = re.compile(
     r"(?:St|Ste|Dr|Mr|Mrs|Ms|Mt|Ft|Jr|Sr|Prof|Inc|Corp|Co|Ltd|Ave|No|[Vv]s?|[A-Z](?:\.[A-Z])*)\."
 )
@@ -148,17 +88,7 @@ _DATED = re.compile(
 )
 _OWNER = re.compile(r"['’]s$")
 _OWNED = re.compile(r" [a-zà-ÿ]")
-_STOP = words(
-    "a an the of in on at to for from by with and or but is are was were be been am do does did have has "
-    "had will would can could should may might must i you he she it we they me my your his her its our "
-    "their this that these those what which who whom when where why how much many please give tell show "
-    "find get need want like look let make some any all each every if so as than then there here out up "
-    "over under into about per it's what's i'm i'd i've us not no yes just also whether between using use "
-    "given whose during after before since because while once she'd he'd we'd they'd you'd i'll she'll he'll we'll "
-    "they'll you'll it'll don't can't won't doesn't isn't that's there's here's he's she's they're we're you're "
-    "let's another same calculate compute determine identify retrieve search provide help know"
-)
-_NO_PHRASE = _STOP | {"today", "tomorrow", "tonight", "yesterday"}
+_NO_PHRASE = SMALL | {"today", "tomorrow", "tonight", "yesterday"}
 _CAPITALS = frozenset({"US", "IT", "WHO"})
 """What is no small word when it is written so."""
 _VERBS = words(
@@ -170,18 +100,10 @@ _VERBS = words(
     "transfer translate turn update upload use watch write"
 )
 """With which a request begins, in capitals at the beginning of a sentence."""
-_FOREIGN = words(
-    "der die das den dem und ist ein eine einen einem ich wir mir mich bitte wie nicht von zu zum zur mit für auf im "
-    "le les des un une et est je pour avec dans ce que qui quel quelle du au sur el los las y es en por con qué como "
-    "cuál para il lo gli che di è sono della o os um uma não em de het een ik van voor op och att det som på jag"
-)
 _TERM = (
     r"(?:\d+(?:\.\d+)?[a-z]?|[a-z]|sin|cos|tan|exp|log|ln|sqrt)(?:\([^()\s]*\))?(?:\s?(?:\^|\*\*)\s?-?\d+)?"
 )
 _FORMULA = re.compile(rf"(?<![\w.])-?{_TERM}(?: ?[-+*/] ?{_TERM})*(?![\w(])")
-_NO_UNIT = _STOP - words("per")
-"""What follows a number without being what it counts."""
-_WORD = re.compile(r"[^\W\d_][\w'’-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +140,7 @@ def spans(text: str) -> list[Span]:
     terms = [s for s in found if s.kind == "formula" and re.search(r"[-+*/^]", s.text)]
     codes = [s for s in found if s.kind == "code"]
     taken += [(s.start, s.end) for s in terms + codes if not _is_number(s.text)]
-    found += [span for span in _numbers(text) if free(span.start, span.end)]
+    found += [Span("number", *number) for number in numbers(text) if free(number.start, number.end)]
     outside = [s for s in found if s.kind == "quoted" or all(s.end <= a or s.start >= b for a, b in quoted)]
     return sorted(_unique(outside), key=lambda span: (span.start, -span.end))[:MOST]
 
@@ -230,17 +152,6 @@ def unquoted(text: str) -> str:
         return text
     start = text.index(inner)
     return f"{text[:start]} {inner[1:-1]} {text[start + len(inner) :]}"
-
-
-def is_small(word: str) -> bool:
-    """Whether a word is one of those that only join others."""
-    return word.lower() in _STOP
-
-
-def is_english(text: str) -> bool:
-    """Whether the text has English function words, and more of them than of other languages."""
-    found = [match[0].lower() for match in _WORD.finditer(text[:LIMIT])]
-    return sum(word in _STOP for word in found) > sum(word in _FOREIGN for word in found)
 
 
 def _is_number(code: str) -> bool:
@@ -306,100 +217,6 @@ def _addresses(text: str) -> Iterator[Span]:
             end = match.end()
 
 
-def _numbers(text: str) -> list[Span]:
-    """In "10, 20 and 30 years" all three are years."""
-    numbers = sorted((*_single_numbers(text), *_quantities(text)), key=lambda span: span.start)
-    found = _added_up(numbers, text)
-    for n in range(len(found) - 2, -1, -1):
-        span, after = found[n], found[n + 1]
-        if not span.unit and span.text[0] not in "$€£" and _LISTED.fullmatch(text, span.end, after.start):
-            found[n] = replace(span, unit=after.unit)
-    return found
-
-
-def _quantities(text: str) -> Iterator[Span]:
-    """Quantities without a number."""
-    for match in _ONE.finditer(text):
-        if many := match["many"]:
-            after = _AFTER_NUMBER.match(text, match.end())
-            unit_of = after[4] if after and after[4] and after[4].lower() not in _NO_UNIT else ""
-            yield Span(
-                "number", match[0], match.start(), match.end(), int(_SCALES.get(many.lower(), 100)), unit_of
-            )
-            continue
-        name = match["unit"] or match["other"]
-        if unit(name) is not None and len(name) > 2:
-            start = match.start("half") if match["half"] else match.end() - len(name)
-            yield Span(
-                "number", text[start : match.end()], start, match.end(), 0.5 if match["half"] else 1, name
-            )
-
-
-def _added_up(numbers: Sequence[Span], text: str) -> list[Span]:
-    """Number words that follow each other as one number: "three thousand" and "five hundred"."""
-    found: list[Span] = []
-    for span in numbers:
-        last = found[-1] if found else None
-        if last and _IN_WORDS.fullmatch(last.text) and _IN_WORDS.fullmatch(span.text):
-            scale = _SCALES.get(last.text.split()[-1].lower(), 0)
-            if span.value < scale and text[last.end : span.start] in (" ", " and "):
-                whole = text[last.start : span.end]
-                found[-1] = Span("number", whole, last.start, span.end, last.value + span.value, span.unit)
-                continue
-        found.append(span)
-    return found
-
-
-def _single_numbers(text: str) -> Iterator[Span]:
-    said = text  # each of these keeps its length
-    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]).rjust(len(found[0]), "0"), text)
-    text = _POINTS.sub(lambda found: found[0].translate(_SWAPPED), text)
-    text = _COMMA.sub(r"\1.\2", text.translate(_SPACES))
-    for match in _NUMBER.finditer(text):
-        is_version = re.match(r"\.\d", text[match.end() : match.end() + 2])
-        if is_version or (text[match.end() : match.end() + 1].isalpha() and not match[0][-1].isdigit()):
-            continue
-        minus = _MINUS.search(text, max(0, match.start() - 11), match.start())
-        start, end = minus.start() if minus else match.start(), match.end()
-        value, unit = _number(match[0].lower()), ""
-        if half := _HALF.match(text, match.end()):
-            value, end = value + 0.5, half.end()
-        after = _AFTER_NUMBER.match(text, end)
-        if after is not None:
-            scale = (after[1] or after[2] or "").lower()
-            kelvins = after[2] == "K" and match[0][0] not in "$€£" and not currency(after[4] or "")
-            if kelvins:
-                scale, unit = "", "K"
-            if not scale and match[0][0] in "$€£" and (money := _MONEY.match(text, match.end())):
-                value, end = _exact(value * _SCALES[money[0].lower()]), match.end() + 1
-            if scale and abs(value) < _LARGEST:
-                value, end = _exact(value * _SCALES[scale]), after.end(1 if after[1] else 2)
-            if after[3]:
-                unit, end = "%", after.end(3)
-            elif not kelvins and after[4] and after[4].lower() not in _NO_UNIT and end <= after.start(4):
-                unit = after[4]
-        if abs(value) < _LARGEST:
-            yield Span("number", said[start:end], start, end, -value if minus else value, unit)
-
-
-_PLAIN = str.maketrans({"−": "-", ",": None, "$": None, "€": None, "£": None})
-
-
-def _number(literal: str) -> int | float:
-    parts = [_WORDS.get(word) for word in re.split(r"[- ]", literal) if word != "and"]
-    if None in parts:
-        plain = re.sub(" ?[x×] ?10\\^", "e", literal.translate(_PLAIN))
-        return int(plain) if re.fullmatch(r"-?\d+", plain) else float(plain)
-    total = 0
-    for part in parts:
-        total = (total or 1) * 100 if part == 100 else total + (part or 0)
-    return total
-
-
-def _exact(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else value
-
-
 def _formulas(text: str) -> Iterator[Span]:
     """Terms of letters with operators between or powers: ``3x^2 + 2x - 1``."""
     for match in _FORMULA.finditer(text):
@@ -417,18 +234,18 @@ def _codes(text: str) -> Iterator[Span]:
 
 
 def _names(text: str) -> Iterator[Span]:
-    for start, words in _runs_of_names(text):
-        while words and (
-            _is_no_name(words[0], text, start)
-            or _is_amount(words)
-            or (_starts_sentence(text, start) and len(words) > 1)
+    for start, run in _runs_of_names(text):
+        while run and (
+            _is_no_name(run[0], text, start)
+            or _is_amount(run)
+            or (_starts_sentence(text, start) and len(run) > 1)
         ):
-            if not (_is_no_name(words[0], text, start) or _is_amount(words)):
-                yield Span("name", " ".join(words), start, start + len(" ".join(words)), " ".join(words))
-            start += len(words[0]) + 1
-            words = words[1:]
-        if words:
-            name = " ".join(words)
+            if not (_is_no_name(run[0], text, start) or _is_amount(run)):
+                yield Span("name", " ".join(run), start, start + len(" ".join(run)), " ".join(run))
+            start += len(run[0]) + 1
+            run = run[1:]
+        if run:
+            name = " ".join(run)
             end = start + len(name)
             if _OWNED.match(text, end):
                 name = _OWNER.sub("", name)
@@ -464,7 +281,7 @@ def _is_no_name(word: str, text: str, start: int) -> bool:
     if word in _CAPITALS and not text.isupper():
         return False
     lowered = word.lower().rstrip(".")
-    return lowered in _STOP or (lowered in _VERBS and _starts_sentence(text, start))
+    return lowered in SMALL or (lowered in _VERBS and _starts_sentence(text, start))
 
 
 def _starts_sentence(text: str, start: int) -> bool:
@@ -475,7 +292,7 @@ def _starts_sentence(text: str, start: int) -> bool:
 def _phrases(text: str) -> Iterator[Span]:
     """Runs of words between stop words and punctuation."""
     run: list[re.Match[str]] = []
-    for match in [*_WORD.finditer(text), None]:
+    for match in [*WORD.finditer(text), None]:
         joined = bool(run) and match is not None and text[run[-1].end() : match.start()] == " "
         if match is not None and match[0].lower() not in _NO_PHRASE and (joined or not run):
             run.append(match)

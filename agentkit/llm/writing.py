@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 
+from agentkit.llm.english import words
 from agentkit.llm.fits import Slot, converted, parts_of, stem_of, takes_currency
-from agentkit.llm.spans import Span, words
+from agentkit.llm.spans import Span
 from agentkit.llm.units import currency, unit
 
 _SORTS = words("type kind sort category class style")

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from agentkit.llm import english, numbers
 from agentkit.llm import spans as module
-from agentkit.llm.spans import LIMIT, MOST, Span, is_english, spans
+from agentkit.llm.english import is_english
+from agentkit.llm.spans import LIMIT, MOST, Span, spans
 from agentkit.llm.units import unit, units_in
 
 
@@ -172,7 +174,10 @@ def test_hostile_texts_are_bounded_and_fast(part: str) -> None:
 
 
 PATTERNS = [
-    pattern for name, pattern in vars(module).items() if hasattr(pattern, "finditer") and name[0] == "_"
+    pattern
+    for each in (english, numbers, module)
+    for pattern in vars(each).values()
+    if hasattr(pattern, "finditer") and hasattr(pattern, "pattern")
 ]
 PATTERNS += [pattern for pattern, _ in module._DATES]
 
