@@ -18,9 +18,9 @@ from agentkit.evaluation.several import SeveralCase
 from agentkit.evaluation.several_run import SeveralRow
 from agentkit.evaluation.tables import Table, percent
 from agentkit.evaluation.toolset import Case, ToolCase
-from agentkit.llm.fits import slot_of, text_kind
 from agentkit.llm.missing import words_for
 from agentkit.llm.protocol import ChatModel
+from agentkit.llm.slots import slot_of, text_kind
 from agentkit.messages import Message
 
 BUDGET = 160

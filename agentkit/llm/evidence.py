@@ -16,11 +16,12 @@ from functools import lru_cache
 from typing import Any
 
 from agentkit.llm.denied import is_denied, said_of
-from agentkit.llm.fits import Slot, fit_of, parts_of, slot_of, stem_of, stems
+from agentkit.llm.fits import fit_of
 from agentkit.llm.listed import item_runs, items_of, named_items
 from agentkit.llm.measures import added_up
 from agentkit.llm.named import Part, named_as_code, named_in
 from agentkit.llm.records import Record, records
+from agentkit.llm.slots import Slot, parts_of, slot_of, stem_of, stems
 from agentkit.llm.spans import Span, spans
 from agentkit.llm.writing import as_json
 

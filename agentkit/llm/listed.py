@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentkit.llm.fits import Slot
 from agentkit.llm.named import Part, named_in
+from agentkit.llm.slots import Slot
 from agentkit.llm.spans import Kind, Span
 
 Run = tuple[list[Any], int, int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agentkit.llm.fits import Slot
+from agentkit.llm.slots import Slot
 from agentkit.llm.spans import Span
 from agentkit.llm.units import unit
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.english import is_english
-from agentkit.llm.fits import Slot, slot_of, stems, text_kind
 from agentkit.llm.grounding import mentions
 from agentkit.llm.named import named_in
+from agentkit.llm.slots import Slot, slot_of, stems, text_kind
 from agentkit.llm.spans import LIMIT, MONTH, Span, spans
 from agentkit.messages import Completion, Message, ToolSpec, Usage
 

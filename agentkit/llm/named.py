@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from agentkit.llm.fits import stems
+from agentkit.llm.slots import stems
 from agentkit.llm.spans import LIMIT
 from agentkit.llm.units import unit
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentkit.llm.denied import not_to_do
-from agentkit.llm.fits import stems
 from agentkit.llm.named import named_as_code
+from agentkit.llm.slots import stems
 from agentkit.llm.spans import LIMIT, spans, unquoted
 from agentkit.messages import ToolSpec
 

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentkit.llm.english import words
-from agentkit.llm.fits import LEADS_TO, Slot, stem_of, takes_currency, takes_regions
+from agentkit.llm.fits import LEADS_TO, takes_regions
 from agentkit.llm.named import Part
 from agentkit.llm.places import REGIONS
+from agentkit.llm.slots import Slot, stem_of, takes_currency
 from agentkit.llm.spans import Span
 from agentkit.llm.tuples import pairwise, tuples
 from agentkit.llm.units import currency

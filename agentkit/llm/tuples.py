@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agentkit.llm.fits import Slot
 from agentkit.llm.named import Part
+from agentkit.llm.slots import Slot
 from agentkit.llm.spans import Span
 
 _JOINED = re.compile(r"\s*(?:,|and|,\s*and|&)\s*")

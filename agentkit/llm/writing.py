@@ -6,7 +6,8 @@ import json
 import re
 
 from agentkit.llm.english import words
-from agentkit.llm.fits import Slot, converted, parts_of, stem_of, takes_currency
+from agentkit.llm.fits import converted
+from agentkit.llm.slots import Slot, parts_of, stem_of, takes_currency
 from agentkit.llm.spans import Span
 from agentkit.llm.units import currency, unit
 
