@@ -1,10 +1,10 @@
 """When to say "I don't know": measures the signals on the labelled questions, and fits the weights.
 
-Run: ``python benchmarks/tune_abstention.py [--fit] [--adapter A] [MODEL_FOLDER]`` (the embedder; default: MiniLM).
-``--fit`` fits on the tune and stress splits, prints the cross-validated accuracy, and writes
-``agentkit/retrieval/abstention.json``. Without it the shipped weights are measured on every split. With an adapter
-that reads, all this is done for the weights that take its judgement too; the file holds both, and the digest of the
-adapter's weights, for another adapter needs another fit.
+Run: ``python benchmarks/tune_abstention.py [--fit] [--adapter A] [--embedder NAME]``. ``--fit`` fits on the tune and
+stress splits, prints the cross-validated accuracy, and writes ``agentkit/retrieval/abstention.json``, which holds a fit
+for each embedder. Without it the shipped weights are measured on every split. With an adapter that reads, all this is
+done for the weights that take its judgement too; the file holds both, and the digest of the adapter's weights, for
+another adapter needs another fit.
 
 Questions that ask what a report question of either file asks (``same_as``) train nothing. Training holds many more
 near misses than customers ask, so its questions are weighted to the mix of `MIX`, and accuracy is weighted alike.
@@ -25,16 +25,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentkit.build import DEFAULT_MODEL, adapter_folder, load_model
+from agentkit.build import DEFAULT_MODEL, EMBEDDER_ASSET, adapter_folder, load_embedder, load_model
 from agentkit.engine.peft_files import WEIGHTS
 from agentkit.llm.adapters import AdapterFolder
 from agentkit.llm.reading import ModelReader
 from agentkit.messages import Message
 from agentkit.retrieval.abstention import Abstention, evidence, load_abstention
-from agentkit.retrieval.embedder import load_embedder
 from agentkit.retrieval.followup import understood
 from agentkit.retrieval.knowledge import KnowledgeBase
-from agentkit.retrieval.protocol import Reader
+from agentkit.retrieval.protocol import Embedder, Reader
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "agentkit" / "retrieval" / "abstention.json"
@@ -98,9 +97,8 @@ def mix(kinds: list[str]) -> NDArray[np.float64]:
     return weights / weights.mean()
 
 
-def measure(folder: Path, reader: Reader | None = None) -> list[Row]:
+def measure(embedder: Embedder, reader: Reader | None = None) -> list[Row]:
     """The signals of every question."""
-    embedder = load_embedder(folder)
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         base = KnowledgeBase(ROOT / "knowledge", Path(temporary) / "index.db", embedder)
@@ -159,19 +157,27 @@ def weights_digest(adapter: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fitted_on() -> int | None:
+def fitted_on(embedder: str = EMBEDDER_ASSET) -> int | None:
     """Questions that the weights with a reader were fitted on; None for a fit that twins took part in."""
-    found: int | None = json.loads(TARGET.read_text("utf-8"))["reading"].get("questions")
+    found: int | None = json.loads(TARGET.read_text("utf-8"))["fits"][embedder]["reading"].get("questions")
     return found
 
 
 def with_fit(
-    before: Mapping[str, Any], model: Abstention, validated: float, asked: int, adapter: AdapterFolder | None
+    before: Mapping[str, Any],
+    embedder: str,
+    vectors: str,
+    model: Abstention,
+    validated: float,
+    asked: int,
+    adapter: AdapterFolder | None,
 ) -> dict[str, Any]:
     """What ``abstention.json`` holds after a fit; with an adapter its own part changes.
 
     Args:
         before: What it held.
+        embedder: Name of the embedder.
+        vectors: `Embedder.name` of it.
         model: As fitted.
         validated: Cross-validated accuracy.
         asked: Questions that it was fitted on.
@@ -181,28 +187,30 @@ def with_fit(
         "questions": asked,
         "weights": {name: round(weight, 4) for name, weight in model.weights.items()},
         "bias": round(model.bias, 4),
-        "threshold": model.threshold,
         "cross_validated_accuracy": round(validated, 4),
     }
-    body = {"written_by": "benchmarks/tune_abstention.py --fit", **before}
+    fits = dict(before.get("fits", {}))
+    own = {**fits.get(embedder, {}), "vectors": vectors}
     if adapter is None:
-        return {**body, **fitted}
-    told = {"adapter": adapter.name, "adapter_sha256": weights_digest(adapter.path)}
-    return {**body, "reading": {**told, **fitted}}
+        own |= fitted
+    else:
+        told = {"adapter": adapter.name, "adapter_sha256": weights_digest(adapter.path)}
+        own["reading"] = {**told, **fitted}
+    written = {"written_by": "benchmarks/tune_abstention.py --fit", "threshold": model.threshold}
+    return {**written, "fits": {**fits, embedder: own}}
 
 
 def main() -> None:
-    from agentkit.assets import asset_path
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fit", action="store_true", help="fit the weights and write them")
     parser.add_argument("--adapter", help="name or path of an adapter of the embedded model, which reads")
-    parser.add_argument("folder", nargs="?", type=Path, help="the embedder")
+    parser.add_argument("--embedder", default=EMBEDDER_ASSET, help="name, folder or hub id")
     arguments = parser.parse_args()
+    embedder = load_embedder(arguments.embedder)
     reader = ModelReader(load_model(adapter=arguments.adapter, router=None)) if arguments.adapter else None
-    rows = measure(arguments.folder or asset_path("minilm"), reader)
+    rows = measure(embedder, reader)
     if not arguments.fit:
-        model = load_abstention(reader is not None)
+        model = load_abstention(embedder.name, reader is not None)
         for split in sorted({row.split for row in rows}):
             found = right(model, [row for row in rows if row.split == split])
             print(f"{split}: {sum(found)} of {len(found)} right")
@@ -216,7 +224,8 @@ def main() -> None:
     validated = weighted(found, training)
     print(f"mixed as customers ask: cross-validated {validated:.4f}")
     adapter = adapter_folder(arguments.adapter, DEFAULT_MODEL) if reader else None
-    body = with_fit(json.loads(TARGET.read_text("utf-8")), model, validated, len(training), adapter)
+    before = json.loads(TARGET.read_text("utf-8"))
+    body = with_fit(before, arguments.embedder, embedder.name, model, validated, len(training), adapter)
     TARGET.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 

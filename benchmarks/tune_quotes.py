@@ -1,6 +1,6 @@
 """Which sentence answers a question: the weights of `agentkit.retrieval.quoting`, measured.
 
-python benchmarks/tune_quotes.py [--grid]
+python benchmarks/tune_quotes.py [--grid] [--embedder NAME]
 
 Two sets of questions: the tuning questions over the starter's documents, right if the first two sentences hold what
 the label asks for; and those of `benchmarks/data/answerable.jsonl` and `training/data/contrast` over passages of other
@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 from tune_abstention import labelled, trains
 
-from agentkit.assets import asset_path
+from agentkit.build import EMBEDDER_ASSET, load_embedder
 from agentkit.evaluation.questions import has_fact
 from agentkit.messages import Passage
-from agentkit.retrieval.embedder import load_embedder
 from agentkit.retrieval.followup import alone, understood
 from agentkit.retrieval.knowledge import KnowledgeBase
 from agentkit.retrieval.protocol import Embedder
@@ -139,8 +138,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--grid", action="store_true", help="try other weights too")
+    parser.add_argument("--embedder", default=EMBEDDER_ASSET, help="name, folder or hub id")
     options = parser.parse_args()
-    embedder = load_embedder(asset_path("minilm"))
+    embedder = load_embedder(options.embedder)
     own, others = shop(embedder), elsewhere(embedder)
     print(f"{len(own)} questions over the starter's documents, {len(others)} elsewhere")
     _print(

@@ -163,8 +163,13 @@ class Abstention:
 
 
 @cache
-def load_abstention(reading: bool = False) -> Abstention:
-    """The fitted model that ships with the package; ``reading`` for the one that takes a reader's judgement too.
+def load_abstention(embedder: str, reading: bool = False) -> Abstention:
+    """The fitted model that ships with the package.
+
+    Args:
+        embedder: `Embedder.name` of the one that makes the vectors. Cosines are of each encoder's own scale; one that
+            nothing was fitted over gets what was fitted over the first.
+        reading: The model that takes a reader's judgement too.
 
     Raises:
         KnowledgeError: The file is missing or damaged, or nothing has been fitted for a reader.
@@ -173,12 +178,14 @@ def load_abstention(reading: bool = False) -> Abstention:
         body = json.loads(
             resources.files("agentkit.retrieval").joinpath("abstention.json").read_text("utf-8")
         )
-        if reading and "reading" not in body:
+        fits = list(body["fits"].values())
+        fit = next((fit for fit in fits if fit["vectors"] == embedder), fits[0])
+        if reading and "reading" not in fit:
             cause = "agentkit/retrieval/abstention.json has no weights for a model that reads"
             raise KnowledgeError(cause, "fit them: benchmarks/tune_abstention.py --fit --adapter NAME")
-        fitted = body["reading"] if reading else body
+        fitted = fit["reading"] if reading else fit
         return Abstention(dict(fitted["weights"]), float(fitted["bias"]), float(body["threshold"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise KnowledgeError(
             "agentkit/retrieval/abstention.json cannot be read", "install agentkit again"
         ) from error

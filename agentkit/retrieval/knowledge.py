@@ -103,7 +103,7 @@ class KnowledgeBase(Closing):
             reader: Reads the best of them for it; without one the embedder decides alone.
         """
         query = self.corrected(query[:QUERY_CHARACTERS])
-        model = load_abstention(reader is not None)
+        model = load_abstention(self.embedder.name, reader is not None)
         return model.probability(query, passages, self.embedder, self._index(), reader)
 
     def corrected(self, query: str) -> str:
@@ -113,7 +113,7 @@ class KnowledgeBase(Closing):
     @property
     def answer_threshold(self) -> float:
         """`answerable` under this means: say that the knowledge base does not know."""
-        return load_abstention().threshold
+        return load_abstention(self.embedder.name).threshold
 
     def sync(self, progress: Progress | None = None) -> SyncReport:
         """Bring the index in step with the files; unreadable files are named in the report and skipped.

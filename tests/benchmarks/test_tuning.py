@@ -37,12 +37,17 @@ def adapter(folder: Path) -> AdapterFolder:
 
 def test_a_fit_names_the_weights_that_it_was_made_with(tmp_path: Path) -> None:
     model, digest = Abstention({"nearest": 1.23456}, -0.5, 0.5), hashlib.sha256(b"weights").hexdigest()
-    alone = tune_abstention.with_fit({}, model, 0.9, 12, None)
-    assert (alone["weights"], alone["bias"]) == ({"nearest": 1.2346}, -0.5)
-    both = tune_abstention.with_fit(alone, model, 0.95, 12, adapter(tmp_path))
-    assert {**both, "reading": None} == {**alone, "reading": None}
-    assert (both["reading"]["adapter"], both["reading"]["adapter_sha256"]) == ("mine", digest)
-    assert (both["reading"]["cross_validated_accuracy"], both["reading"]["questions"]) == (0.95, 12)
+    alone = tune_abstention.with_fit({}, "small", "bert-1", model, 0.9, 12, None)
+    small = alone["fits"]["small"]
+    assert (small["vectors"], small["weights"], small["bias"]) == ("bert-1", {"nearest": 1.2346}, -0.5)
+    both = tune_abstention.with_fit(alone, "small", "bert-1", model, 0.95, 12, adapter(tmp_path))
+    reading = both["fits"]["small"].pop("reading")
+    assert both == alone
+    assert (reading["adapter"], reading["adapter_sha256"]) == ("mine", digest)
+    assert (reading["cross_validated_accuracy"], reading["questions"]) == (0.95, 12)
+    two = tune_abstention.with_fit(alone, "large", "bert-2", model, 0.9, 12, None)
+    assert two["fits"]["small"] == small
+    assert list(two["fits"]) == ["small", "large"]  # the first serves what nothing was fitted over
 
 
 def test_a_router_s_fit_names_them_too(tmp_path: Path) -> None:

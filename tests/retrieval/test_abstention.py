@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from agentkit.assets import ASSETS, EMBEDDER
 from agentkit.errors import KnowledgeError
 from agentkit.messages import Passage
 from agentkit.retrieval import abstention
 from agentkit.retrieval.abstention import READ, SUREST, evidence, load_abstention
+from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.knowledge import KnowledgeBase
 
 
@@ -16,7 +21,9 @@ def signals(base: KnowledgeBase, question: str) -> dict[str, float]:
 
 
 def test_every_signal_has_a_weight(starter: KnowledgeBase) -> None:
-    assert set(signals(starter, "How much is delivery?")) == set(load_abstention().weights)
+    assert set(signals(starter, "How much is delivery?")) == set(
+        load_abstention(starter.embedder.name).weights
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,7 +38,8 @@ def test_a_near_miss_has_weaker_evidence(starter: KnowledgeBase, stated: str, no
     strong, weak = signals(starter, stated), signals(starter, not_stated)
     assert strong["joined"] > weak["joined"]
     assert strong["coverage"] > weak["coverage"]
-    assert load_abstention().score(strong) > load_abstention().score(weak)
+    model = load_abstention(starter.embedder.name)
+    assert model.score(strong) > model.score(weak)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +105,11 @@ def test_a_reader_that_is_very_sure_does_not_decide_alone(starter: KnowledgeBase
 
 
 def test_a_reader_has_weights_of_its_own(starter: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = load_abstention()
+    plain = load_abstention(starter.embedder.name)
     model = abstention.Abstention({**plain.weights, "stated": 1.0}, plain.bias, plain.threshold)
     monkeypatch.setattr(
-        "agentkit.retrieval.knowledge.load_abstention", lambda reading=False: model if reading else plain
+        "agentkit.retrieval.knowledge.load_abstention",
+        lambda name, reading=False: model if reading else plain,
     )
     question = "Do you sell trampolines?"
     found = starter.search(question)
@@ -108,16 +117,37 @@ def test_a_reader_has_weights_of_its_own(starter: KnowledgeBase, monkeypatch: py
     assert low < starter.answerable(question, found) < high
 
 
-def test_without_weights_for_a_reader_it_is_said(
-    starter: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    body = '{"weights": {}, "bias": 0, "threshold": 0.5}'
+def test_each_embedder_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = {name: {"vectors": f"{name}-1", "weights": {"nearest": n}, "bias": 0} for n, name in enumerate("ab")}
+    body = json.dumps({"threshold": 0.5, "fits": fits})
     monkeypatch.setattr(abstention.resources, "files", lambda package: _Files(body))
     load_abstention.cache_clear()
     try:
-        assert load_abstention().threshold == 0.5
+        found = [load_abstention(name).weights["nearest"] for name in ("a-1", "b-1", "of nobody")]
+        assert found == [0, 1, 0]
+    finally:
+        load_abstention.cache_clear()
+
+
+def test_the_embedders_that_come_with_agentkit_have_fits(minilm: MiniLMEmbedder) -> None:
+    file = Path(abstention.__file__).with_suffix(".json")
+    fits = json.loads(file.read_text(encoding="utf-8"))["fits"]
+    assert list(fits) == [name for name, asset in ASSETS.items() if asset.use == EMBEDDER]
+    assert fits["minilm"]["vectors"] == minilm.name
+    assert all(set(fit["reading"]["weights"]) == {*fit["weights"], "stated"} for fit in fits.values())
+
+
+def test_without_weights_for_a_reader_it_is_said(
+    starter: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = '{"vectors": "some", "weights": {}, "bias": 0}'
+    body = f'{{"threshold": 0.5, "fits": {{"minilm": {fit}}}}}'
+    monkeypatch.setattr(abstention.resources, "files", lambda package: _Files(body))
+    load_abstention.cache_clear()
+    try:
+        assert load_abstention("some").threshold == 0.5
         with pytest.raises(KnowledgeError, match=r"no weights for a model that reads.*--adapter"):
-            load_abstention(True)
+            load_abstention("some", True)
     finally:
         load_abstention.cache_clear()
 
