@@ -434,8 +434,9 @@ def rag() -> str:
     def cells(group: Any, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(cell(name, group[name]) for name in names)
 
-    found = body["retrieval"]
-    said = body["answers"]
+    runs = (
+        {"": body, ", mpnet": body["mpnet"]} if "mpnet" in body else {"": body}
+    )  # of older files the first alone
     measures = ("hit@1", "hit@3", "hit@5", "mrr", "ndcg@10")
     answers, abstained = (
         ("groundedness", "right"),
@@ -457,26 +458,46 @@ def rag() -> str:
         f"of which there are {documents}: a hit is any passage of a right one. The dense part alone gets {dense}. "
         "Groundedness is the share of sentences whose cited quote stands in the document and supports them; right is "
         "an answer with all labelled facts. The agent quotes, so its groundedness is nearly given; right is the figure "
-        f"to look at. {reproduce(body, 'rag.py')}\n\n"
+        "to look at. The embedder is MiniLM, or mpnet where that is said (`[knowledge] embedder`), whose run is one of "
+        f"its own. {reproduce(body, 'rag.py')}\n\n"
         + table(
             ("retrieval", *measures),
             [
-                ("agentkit", *cells(found["agent"], measures)),
-                ("the dense part alone", *cells(found["dense"], measures)),
+                (f"{name}{which}", *cells(run["retrieval"][side], measures))
+                for which, run in runs.items()
+                for side, name in (("agent", "agentkit"), ("dense", "the dense part alone"))
             ],
         )
         + "\n\n"
         + table(
             ("answers", "groundedness", "right"),
             [
-                ("agentkit", *cells(said["agent"], answers)),
-                ("the model without knowledge", *cells(said["model"], answers)),
+                *(
+                    (f"agentkit{which}", *cells(run["answers"]["agent"], answers))
+                    for which, run in runs.items()
+                ),
+                ("the model without knowledge", *cells(body["answers"]["model"], answers)),
             ],
         )
         + "\n\n"
         + table(
             ("abstention", "precision", "recall", "recall, near misses", "recall, others"),
-            [("agentkit", *cells(body["abstention"], abstained))],
+            [(f"agentkit{which}", *cells(run["abstention"], abstained)) for which, run in runs.items()],
+        )
+        + "\n\n"
+        + table(
+            ("latency", "search, p50", "search, p95", "turn, p50", "turn, p95"),
+            [
+                (
+                    f"agentkit{which}",
+                    *(
+                        f"{1000 * run['latency_s'][part][share]:.0f} ms"
+                        for part in ("search", "turn")
+                        for share in ("p50", "p95")
+                    ),
+                )
+                for which, run in runs.items()
+            ],
         )
     )
 
