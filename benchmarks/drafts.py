@@ -231,6 +231,7 @@ def main() -> None:
     for name in (PLAIN, OURS, GENERATE, LOOKED_UP):
         calls[name], theirs = context.Pipe()
         context.Process(target=serve, args=(name, theirs), daemon=True).start()
+        theirs.close()  # else who waits for an engine that has died waits for ever
     engines = {name: remote(call) for name, call in calls.items()}
     results = measure(engines, options.prompts, options.rounds)
     for call in calls.values():

@@ -182,6 +182,7 @@ def main() -> None:
     for name in (TOGETHER, IN_TURN, GENERATE, BATCHED):
         calls[name], theirs = context.Pipe()
         context.Process(target=serve, args=(name, theirs), daemon=True).start()
+        theirs.close()  # else who waits for an engine that has died waits for ever
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     shared: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(options.rounds + 1):
