@@ -15,6 +15,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks"
+MEASURED = ("agentkit", "benchmarks", "knowledge", "tests/data", "training")
+"""What figures depend on; the results themselves change with every benchmark."""
 PEERS = ("transformers", "llama-cpp-python", "smolagents", "bitsandbytes", "xgrammar", "txtai", "trl")
 
 
@@ -33,10 +35,15 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit; empty where there is no git, or this is no checkout."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    try:
+    """The checkout's commit, and whether it is not quite that; empty where there is no git, or this is no checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        found = git("rev-parse", "--short", "HEAD")
+        return f"{found} with changes" if git("status", "--porcelain", "--", *MEASURED) else found
     except (OSError, subprocess.CalledProcessError):
         return ""
 

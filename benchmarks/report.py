@@ -18,8 +18,9 @@ DOCS = ROOT / "docs"
 HEAD = """# Benchmarks
 
 Written by `python benchmarks/report.py` from the JSON files in `docs/benchmarks/`; every figure comes from a run, and
-each section names the commit and the day of its own. Absolute times drift between machines, and the program changes:
-compare rows of one table only. `make bench` installs the peers and runs everything. No figure has been taken on a GPU.
+each section names the commit and the day of its own, where they were recorded. Absolute times drift between machines,
+and the program changes: compare rows of one table only. `make bench` installs the peers and runs everything. No figure
+has been taken on a GPU.
 """
 SEVERAL = "Whether several calls are wanted is told from the category, as no request says it: "
 

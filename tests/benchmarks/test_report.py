@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,25 @@ def test_a_result_holds_commit_and_day(tmp_path: Path, monkeypatch: pytest.Monke
     assert "commit" in body["machine"]
 
 
+def test_a_commit_tells_whether_its_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y.z", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert machine.commit() == ""
+    (tmp_path / "agentkit").mkdir()
+    (tmp_path / "agentkit" / "a.py").write_text("1")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    head = git("rev-parse", "--short", "HEAD")
+    (tmp_path / "result.json").write_text("{}")
+    assert machine.commit() == head
+    (tmp_path / "agentkit" / "a.py").write_text("2")
+    assert machine.commit() == f"{head} with changes"
+
+
 def test_the_day_does_not_part_two_sets_of_traces(tmp_path: Path) -> None:
     path = tmp_path / "finetuning.json"
     shared = {"machine": {"threads": 2, "date": "2026-11-27"}, "traces": {"shared": 1}}
@@ -69,7 +89,7 @@ def test_the_day_does_not_part_two_sets_of_traces(tmp_path: Path) -> None:
     assert finetuning.beside_others(own, path) == {**own, "traces": {"shared": 1, "own": 2}}
 
 
-def test_shares_have_wilson_s_intervals(changed: Callable[..., None]) -> None:
+def test_shares_have_wilson_s_intervals() -> None:
     assert report.interval({"value": 1.0, "low": 1.0, "high": 1.0, "count": 10}) == "100.0% (72% to 100%)"
     assert report.interval({"value": 0.0, "low": 0.0, "high": 0.0, "count": 10}) == "0.0% (0% to 28%)"
 
