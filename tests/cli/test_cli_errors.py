@@ -76,7 +76,14 @@ def test_an_unexpected_error_is_one_line_too(cli: Cli, monkeypatch: pytest.Monke
     assert cli("tools", "list", "--debug") == 1
     assert "Traceback (most recent call last)" in cli.err
     assert cli.err.splitlines()[-1].startswith("agentkit: unexpected TypeError")
-    assert cli("sessions", "show", "nope", "--debug") == 1  # the bug comes first
+
+
+def test_a_traceback_is_shown_of_errors_that_are_told_too(cli: Cli) -> None:
+    assert cli("sessions", "show", "nope") == 2
+    (told,) = cli.err.splitlines()
+    assert cli("sessions", "show", "nope", "--debug") == 2
+    assert "Traceback (most recent call last)" in cli.err
+    assert cli.err.splitlines()[-1] == told
 
 
 def test_broken_settings_name_the_file(cli: Cli) -> None:
