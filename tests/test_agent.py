@@ -37,7 +37,7 @@ from agentkit.llm.adapters import AdapterChoice, Adapters
 from agentkit.llm.local import LocalModel
 from agentkit.llm.protocol import Route
 from agentkit.llm.reading import ModelReader
-from agentkit.llm.scripted import ScriptedModel
+from agentkit.llm.scripted import ScriptedModel, Step
 from agentkit.messages import Completion, Message, Passage, ToolCall, ToolResult, ToolSpec, Usage
 from agentkit.prompts import load_prompt
 from agentkit.retrieval.protocol import Reader
@@ -150,6 +150,18 @@ class CountedModel(ScriptedModel):
 
     def room(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int | None:
         return self.characters - sum(len(message.content) for message in messages)
+
+
+class Noting(ScriptedModel):
+    """Notes the options of every call."""
+
+    def __init__(self, *steps: Step) -> None:
+        super().__init__(steps)
+        self.options: list[dict[str, Any]] = []
+
+    def stream(self, messages: Any, **options: Any) -> Any:
+        self.options.append(options)
+        return super().stream(messages, **options)
 
 
 def look(n: int = 0, **arguments: Any) -> ToolCall:
@@ -630,17 +642,10 @@ def test_the_answer_about_a_tool_is_not_checked_against_passages(session: Sessio
 
 
 def test_parallel_calls_are_asked_for_and_told_together(session: Session) -> None:
-    asked: list[bool] = []
-
-    class Asked(ScriptedModel):
-        def stream(self, messages: Any, **options: Any) -> Any:
-            asked.append(options["parallel_tool_calls"])
-            return super().stream(messages, **options)
-
-    model = Asked([(look(1), look(2, q=2)), "Both done."])
+    model = Noting((look(1), look(2, q=2)), "Both done.")
     agent = loop(session, model=model, parallel_tool_calls=True)
     events = list(agent.stream("Look twice", tool_choice="required"))
-    assert asked == [True, True]
+    assert [options["parallel_tool_calls"] for options in model.options] == [True, True]
     kinds = [event.type for event in events if event.type.startswith("tool")]
     assert kinds == ["tool_call_proposed"] * 2 + ["tool_started", "tool_finished"] * 2
     context = model.seen[1][-1]
@@ -936,30 +941,16 @@ def test_a_result_that_the_context_has_no_room_for_is_cut_before_it_is_stored(se
 
 
 def test_the_settings_stop_strings_count_unless_the_agent_quotes(session: Session) -> None:
-    class Noting(ScriptedModel):
-        stops: list[Any] = []  # noqa: RUF012
-
-        def stream(self, messages: Any, **options: Any) -> Any:
-            self.stops.append(options.get("stop"))
-            return super().stream(messages, **options)
-
-    model = Noting(["a", "b"])
+    model = Noting("a", "b")
     loop(session, model=model).ask("Hi")
     loop(session, model=model, quote=True).ask("Hi")
-    assert model.stops == [None, ("\n\n",)]
+    assert [options.get("stop") for options in model.options] == [None, ("\n\n",)]
 
 
 def test_no_quote_is_offered_where_a_call_is_wanted(session: Session) -> None:
-    class Noting(ScriptedModel):
-        choices: list[Any] = []  # noqa: RUF012
-
-        def stream(self, messages: Any, **options: Any) -> Any:
-            self.choices.append(options["choices"])
-            return super().stream(messages, **options)
-
-    model = Noting([look(), "It is one."])
+    model = Noting(look(), "It is one.")
     loop(session, model=model, knowledge=FakeKnowledge(), quote=True).ask("How long?", tool_choice="required")
-    assert model.choices[0] == ()
+    assert model.options[0]["choices"] == ()
 
 
 def test_whoever_hears_of_the_end_may_begin_the_next_turn(session: Session) -> None:

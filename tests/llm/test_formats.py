@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_a_cut_among_several_calls_keeps_those_before_it(
 
 
 @pytest.mark.parametrize("said", ["I look.\n\n", "¿Qué? 🎉", ""])
-def test_free_text_and_then_a_call(model: LocalModel, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_text_and_then_a_call(model: LocalModel, said: str, begin: Callable[..., list[int]]) -> None:
     """The model says something and begins a call, in text or by the very token; from there on the grammar rules."""
     form = model.encoder.format
     said = "" if form.openings else said
@@ -210,16 +211,11 @@ def test_free_text_and_then_a_call(model: LocalModel, said: str, monkeypatch: py
     script = list(model.encoder.plain(said))
     for segment in model.encoder.segments((begins,) if form.openings else (Markup(begins),)):
         script += [segment] if isinstance(segment, int) else model.encoder.plain(segment)
-    sample = Sampler.sample
-
-    def scripted(self: Sampler, logits: Any, *rest: Any) -> int:
-        return script.pop(0) if script else sample(self, logits, *rest)
-
-    monkeypatch.setattr(Sampler, "sample", scripted)
+    left = begin(script)
     events = list(model.stream(ASK, tools=TOOLS, max_new_tokens=300))
     completion = events[-1]
     assert isinstance(completion, Completion)
-    assert script == []
+    assert left == []
     assert len(checked(completion.tool_calls)) == 1
     assert completion.text == said == "".join(e.text for e in events if isinstance(e, TextDelta))
     written = ledger(model)
@@ -239,17 +235,11 @@ def test_what_only_looks_like_a_call_is_said(smollm: LocalModel, monkeypatch: py
 
 
 def test_a_thought_may_stand_before_a_required_call(
-    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+    smollm: LocalModel, begin: Callable[..., list[int]]
 ) -> None:
     model = families.as_family(smollm, "hermes")
     before, after = model.encoder.thinking or ((), ())
-    script = [*before, *model.encoder.plain("\nParis? <tool_call>\n"), *after]
-    sample = Sampler.sample
-
-    def scripted(self: Sampler, logits: Any, *rest: Any) -> int:
-        return script.pop(0) if script else sample(self, logits, *rest)
-
-    monkeypatch.setattr(Sampler, "sample", scripted)
+    begin([*before, *model.encoder.plain("\nParis? <tool_call>\n"), *after])
     events = list(model.stream(ASK, tools=TOOLS, tool_choice="required", max_new_tokens=300))
     completion = events[-1]
     assert isinstance(completion, Completion)
@@ -295,7 +285,7 @@ GEMMA_CANNOT = {"const", "tuple", "all_of", "formats", "unicode"}
 @pytest.mark.parametrize("name", SCHEMAS)
 @pytest.mark.parametrize("in_vocabulary", [True, False])
 def test_random_arguments_in_the_syntax_of_gemma(
-    smollm: LocalModel, name: str, in_vocabulary: bool, gemma_models: dict[bool, LocalModel]
+    name: str, in_vocabulary: bool, gemma_models: dict[bool, LocalModel]
 ) -> None:
     model, spec = gemma_models[in_vocabulary], ToolSpec("find", "Find.", SCHEMAS[name])
     if name in GEMMA_CANNOT:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 
-from agentkit.engine.decode import Sampler
 from agentkit.engine.ledger import LedgerPool
 from agentkit.engine.weights import LoadedModel
 from agentkit.errors import ModelError, SchemaError, UsageError
@@ -85,25 +85,18 @@ def test_none_never_calls(smollm: LocalModel) -> None:
     assert completion.text
 
 
-def test_none_never_shows_a_call_either(smollm: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_never_shows_a_call_either(smollm: LocalModel, begin: Callable[..., list[int]]) -> None:
     """A model that has read of tools may begin a call though it may not make one."""
     model = fresh(smollm)
-    script = model.encoder.plain('I look.\n<tool_call>\n{"name": "do_nothing"')
-    written = list(script)
-    sample = Sampler.sample
-    monkeypatch.setattr(
-        Sampler,
-        "sample",
-        lambda self, logits, *rest: written.pop(0) if written else sample(self, logits, *rest),
-    )
+    left = begin(model.encoder.plain('I look.\n<tool_call>\n{"name": "do_nothing"'))
     events = list(model.stream(ASK, tools=[WEATHER, NOTHING], tool_choice="none"))
     done = events[-1]
     assert isinstance(done, Completion)
     assert (done.text, done.tool_calls, done.finish_reason) == ("I look.", (), "stop")
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "I look."
     assert [e.code for e in events if isinstance(e, Notice)] == ["call_left_out"]
-    assert written
-    monkeypatch.setattr(Sampler, "sample", sample)
+    assert left
+    left.clear()
     more = [*ASK, {"role": "assistant", "content": "I look."}, {"role": "user", "content": "And?"}]
     again = model.chat(more, tools=[WEATHER, NOTHING], tool_choice="none", max_new_tokens=4)
     assert again.usage.cached_tokens > len(
@@ -178,7 +171,7 @@ def test_the_model_opens_a_call_by_itself(smollm: LocalModel) -> None:
 
 
 def test_a_model_that_has_learned_to_decide_does_so_of_tools_without_examples(
-    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+    smollm: LocalModel, begin: Callable[..., list[int]]
 ) -> None:
     asked = []
 
@@ -188,13 +181,7 @@ def test_a_model_that_has_learned_to_decide_does_so_of_tools_without_examples(
             return Route("chat", None, {})
 
     model = LocalModel(smollm._loaded, router=Counting())
-    written = list(model.encoder.plain("<tool_call>"))
-    sample = Sampler.sample
-    monkeypatch.setattr(
-        Sampler,
-        "sample",
-        lambda self, logits, *rest: written.pop(0) if written else sample(self, logits, *rest),
-    )
+    begin(model.encoder.plain("<tool_call>"))
     learned = AdapterChoice(None, decides=True)
     assert valid(model.chat(ASK, tools=[NOTHING], adapter=learned)) == {}
     assert asked == []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentkit.engine.decode import Sampler
 from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.formats.base import Markup
@@ -197,20 +197,21 @@ def test_of_several_values_the_latest_is_meant() -> None:
 
 
 def test_a_call_that_the_model_begins_is_asked_about_too(
-    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+    smollm: LocalModel, begin: Callable[..., list[int]]
 ) -> None:
     """Under ``auto`` without a router it is the model that writes the opening tag: here the script does."""
-    sample, asked = Sampler.sample, "What's the weather like?"
+    asked = "What's the weather like?"
     model = LocalModel(smollm._loaded)
     begins = model.encoder.format.triggers[0]
 
     def called(*messages: Message) -> list[Any]:
-        script = [
-            token
-            for segment in model.encoder.segments((Markup(begins),))
-            for token in ([segment] if isinstance(segment, int) else model.encoder.plain(segment))
-        ]
-        monkeypatch.setattr(Sampler, "sample", lambda *given: script.pop(0) if script else sample(*given))
+        begin(
+            [
+                token
+                for segment in model.encoder.segments((Markup(begins),))
+                for token in ([segment] if isinstance(segment, int) else model.encoder.plain(segment))
+            ]
+        )
         return list(model.stream(messages, tools=[tool()], max_new_tokens=60))
 
     events = called(Message("user", asked))
