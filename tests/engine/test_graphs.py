@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_files import write_adapter
 from test_decoder import FAMILIES, build, close
-from test_packed_lora import write_adapter
 
 from agentkit.engine import graphs
 from agentkit.engine.cache import TorchCache, head
@@ -84,43 +84,9 @@ def test_recorded_steps_agree_with_transformers(
     caches = [decoder.new_cache() for _ in range(2)]  # both grow, are recorded anew, and share their memory
     rows: list[list[torch.Tensor]] = [[], []]
     start = 0
-    for n in (
-        1,
-        1,
-        1,
-        3,
-        4,
-        2,
-        1,
-        1,
-        1,
-        9,
-        1,
-        1,
-        3,
-        3,
-        3,
-        1,
-        3,
-        2,
-        3,
-        1,
-        16,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        2,
-        3,
-        4,
-        3,
-        2,
-        3,
-        1,
-        1,
-    ):
+    counts = (1, 1, 1, 3, 4, 2, 1, 1, 1, 9, 1, 1, 3, 3, 3, 1, 3, 2, 3, 1,
+              16, 1, 1, 1, 1, 1, 1, 2, 3, 4, 3, 2, 3, 1, 1)  # fmt: skip
+    for n in counts:
         for cache, found in zip(caches, rows, strict=True):
             found.append(decoder(ids[start : start + n], cache, every=True))
         start += n
