@@ -207,9 +207,7 @@ def test_fields_of_the_wrong_kind_are_usage_errors(wrong: dict[str, Any]) -> Non
         Message.from_openai({"role": "assistant", "content": "", **wrong})
 
 
-def test_a_deletion_that_cannot_wipe_the_text_says_so(
-    store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deletion_that_cannot_wipe_the_text_says_so(store: SessionStore, path: Path) -> None:
     """Another process in the middle of a reading holds on to the log."""
     store._db._db.execute("PRAGMA busy_timeout = 100")
     session = store.create()

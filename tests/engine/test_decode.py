@@ -95,7 +95,7 @@ def test_the_distribution_is_that_of_transformers(settings: dict[str, float]) ->
     assert (seen / draws - expected).abs().max() < 5 * (0.25 / draws) ** 0.5
 
 
-def test_a_repetition_penalty_holds_for_greedy_answers_too(tiny: LoadedModel) -> None:
+def test_a_repetition_penalty_holds_for_greedy_answers_too() -> None:
     sampler = Sampler(SamplingSettings(repetition_penalty=2), "cpu")
     assert sampler.sample(torch.tensor([3.0, 2.0]), []) == 0
     assert sampler.sample(torch.tensor([3.0, 2.0]), [0]) == 1

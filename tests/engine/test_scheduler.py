@@ -322,7 +322,7 @@ def test_the_thread_ends_with_its_last_holder(tiny: LoadedModel) -> None:
     assert not thread.is_alive()
 
 
-def test_a_model_that_runs_through_transformers_takes_turns(tiny: LoadedModel) -> None:
+def test_a_model_that_runs_through_transformers_takes_turns() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)

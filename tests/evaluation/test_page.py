@@ -93,7 +93,7 @@ def test_a_question_that_failed_tells_why(row: Callable[..., Row]) -> None:
     assert "1 failed: wrong answers, and in no other figure." in page.get_text(" ")
 
 
-def test_its_figures_are_those_of_the_summary(page: BeautifulSoup, row: Callable[..., Row]) -> None:
+def test_its_figures_are_those_of_the_summary(page: BeautifulSoup) -> None:
     cells = page.find("table").find_all("td")  # type: ignore[union-attr]
     assert [cell.get_text().split()[0] for cell in cells[:4]] == ["search", "0.800", "0.800", "1.000"]
     assert page.find("h1").get_text() == "Retrieval and answers: 7 questions"  # type: ignore[union-attr]

@@ -756,7 +756,7 @@ def test_retry_after_is_honoured_in_both_forms_and_capped(
     assert [round(wait) for wait in waits[2:]] == [0, 30, 0, 2]
 
 
-def test_a_server_that_is_down(fake: Fake, unused_port: int) -> None:
+def test_a_server_that_is_down(unused_port: int) -> None:
     model = RemoteModel(f"openai+http://127.0.0.1:{unused_port}/v1", retries=1, backoff_s=0.01)
     events, error = it.until_error(model.stream(ASK))
     assert codes(events) == ["retry"]

@@ -287,9 +287,7 @@ def test_the_command_line(
     assert "secret" not in told.out + told.err
 
 
-def test_ask_on_the_command_line(
-    fake: Fake, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ask_on_the_command_line(fake: Fake, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake.answers = [it.stream(chunk(content="Hel\x1b[31mlo."), chunk("stop"))]
     options = ["--project", str(project), "--model", f"openai+{fake.url}"]
     assert run(["ask", "Hi", *options]) == 0

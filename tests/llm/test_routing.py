@@ -23,7 +23,7 @@ ROUTING = Path(__file__).parents[1] / "data" / "routing.jsonl"
 QUESTIONS = ROUTING.with_name("knowledge_questions.jsonl")
 
 
-def test_the_reporting_half(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reporting_half() -> None:
     cases = [json.loads(line) for line in ROUTING.read_text(encoding="utf-8").splitlines()]
     report = [case for case in cases if case["split"] == "report"]
     assert len(cases) >= 150

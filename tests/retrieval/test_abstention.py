@@ -137,9 +137,7 @@ def test_the_embedders_that_come_with_agentkit_have_fits(minilm: MiniLMEmbedder)
     assert all(set(fit["reading"]["weights"]) == {*fit["weights"], "stated"} for fit in fits.values())
 
 
-def test_without_weights_for_a_reader_it_is_said(
-    starter: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_weights_for_a_reader_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = '{"vectors": "some", "weights": {}, "bias": 0}'
     body = f'{{"threshold": 0.5, "fits": {{"minilm": {fit}}}}}'
     monkeypatch.setattr(abstention.resources, "files", lambda package: _Files(body))

@@ -272,7 +272,7 @@ def test_colours_and_small_grey_images(run: Any, photos: Path) -> None:
     assert run("captioner", image=str(photos / "grey.png")).value["colours"] == ["white"]
 
 
-def test_sixteen_bits_of_grey_are_scaled(photos: Path, tmp_path: Path) -> None:
+def test_sixteen_bits_of_grey_are_scaled(tmp_path: Path) -> None:
     from PIL import Image
 
     read = next(found.fn for found in load_tools(STARTER) if found.name == "captioner").__globals__["_open"]

@@ -14,7 +14,7 @@ WORDS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "ann", "lee"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
-def test_positions_that_no_token_has_do_not_count(tmp_path: Path) -> None:
+def test_positions_that_no_token_has_do_not_count() -> None:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast, RobertaConfig, RobertaModel
 

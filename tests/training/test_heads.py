@@ -255,7 +255,7 @@ def test_a_resumed_run_ends_exactly_as_one_that_was_never_interrupted(
 
 
 def test_pairs_are_scored_evenly_over_the_split_and_counted(
-    translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    translator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heads, "GENERATED", 3)
     written: list[str] = []
@@ -374,9 +374,7 @@ def test_a_base_that_is_not_there_fails_with_a_remedy(inside: Begin) -> None:
     assert "model 'nobody/nothing' is neither here nor on the hub" in str(job.error)
 
 
-def test_a_trained_model_is_refused_where_it_cannot_be_used(
-    inside: Begin, dirs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_trained_model_is_refused_where_it_cannot_be_used(inside: Begin, dirs: dict[str, Path]) -> None:
     folder = dirs["adapters_dir"]
     assert inside("tagging", epochs=1).status == "done"
     remedy = 'set `model = "tagging"` under \\[tools.options.ner\\] in agentkit.toml'
