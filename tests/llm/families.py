@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -57,6 +58,7 @@ RENAMED = {
 NAMES = tuple(TEMPLATES)
 
 
+@functools.cache  # half a second each
 def family(tokenizer: Any, name: str) -> Any:
     """The tokenizer with the family's control tokens and template."""
     from tokenizers import Tokenizer
@@ -79,8 +81,7 @@ def family(tokenizer: Any, name: str) -> Any:
 
 def as_family(model: LocalModel, name: str, template: str | None = None) -> LocalModel:
     """The model with the family's tokenizer; it chooses the format by itself."""
-    tokenizer = family(model.tokenizer, name)
-    tokenizer.chat_template = template or tokenizer.chat_template
+    tokenizer = with_template(family(model.tokenizer, name), template or TEMPLATES[name])
     return LocalModel(dataclasses.replace(model._loaded, tokenizer=tokenizer))
 
 

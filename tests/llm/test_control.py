@@ -152,8 +152,7 @@ def coder(request: pytest.FixtureRequest) -> Coder:
         tokenizer = byte_level() if request.param == "byte level" else unigram()
         tokenizer.chat_template = CHATML
     elif request.param in families.NAMES:
-        base = AutoTokenizer.from_pretrained(asset_path("smollm2-135m"))
-        tokenizer = families.family(base, request.param)
+        tokenizer = families.family(request.getfixturevalue("smollm").tokenizer, request.param)
     else:
         tokenizer = AutoTokenizer.from_pretrained(asset_path(request.param))
     # SmolLM2 lacks the bytes of some controls and of the unassigned planes; SentencePiece writes a space as ▁.

@@ -204,7 +204,8 @@ def test_a_cut_among_several_calls_keeps_those_before_it(
 def test_free_text_and_then_a_call(model: LocalModel, said: str, begin: Callable[..., list[int]]) -> None:
     """The model says something and begins a call, in text or by the very token; from there on the grammar rules."""
     form = model.encoder.format
-    said = "" if form.openings else said
+    if form.openings and said:
+        pytest.skip("a call is all that such a message says")
     opening = form.openings[0].replace("%s", TOOLS[0].name) if form.openings else ""
     begins = opening or f"{said and form.before_call}{form.triggers[0]}"
     forget(model)

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from families import as_family
 
 from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.llm.evidence import Candidate, Parameter, evidence
@@ -17,7 +18,6 @@ from agentkit.llm.grammar import CallOptions, GrammarCompiler
 from agentkit.llm.guide import FULL, CallText, Guided, Strength
 from agentkit.llm.local import LocalModel
 from agentkit.messages import Completion, ToolExample, ToolSpec
-from tests.llm.families import as_family
 
 HEAD = "call f {"
 DATA = Path(__file__).parents[1] / "data" / "tools.jsonl"
