@@ -118,7 +118,9 @@ def test_a_reader_has_weights_of_its_own(starter: KnowledgeBase, monkeypatch: py
 
 
 def test_each_embedder_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    fits = {name: {"vectors": f"{name}-1", "weights": {"nearest": n}, "bias": 0} for n, name in enumerate("ab")}
+    fits = {
+        name: {"vectors": f"{name}-1", "weights": {"nearest": n}, "bias": 0} for n, name in enumerate("ab")
+    }
     body = json.dumps({"threshold": 0.5, "fits": fits})
     monkeypatch.setattr(abstention.resources, "files", lambda package: _Files(body))
     load_abstention.cache_clear()
