@@ -87,7 +87,7 @@ class KnowledgeSettings(_Section):
     """Cosine similarity under which a passage is left out of a turn, e.g. 0.3; unset leaves out none: whether passages
     answer is judged by more than that."""
     embedder: str = "minilm"
-    """What makes vectors of texts: ``minilm``, ``mpnet`` (better and slower, once pulled), a folder or a hub id."""
+    """What makes vectors of texts: ``minilm``, ``mpnet`` (larger and slower, once pulled), a folder or a hub id."""
     reranker: str = ""
     """Folder or hub id of a cross-encoder that has the last word about the order of passages; none by default."""
     index: str = Field(default="", repr=False)

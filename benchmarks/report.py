@@ -485,21 +485,6 @@ def rag() -> str:
             ("abstention", "precision", "recall", "recall, near misses", "recall, others"),
             [(f"agentkit{which}", *cells(run["abstention"], abstained)) for which, run in runs.items()],
         )
-        + "\n\n"
-        + table(
-            ("latency", "search, p50", "search, p95", "turn, p50", "turn, p95"),
-            [
-                (
-                    f"agentkit{which}",
-                    *(
-                        f"{1000 * run['latency_s'][part][share]:.0f} ms"
-                        for part in ("search", "turn")
-                        for share in ("p50", "p95")
-                    ),
-                )
-                for which, run in runs.items()
-            ],
-        )
     )
 
 
