@@ -18,6 +18,8 @@ from agentkit.retrieval.words import negations, stems
 
 QUOTE_SHARE = 0.8
 """Of the weight that the joined text of a follow-up has in the search: within a passage the new words decide more."""
+OPPOSITE_SHARE = 0.7
+"""Of the question's content words, in a sentence that affirms what is asked for in the negative."""
 _ASKS_NUMBER = re.compile(
     r"\b(?:how (?:much|many|long|old|big|large|wide|high|heavy|far|often|soon|late|early|quickly|fast)|when|"
     r"what time|costs?|prices?|fees?|charges?|worth|deadline|until|latest|expensive|extra|size|percent)\b",
@@ -74,8 +76,9 @@ class Candidate:
     """Share of the question's content words that it holds, 0 to 1."""
     said: bool
     """The answer before has quoted it: who asks on mostly wants more than that."""
-    negated: bool
-    """It, or the heading above it, tells what does not hold, and the question asks for that."""
+    negated: int
+    """Of a question for what does not hold: 1 if the sentence or the heading above it tells that, -1 if it tells nearly
+    all that is asked without a negation, which is the opposite; else 0."""
 
     def score(self, weights: Weights = WEIGHTS) -> float:
         """How well it answers; comparable within one question only."""
@@ -120,6 +123,7 @@ def candidates(question: Question, passages: Sequence[Passage], embedder: Embedd
     asks_number = _ASKS_NUMBER.search(question.text) is not None
     asks_negated = _ASKS_NEGATED.search(question.text) is not None
     wanted = stems(question.text) or stems(question.joined)
+    shares = [len(wanted & stems(text)) / max(len(wanted), 1) for text in headed]
     return [
         Candidate(
             sentence,
@@ -127,11 +131,18 @@ def candidates(question: Question, passages: Sequence[Passage], embedder: Embedd
             cosine,
             rank,
             number=asks_number and bool(numbers(sentence.text)),
-            words=len(wanted & stems(text)) / max(len(wanted), 1),
+            words=share,
             said=sentence.text in question.said,
-            negated=asks_negated and bool(negations(text)),
+            negated=_negated(text, share) if asks_negated else 0,
         )
-        for (sentence, passage, rank), text, cosine in zip(
-            places, headed, ((alone + below_heading) / 2).tolist(), strict=True
+        for (sentence, passage, rank), text, share, cosine in zip(
+            places, headed, shares, ((alone + below_heading) / 2).tolist(), strict=True
         )
     ]
+
+
+def _negated(text: str, share: float) -> int:
+    """`Candidate.negated` of a sentence below its heading that holds a share of the question's words."""
+    if negations(text):
+        return 1
+    return -1 if share >= OPPOSITE_SHARE else 0

@@ -182,6 +182,26 @@ def test_a_question_for_a_number_prefers_one(minilm: MiniLMEmbedder) -> None:
     assert "€3.95" in best_quotes(alone("how much is a return label?"), [passage], minilm)[0].text
 
 
+@pytest.mark.parametrize(
+    ("question", "excluded"),
+    [
+        ("What does the warranty not cover?", True),
+        ("Which damage isn't covered by the warranty?", True),
+        ("What does the warranty cover?", False),
+        ("What does the warranty cover if I did not register?", False),
+    ],
+)
+def test_what_is_asked_for_in_the_negative(minilm: MiniLMEmbedder, question: str, excluded: bool) -> None:
+    covered = "The warranty covers broken switches and loose joints."
+    text = "- Normal wear, such as pilling.\n- Lamps that were opened lose their warranty."
+    passages = [
+        Passage(1, "w.md", "Warranty > What it covers", covered, 0.6),
+        Passage(2, "w.md", "Warranty > What is not covered", text, 0.5),
+    ]
+    (best,) = best_quotes(alone(question), passages, minilm, limit=1)
+    assert (best.text != covered) == excluded
+
+
 def test_a_yes_that_is_a_passage_is_cited(minilm: MiniLMEmbedder) -> None:
     passages = [Passage(1, "faq.csv", "FAQ > Do you ship to Canada?", "Yes.", 0.9)]
     checked = check_answer("Yes.", passages, minilm)
