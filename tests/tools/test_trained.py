@@ -44,6 +44,7 @@ def call(capsys: pytest.CaptureFixture[str], tool: str, **arguments: object) -> 
     return answer
 
 
+@pytest.mark.slow
 def test_a_classifier_from_a_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
