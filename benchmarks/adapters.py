@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import write
+from machine import positive, write
 from safetensors.torch import save_file
 
 from agentkit.assets import asset_path
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=positive, default=15)
     rounds = parser.parse_args().rounds
     torch.manual_seed(0)
     loaded = load_weights(asset_path("smollm2-135m"))

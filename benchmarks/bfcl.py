@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bfcl_engines import MODEL, Prompt, engine
-from machine import ROOT, write
+from machine import ROOT, positive, write
 
 from agentkit.evaluation.bfcl import Case, load, load_checker
 from agentkit.evaluation.calls import are_valid
@@ -156,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--category", choices=CATEGORIES, help="only this one")
     parser.add_argument("--mode", choices=MODES, help="only this engine")
-    parser.add_argument("--limit", type=int, default=200, help="cases of each category")
+    parser.add_argument("--limit", type=positive, default=200, help="cases of each category")
     parser.add_argument("--quantize", default="auto", help="agentkit's weights; the others have bfloat16")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bfcl.jsonl", help="the rows file")
     parser.add_argument("--report", action="store_true", help="run nothing")
@@ -170,6 +170,8 @@ def main() -> None:
         for category in [options.category] if options.category else CATEGORIES:
             for mode in [options.mode] if options.mode else MODES:
                 run(category, mode, options.limit, options.out, options.quantize)
+    if not options.out.exists():
+        parser.error(f"there are no rows in {options.out}: run without --report first")
     found = report(read(options.out))
     if everything or options.write:
         write("bfcl.json", {"categories": found})

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import ROOT, write
+from machine import ROOT, positive, write
 
 TOKENS = 96
 PASSAGE_WORDS = 110
@@ -224,8 +224,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=len(QUESTIONS), help="of each kind")
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--prompts", type=positive, default=len(QUESTIONS), help="of each kind")
     options = parser.parse_args()
     context, calls = multiprocessing.get_context("spawn"), {}
     for name in (PLAIN, OURS, GENERATE, LOOKED_UP):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import machine, write
+from machine import machine, positive, write
 
 from agentkit.assets import asset_path
 from agentkit.engine.decode import Sampler, decode
@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--out", type=Path, help="JSON file in place of docs/benchmarks/gpu.json")
     options = parser.parse_args()

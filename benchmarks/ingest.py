@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from corpus import items
-from machine import write
+from machine import positive, write
 
 from agentkit.assets import asset_path
 from agentkit.retrieval.chunks import chunk_document
@@ -58,8 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--documents", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--documents", type=positive, default=400)
+    parser.add_argument("--rounds", type=positive, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
@@ -32,6 +33,14 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         **{name: version(name) for name in PEERS},
     }
+
+
+def positive(text: str) -> int:
+    """A number of rounds or cases from the command line: at least one, or there is nothing to report."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
 
 
 def commit() -> str:

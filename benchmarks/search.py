@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from constructed import Constructor
 from corpus import Piece, embedded, items, pieces
-from machine import write
+from machine import positive, write
 
 REAL = 14_000
 """Chunks with vectors of MiniLM."""
@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--chunks", type=int, default=100_000)
+    parser.add_argument("--chunks", type=positive, default=100_000)
     options = parser.parse_args()
     results = {}
     for name in ENGINES:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import torch
-from machine import write
+from machine import positive, write
 
 SESSIONS, TURNS, TOKENS = 8, 3, 40
 SYSTEM = (
@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     options = parser.parse_args()
     context, calls = multiprocessing.get_context("spawn"), {}
     for name in (TOGETHER, IN_TURN, GENERATE, BATCHED):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from machine import ROOT, write
+from machine import ROOT, positive, write
 
 from agentkit import load_model
 from agentkit.evaluation import suite
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--limit", type=int, default=100, help="cases of each Berkeley category")
+    parser.add_argument("--limit", type=positive, default=100, help="cases of each Berkeley category")
     limit = parser.parse_args().limit
     body: dict[str, Any] = {}
     for adapter in ("none", "shipped"):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import read_bandwidth, write
+from machine import positive, read_bandwidth, write
 
 TOKENS = 64
 PREFILL = 1024
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--gguf", type=Path, help="the GGUF file, if it is at hand already")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

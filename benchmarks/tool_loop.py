@@ -16,7 +16,7 @@ import statistics
 import time
 from typing import Any
 
-from machine import write
+from machine import positive, write
 
 from agentkit import load_model
 from agentkit.assets import asset_path
@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     options = parser.parse_args()
     import torch
     from smolagents import TransformersModel

@@ -3,8 +3,8 @@
 Run: ``python benchmarks/tune_abstention.py [--fit] [--adapter A] [--embedder NAME]``. ``--fit`` fits on the tune and
 stress splits, prints the cross-validated accuracy, and writes ``agentkit/retrieval/abstention.json``, which holds a fit
 for each embedder. Without it the shipped weights are measured on every split. With an adapter that reads, all this is
-done for the weights that take its judgement too; the file holds both, and the digest of the adapter's weights, for
-another adapter needs another fit.
+done for the weights that take its judgement too, and it is told how much that judgement is worth alone; the file holds
+both, and the digest of the adapter's weights, for another adapter needs another fit.
 
 Questions that ask what a report question of either file asks (``same_as``) train nothing. Training holds many more
 near misses than customers ask, so its questions are weighted to the mix of `MIX`, and accuracy is weighted alike.
@@ -151,6 +151,15 @@ def weighted(found: list[bool], rows: list[Row]) -> float:
     return float(mix([row.kind for row in rows]) @ np.array(found) / len(rows))
 
 
+def alone(rows: list[Row]) -> float:
+    """How well the reader's judgement alone tells answerable questions from near misses: area under the ROC curve."""
+    own, near = (
+        np.array([row.signals["stated"] for row in rows if row.kind == name and row.trains])
+        for name in ("answerable", "near")
+    )
+    return float((own[:, None] > near).mean() + (own[:, None] == near).mean() / 2)
+
+
 def weights_digest(adapter: Path) -> str:
     """SHA-256 of an adapter's weights."""
     with (adapter / WEIGHTS).open("rb") as file:
@@ -209,6 +218,8 @@ def main() -> None:
     embedder = load_embedder(arguments.embedder)
     reader = ModelReader(load_model(adapter=arguments.adapter, router=None)) if arguments.adapter else None
     rows = measure(embedder, reader)
+    if reader:
+        print(f"the reader alone, answerable from near misses: AUC {alone(rows):.3f}")
     if not arguments.fit:
         model = load_abstention(embedder.name, reader is not None)
         for split in sorted({row.split for row in rows}):

@@ -143,6 +143,8 @@ class Abstention:
     bias: float
     threshold: float
     """Probability under which a question counts as unanswerable."""
+    vectors: str = ""
+    """`Embedder.name` of the one whose vectors it was fitted over."""
 
     def probability(
         self,
@@ -168,7 +170,7 @@ def load_abstention(embedder: str, reading: bool = False) -> Abstention:
 
     Args:
         embedder: `Embedder.name` of the one that makes the vectors. Cosines are of each encoder's own scale; one that
-            nothing was fitted over gets what was fitted over the first.
+            nothing was fitted over gets what was fitted over the first, as `Abstention.vectors` tells.
         reading: The model that takes a reader's judgement too.
 
     Raises:
@@ -184,7 +186,8 @@ def load_abstention(embedder: str, reading: bool = False) -> Abstention:
             cause = "agentkit/retrieval/abstention.json has no weights for a model that reads"
             raise KnowledgeError(cause, "fit them: benchmarks/tune_abstention.py --fit --adapter NAME")
         fitted = fit["reading"] if reading else fit
-        return Abstention(dict(fitted["weights"]), float(fitted["bias"]), float(body["threshold"]))
+        threshold = float(body["threshold"])
+        return Abstention(dict(fitted["weights"]), float(fitted["bias"]), threshold, fit["vectors"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise KnowledgeError(
             "agentkit/retrieval/abstention.json cannot be read", "install agentkit again"

@@ -25,6 +25,10 @@ from agentkit.retrieval.spelling import corrected, is_english
 from agentkit.retrieval.sync import Progress, SyncReport, synchronize
 
 QUERY_CHARACTERS = 8_000
+UNFITTED = (
+    'when to say "I don\'t know" was not fitted for the embedder {name}: '
+    "see how often it is right with `agentkit eval rag --data FILE`"
+)
 
 
 class KnowledgeBase(Closing):
@@ -65,6 +69,7 @@ class KnowledgeBase(Closing):
         self._stale = False  # the index has been emptied, and not been filled again yet
         self._renewed: SyncReport | None = None  # what filled it again
         self._told: dict[str, str] = {}  # files that the last round could not read, and why
+        self._told_unfitted = False
 
     def search(
         self,
@@ -104,6 +109,9 @@ class KnowledgeBase(Closing):
         """
         query = self.corrected(query[:QUERY_CHARACTERS])
         model = load_abstention(self.embedder.name, reader is not None)
+        if model.vectors != self.embedder.name and not self._told_unfitted:
+            self._told_unfitted = True
+            self._notice(UNFITTED.format(name=self.embedder.name))
         return model.probability(query, passages, self.embedder, self._index(), reader)
 
     def corrected(self, query: str) -> str:

@@ -82,6 +82,7 @@ def exported(model: Any, base: str) -> tuple[Any, dict[str, torch.Tensor]]:
         weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     config.base_model_name_or_path = base  # else the path of a folder on this machine
     config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)  # PEFT's set has another order in every process
     return config, {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
 
 

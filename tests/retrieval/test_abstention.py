@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import CountingEmbedder
 
 from agentkit.assets import ASSETS, EMBEDDER
 from agentkit.errors import KnowledgeError
@@ -129,6 +130,17 @@ def test_each_embedder_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -
         assert found == [0, 1, 0]
     finally:
         load_abstention.cache_clear()
+
+
+def test_an_embedder_without_a_fit_is_told_once(tmp_path: Path, minilm: MiniLMEmbedder) -> None:
+    (tmp_path / "a.md").write_text("# Shop\n\nWe open at nine.\n", encoding="utf-8")
+    for name, told in (("", 0), ("of nobody", 1)):
+        with KnowledgeBase(tmp_path, tmp_path / f"{name}.db", CountingEmbedder(minilm, name)) as base:
+            base.sync()
+            found = base.search("When do you open?")
+            probabilities = {base.answerable("When do you open?", found) for _ in range(2)}
+            assert len(probabilities) == 1
+            assert sum("not fitted for the embedder of nobody" in text for text in base.notices) == told
 
 
 def test_the_embedders_that_come_with_agentkit_have_fits(minilm: MiniLMEmbedder) -> None:

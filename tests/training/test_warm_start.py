@@ -166,6 +166,7 @@ def test_a_run_goes_on_from_it_and_is_resumed_to_the_same_end(
         assert torch.equal(first, second), name
     config, _ = exported(whole.model, "tiny")
     assert (config.r, config.use_dora) == (4, method == "dora")
+    assert config.target_modules == sorted(config.target_modules)  # the same file from the same training
 
 
 def test_what_the_setting_means(fresh: Callable[[], Any], shipped: Path, tmp_path: Path) -> None:
