@@ -142,18 +142,23 @@ class GrammarCompiler:
         for tool in own:
             head = heads[tool.name]
             known[head] = known[head] or evidence(tool.schema, options.turn, most, tools=heads)
-        around = CallText(
-            self._plain_start(self.format.tail("0" * 9)),
-            self._plain_start(self.format.between),
-            self._eos_ids,
-        )
         encode, decode = self._encoder.encode_plain, self._encoder.decode
+        around = self._call_text(options.number, most)
         return Guided(grammar, known, around, encode, decode, options.strength, order)
 
-    def _plain_start(self, parts: Sequence[str]) -> str:
-        """The beginning of parts, up to the first control token."""
-        segments = self._encoder.segments(parts)
-        return segments[0] if segments and isinstance(segments[0], str) else ""
+    def _call_text(self, number: int, calls: int) -> CallText:
+        """What stands around the arguments in the ``number``-th message with calls, of which it may have so many."""
+        form = self.format
+        tails = [form.tail(_call_id(number, n)) for n in range(calls)]
+        every = (*form.head(""), *tails[0], *form.between, *form.closing)
+        control = (piece for piece in self._encoder.segments(every) if isinstance(piece, int))
+        return CallText(
+            tuple(dict.fromkeys(map("".join, tails))),
+            "".join(form.between),
+            "".join(form.closing),
+            self._eos_ids,
+            {self._encoder.decode([token]): token for token in control},
+        )
 
     def check_tool(self, tool: ToolSpec) -> None:
         """Refuse a tool that the grammar or the tool-call format cannot express.
@@ -196,8 +201,8 @@ class GrammarCompiler:
         lines = [f"start: {thought} {opening} call tail0 more0 {closing}"]
         calls = MAX_CALLS if options.parallel else 1
         for n in range(calls):
-            call_id = hashlib.sha256(f"{options.number}:{n}".encode()).hexdigest()[:9]
-            lines.append(f"tail{n}: {self._literal(self.format.tail(call_id)) or EMPTY}")
+            tail = self.format.tail(_call_id(options.number, n))
+            lines.append(f"tail{n}: {self._literal(tail) or EMPTY}")
             more = f" | {between} call tail{n + 1} more{n + 1}" if n + 1 < calls else ""
             lines.append(f"more{n}: {EMPTY}{more}")
         if thinking:
@@ -242,6 +247,11 @@ class GrammarCompiler:
                 f"the grammar does not compile: {matcher.get_error().splitlines()[0]}", "simplify it"
             )
         return Grammar(matcher, self._vocab_size, closers or self._closers)
+
+
+def _call_id(number: int, n: int) -> str:
+    """Of the ``n``-th call in a message; nine letters and digits, as Mistral has them."""
+    return hashlib.sha256(f"{number}:{n}".encode()).hexdigest()[:9]
 
 
 class _PlainTokenizer:

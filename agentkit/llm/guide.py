@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentkit.llm.evidence import ASSIGNED, POSSIBLE, STRUCTURE, Candidate, Parameter
+from agentkit.llm.formats.base import Markup
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +54,22 @@ DIGITS = "0123456789"
 
 @dataclass(frozen=True, slots=True)
 class CallText:
-    """What a format writes around the arguments of a call."""
+    """What a format writes around the arguments of a call, control tokens by their texts."""
 
-    closing: str
-    """After the arguments, as far as it is plain text."""
+    tails: Sequence[str]
+    """What may come after the arguments: where calls have ids, something else after each."""
     between: str
-    """Between one call and the next, as far as it is plain text."""
+    """Between one call and the next."""
+    ending: str
+    """After the last call."""
     ends: frozenset[int]
     """Tokens that end a message."""
+    control: Mapping[str, int] = field(default_factory=dict)
+    """Which parts of these texts, and of what stands before the arguments, are control tokens."""
+
+    def plain(self, text: str) -> str:
+        """The beginning of a text, up to its first control token."""
+        return text[: min((text.find(mark) for mark in self.control if mark in text), default=len(text))]
 
 
 class Guided:
@@ -89,6 +98,7 @@ class Guided:
         order: Sequence[tuple[str, float]] = (),
     ) -> None:
         self._grammar, self._known, self._around = grammar, known, around
+        self._closing = around.plain(around.tails[0])
         self._order = order
         every = (call for calls in known.values() for call in calls)
         self._said = {c.json for call in every for parameter in call for c in parameter.candidates}
@@ -146,7 +156,9 @@ class Guided:
             self._stale = self._number = False
             self._paths = []
             for text, weight in self.continuations(self._written()):
-                if text:
+                if isinstance(text, Markup):
+                    self._paths.append(((self._around.control[text],), weight))
+                elif text:
                     self._paths.append((self._encode(text[:_AHEAD]), weight))
                 else:
                     self._paths += [((token,), weight) for token in self._around.ends]
@@ -166,7 +178,10 @@ class Guided:
         return self._text
 
     def continuations(self, written: str) -> list[tuple[str, float]]:
-        """What the evidence would have come next, with its weight; the empty text is the end."""
+        """What the evidence would have come next, with its weight.
+
+        The empty text is the end, a `Markup` a control token; no other text holds one, whatever it says.
+        """
         found = ((written.rfind(head), head) for head in self._known)
         # of heads that end alike the longest is the one written
         at, head = max(found, key=lambda pair: (pair[0] >= 0, pair[0] + len(pair[1]), len(pair[1])))
@@ -198,7 +213,14 @@ class Guided:
             return []
         head, sure = self._order[0]
         most = next((n for n in range(len(head) - 1, 0, -1) if written.endswith(head[:n])), 0)
-        return [(head[most:], NAMED * sure * self._strength.calls)] if most else []
+        return [(self._piece(head[most:]), NAMED * sure * self._strength.calls)] if most else []
+
+    def _piece(self, text: str) -> str:
+        """Of a text around the arguments what comes before its first control token, or that token."""
+        plain = self._around.plain(text)
+        if plain or not text:
+            return plain
+        return Markup(next(mark for mark in self._around.control if text.startswith(mark)))
 
     def _arguments(
         self, parameters: Sequence[Parameter], used: dict[str, str], tail: str, *, beyond: bool
@@ -241,7 +263,7 @@ class Guided:
             if own and self._number:
                 found += [(digit, -STRUCTURE) for digit in DIGITS if not self._is_said(value + digit)]
         elif value.startswith('"') or any(c.json.startswith('"') for c in candidates):
-            other = "}" + self._around.closing if follow.startswith(",") else ","
+            other = "}" + self._closing if follow.startswith(",") else ","
             found.append(('"' + other, -STRUCTURE))
         elif candidates and value[:1] not in ("[", "{"):
             self._number = True
@@ -254,16 +276,17 @@ class Guided:
 
     def _after(self, rest: str, written: str) -> list[tuple[str, float]]:
         """Behind the arguments: the next call that the turn asks for, or the end."""
-        closing = self._around.closing
-        if not rest.startswith(closing) or not self._order or not self._strength.calls:
+        around = self._around
+        tail = next((tail for tail in around.tails if rest.startswith(tail)), None)
+        if tail is None or not self._order or not self._strength.calls:
             return []
-        rest, following = rest[len(closing) :], self._next(written)
-        if following is None:
-            return [] if rest else [("", ENOUGH * self._strength.calls)]
-        more = self._around.between + following[0]
-        if not more.startswith(rest):
+        rest, following = rest[len(tail) :], self._next(written)
+        more, weight = around.ending, ENOUGH
+        if following is not None:
+            more, weight = around.between + following[0], STRUCTURE * following[1]
+        if not more.startswith(rest) or (rest and rest == more):
             return []
-        return [(more[len(rest) :], STRUCTURE * following[1] * self._strength.calls)]
+        return [(self._piece(more[len(rest) :]), weight * self._strength.calls)]
 
     def _follow(self, parameters: Sequence[Parameter], last: str | None) -> str:
         """What comes after the argument ``last``: the next one that is wanted, or the end."""
@@ -271,7 +294,7 @@ class Guided:
         start = names.index(last) + 1 if last in names else 0
         following = next((p.name for p in parameters[start:] if p.weight > 0), None)
         if following is None:
-            return "}" + self._around.closing
+            return "}" + self._closing
         # Without the space behind the colon: in most vocabularies it belongs to the value's first token.
         return (", " if last is not None else "") + f"{json.dumps(following, ensure_ascii=False)}:"
 

@@ -11,9 +11,11 @@ import jsonschema
 import pytest
 import torch
 from families import as_family
+from test_grammar import message_of
 
 from agentkit.evaluation.toolset import read_tool_cases
 from agentkit.llm.evidence import Candidate, Parameter, evidence
+from agentkit.llm.formats.base import Markup
 from agentkit.llm.grammar import CallOptions, GrammarCompiler
 from agentkit.llm.guide import FULL, CallText, Guided, Strength
 from agentkit.llm.local import LocalModel
@@ -59,7 +61,7 @@ def guided(
     strength: Strength = FULL,
     order: Sequence[tuple[str, float]] = (),
 ) -> Guided:
-    around = CallText(")\n", "then ", frozenset({0}))
+    around = CallText([")\n"], "then ", "", frozenset({0}))
     return Guided(
         grammar or AnyByte(),
         {HEAD: [BOTH]} if known is None else known,
@@ -109,6 +111,22 @@ def test_behind_the_arguments_comes_another_call_or_the_end() -> None:
     assert likeliest(written, order=twice[:1]) == ""
     assert likeliest(written) is None  # the turn does not tell
     assert likeliest(HEAD + '"n": 5}', order=twice) is None  # the grammar leaves no choice
+
+
+def test_what_stands_around_calls_may_hold_control_tokens_and_ids() -> None:
+    around = CallText([")1", ")2"], "<c> and ", "]", frozenset({0}), {"<c>": 7})
+
+    def after(text: str, times: int) -> list[tuple[str, float]]:
+        known, order = {HEAD: [BOTH]}, [(HEAD, 1.0)] * times
+        guide = Guided(AnyByte(), known, around, lambda text: list(text.encode()), str, order=order)
+        return guide.continuations(HEAD + '"n": 5}' + text)
+
+    assert after(")1", 2) == [(Markup("<c>"), 6.0)]
+    assert after(")2<c>", 2) == [(" and " + HEAD, 6.0)]
+    assert after(")1", 1) == [("]", 3.0)]
+    assert after(")1]", 1) == after(")", 2) == after(")3", 2) == []
+    first = Guided(AnyByte(), {HEAD: [BOTH]}, around, lambda text: list(text.encode()), str)
+    assert first.continuations(HEAD + '"n": 5')[0] == ("})1", 8.0)
 
 
 def test_calls_come_in_the_order_of_the_turn() -> None:
@@ -286,6 +304,27 @@ def test_parallel_calls(smollm: LocalModel) -> None:
         [{"role": "user", "content": turn}], tools=[CITY], tool_choice="required", parallel_tool_calls=True
     )
     assert [made.arguments for made in done.tool_calls] == [{"city": c} for c in ("Oslo", "Rome", "Paris")]
+
+
+@pytest.mark.parametrize("name", ["hermes", "llama3", "mistral", "mistral-args"])
+def test_evidence_alone_writes_every_call_in_every_format(smollm: LocalModel, name: str) -> None:
+    model = as_family(smollm, name)
+    turn = "What is the weather in Oslo and in Rome and in Paris?"
+    guide = model._grammars().tool_call([CITY], CallOptions(turn, parallel=True))
+    assert isinstance(guide, Guided)
+    written = list(guide.forced())
+    for _ in range(120):
+        if guide.complete:
+            break
+        logits = torch.zeros(model._loaded.vocab_size)
+        written.append(int(guide.mask(logits, 200).argmax()))
+        if written[-1] in model._loaded.eos_ids:
+            break
+        guide.accept(written[-1])
+        written += guide.forced()
+    text = model.encoder.decode([id for id in written if id not in model._loaded.eos_ids])
+    calls = message_of(text, [CITY], model.encoder.format).calls
+    assert [call.arguments for call in calls] == [{"city": city} for city in ("Oslo", "Rome", "Paris")]
 
 
 @pytest.mark.parametrize("name", ["hermes", "llama3", "mistral", "mistral-args"])
