@@ -82,10 +82,15 @@ class Workspace(Closing):
             folder,
             index,
             self._embedder,
-            reranker=reranker_of(options.reranker),
+            reranker=reranker_of(
+                options.reranker, self._own_model if options.reranker == self.settings.model else None
+            ),
             place=place,
             optional=folder == self.project.knowledge_dir,
         )
+
+    def _own_model(self) -> LocalModel | RemoteModel:
+        return self.model
 
     def ready_knowledge(self, progress: Progress | None = None) -> KnowledgeBase:
         """The knowledge base in step with its folder."""

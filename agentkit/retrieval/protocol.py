@@ -34,7 +34,7 @@ class Embedder(Protocol):
 
 
 class Reranker(Protocol):
-    """Reads a question and a text together."""
+    """Reads a question and a text together. May have ``depth``: how many texts it wants to read of a search."""
 
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """How well each text answers the question, shape (len(texts),), higher is better, on any scale."""

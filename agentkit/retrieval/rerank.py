@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agentkit.errors import ModelError
 from agentkit.retrieval.embedder import beginning
+from agentkit.retrieval.search import RERANKED
 from agentkit.settings import expanded
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class CrossEncoder:
         source: Folder, or hub id.
         device: A torch device.
     """
+
+    depth = RERANKED
 
     def __init__(self, source: str | Path, device: str = "cpu") -> None:
         self.source, self._device = source, device
@@ -71,7 +74,7 @@ class CrossEncoder:
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             cause = f"cannot load the reranker {str(self.source)!r}: {reason}"
             raise ModelError(cause, "name a folder or hub id of a cross-encoder") from error

@@ -31,7 +31,7 @@ alone finds the right document in the first place for 160 of 208 of them, all to
 QUERY_WORDS = 64
 """Words of a question that take part in lexical search."""
 RERANKED = 16
-"""Candidates that a cross-encoder reads: it costs a pass of the model for each."""
+"""Candidates that a reranker reads unless it names another number: each costs a pass of its model."""
 SAME_COSINE, SAME_WORDS = 0.98, 0.9
 """From which cosine, and from which share of common words, two chunks count as the same text."""
 MERGED_CHARACTERS = 4_000
@@ -127,11 +127,12 @@ def _relevance(chunk: StoredChunk, vector: Vectors, bm25: float) -> float:
 
 
 def reranked(query: str, hits: Sequence[Hit], reranker: Reranker) -> list[Hit]:
-    """The first `RERANKED` in the order of the cross-encoder, then the others."""
-    first = hits[:RERANKED]
+    """The first ones in the order of the reranker, then the others."""
+    depth = getattr(reranker, "depth", RERANKED)
+    first = hits[:depth]
     scores = reranker.scores(query, [f"{hit.chunk.heading}\n{hit.chunk.text}" for hit in first])
     order = np.argsort(-scores, kind="stable")
-    return [*(first[int(n)] for n in order), *hits[RERANKED:]]
+    return [*(first[int(n)] for n in order), *hits[depth:]]
 
 
 def distinct(hits: Sequence[Hit]) -> list[Hit]:

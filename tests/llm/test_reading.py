@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from adapter_files import write_adapter
 
 from agentkit.errors import ModelError, UsageError
 from agentkit.llm.adapters import AdapterChoice
 from agentkit.llm.local import LocalModel
-from agentkit.llm.reading import NO, READING_TASK, YES, ModelReader, reader_of, reading, supported
+from agentkit.llm.reading import (
+    NO,
+    READING_TASK,
+    YES,
+    ModelReader,
+    ModelReranker,
+    reader_of,
+    reading,
+    supported,
+)
 from agentkit.messages import Message, Passage
 
 PASSAGE = Passage(1, "a.md", "Baths > Prices", "A single swim costs €4. The sauna costs €12.", 0.5)
@@ -51,6 +61,18 @@ def test_the_score_is_yes_against_no() -> None:
     assert model.asked == [
         (reading(PASSAGE.heading, PASSAGE.text, "How much is a swim?"), [YES, NO]),
     ]
+
+
+def test_a_reranker_asks_of_each_text_by_itself() -> None:
+    model = Scores(3.0, 1.0)
+    found = ModelReranker(model).scores("How much?", ["Prices\nA swim costs €4.\nCash only.", "Prices"])
+    assert (found.dtype, found.tolist()) == (np.float32, [2.0, 2.0])
+    assert [messages for messages, _ in model.asked] == [
+        reading("Prices", "A swim costs €4.\nCash only.", "How much?"), reading("Prices", "", "How much?"),
+    ]  # fmt: skip
+    assert ModelReranker(model).scores("How much?", []).shape == (0,)
+    ModelReranker(model).scores("word " * 10_000, ["text " * 100_000])
+    assert len(model.asked[-1][0][1].content) < 10_000
 
 
 def test_only_a_model_that_says_so_is_a_reader(smollm: LocalModel) -> None:

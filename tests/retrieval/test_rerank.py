@@ -1,13 +1,16 @@
-"""The cross-encoder, on a tiny model made here."""
+"""Rerankers: the cross-encoder, on a tiny model made here, and the embedded chat model."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agentkit.errors import ModelError
+from agentkit.build.knowledge import NamedReranker, reranker_of
+from agentkit.errors import ModelError, UsageError
+from agentkit.llm.reading import ModelReranker
 from agentkit.retrieval.embedder import beginning
 from agentkit.retrieval.rerank import CrossEncoder
 
@@ -71,3 +74,60 @@ def test_half_a_character_is_scored_like_a_question_mark(tmp_path: Path) -> None
 def test_what_a_tokenizer_is_given_of_a_text() -> None:
     assert beginning("é \ud800 灯") == "é ? 灯"
     assert len(beginning("x" * 100_000)) == 8_000
+
+
+def test_a_name_is_a_cross_encoder_or_a_chat_model(tmp_path: Path) -> None:
+    encoder = tiny_model(tmp_path / "encoder", 1)
+    named = reranker_of(str(encoder))
+    assert isinstance(named, NamedReranker)
+    texts = ["red lamp", "blue rug", "wash"]
+    np.testing.assert_array_equal(named.scores("lamp", texts), CrossEncoder(encoder).scores("lamp", texts))
+    assert named.depth == CrossEncoder.depth
+
+    class Model:
+        def first_logits(self, messages: object, answers: object, *, adapter: object) -> list[float]:
+            assert adapter == "none"
+            return [1.5, 0.5]
+
+    (tmp_path / "chat").mkdir()
+    (tmp_path / "chat" / "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"]}))
+    chat = NamedReranker(str(tmp_path / "chat"), Model)
+    assert chat.scores("lamp", texts).tolist() == [1.0] * 3
+    assert chat.depth == ModelReranker.depth
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("minilm", "'minilm' is no reranker"),
+        ("openai+http://127.0.0.1:1/v1", "a server does not"),
+    ],
+)
+def test_what_can_be_no_reranker_is_refused_at_once(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        reranker_of(name)
+    assert reranker_of("") is None
+
+
+@pytest.mark.parametrize("config", ["", "[]", "{", '{"architectures": null}'])
+def test_a_damaged_configuration_is_told_when_it_is_loaded(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    named = reranker_of(str(tmp_path))
+    assert named is not None
+    with pytest.raises(ModelError, match="cannot load the reranker"):
+        named.scores("lamp", ["rug"])
+
+
+def test_the_embedded_chat_model_is_one() -> None:
+    reranker = reranker_of("smollm2-135m")
+    assert reranker is not None
+    baths = "Baths > Prices\n"
+    scores = reranker.scores(
+        "How much is a single swim?",
+        [
+            baths + "Towels are for hire at the desk. Please shower first.",
+            baths + "A single swim costs €4.",
+            "Parking\nThe car park is behind the hall.",
+        ],
+    )
+    assert scores.argmax() == 1
