@@ -11,6 +11,7 @@ from that very passage.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentkit.messages import Message, Passage
@@ -67,6 +68,7 @@ class ModelReader:
 
     def __init__(self, model: Scores, adapter: Any = None) -> None:
         self._model, self._adapter = model, adapter
+        self._score = lru_cache(self._REMEMBERED)(self._read)
 
     def supported(self, question: str, passage: Passage) -> float:
         """See `supported`."""
@@ -77,15 +79,18 @@ class ModelReranker:
     """A `retrieval.protocol.Reranker` over a chat model: each text by itself, by the log-odds of "Yes" against "No".
 
     The form is that of monoT5 (arXiv:2003.06713); any instruction-tuned model of a billion parameters has learned
-    enough, a smaller one has to be trained for it. A text that was read before costs only the question.
+    enough, a smaller one has to be trained for it. Of a text that was read before only the question costs time.
     """
 
     depth = 8
     """Texts to be scored: the second eight would cost as much and bring nothing on the tuning questions."""
     _QUERY, _TEXT = 1_000, 8_000
+    _REMEMBERED = 256
+    """Scores: the same question is searched for again with another limit."""
 
     def __init__(self, model: Scores, adapter: Any = None) -> None:
         self._model, self._adapter = model, adapter
+        self._score = lru_cache(self._REMEMBERED)(self._read)
 
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Reranker`.
@@ -95,10 +100,10 @@ class ModelReranker:
         """
         import numpy as np
 
-        found = np.zeros(len(texts), np.float32)
-        for n, text in enumerate(texts):
-            heading, _, body = text[: self._TEXT].partition("\n")
-            asked = reading(heading, body, query[: self._QUERY])
-            yes, no = self._model.first_logits(asked, (YES, NO), adapter=self._adapter)
-            found[n] = yes - no
-        return found
+        query = query[: self._QUERY]
+        return np.array([self._score(query, text[: self._TEXT]) for text in texts], np.float32)
+
+    def _read(self, query: str, text: str) -> float:
+        heading, _, body = text.partition("\n")
+        yes, no = self._model.first_logits(reading(heading, body, query), (YES, NO), adapter=self._adapter)
+        return yes - no

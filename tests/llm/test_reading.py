@@ -71,6 +71,10 @@ def test_a_reranker_asks_of_each_text_by_itself() -> None:
         reading("Prices", "A swim costs €4.\nCash only.", "How much?"), reading("Prices", "", "How much?"),
     ]  # fmt: skip
     assert ModelReranker(model).scores("How much?", []).shape == (0,)
+    asks = len(model.asked)
+    again = ModelReranker(model)
+    assert again.scores("x", ["a", "b"]).tolist() == again.scores("x", ["b", "a"]).tolist() == [2.0, 2.0]
+    assert len(model.asked) == asks + 2
     ModelReranker(model).scores("word " * 10_000, ["text " * 100_000])
     assert len(model.asked[-1][0][1].content) < 10_000
 
