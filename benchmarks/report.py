@@ -435,9 +435,10 @@ def rag() -> str:
     def cells(group: Any, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(cell(name, group[name]) for name in names)
 
-    runs = (
-        {"": body, ", mpnet": body["mpnet"]} if "mpnet" in body else {"": body}
-    )  # of older files the first alone
+    reranked = (
+        '; reranked is with `[knowledge] reranker = "qwen2.5-coder-1.5b"`' if "reranked" in body else ""
+    )
+    runs = {"": body, **{f", {name}": body[name] for name in ("mpnet", "reranked") if name in body}}
     measures = ("hit@1", "hit@3", "hit@5", "mrr", "ndcg@10")
     answers, abstained = (
         ("groundedness", "right"),
@@ -460,7 +461,7 @@ def rag() -> str:
         "Groundedness is the share of sentences whose cited quote stands in the document and supports them; right is "
         "an answer with all labelled facts. The agent quotes, so its groundedness is nearly given; right is the figure "
         "to look at. The embedder is MiniLM, or mpnet where that is said (`[knowledge] embedder`), whose run is one of "
-        f"its own. {reproduce(body, 'rag.py')}\n\n"
+        f"its own{reranked}. {reproduce(body, 'rag.py')}\n\n"
         + table(
             ("retrieval", *measures),
             [
