@@ -68,7 +68,6 @@ class ModelReader:
 
     def __init__(self, model: Scores, adapter: Any = None) -> None:
         self._model, self._adapter = model, adapter
-        self._score = lru_cache(self._REMEMBERED)(self._read)
 
     def supported(self, question: str, passage: Passage) -> float:
         """See `supported`."""
