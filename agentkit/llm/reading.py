@@ -82,7 +82,7 @@ class ModelReranker:
     """
 
     depth = 8
-    """Texts to be scored: the second eight would cost as much and bring nothing on the tuning questions."""
+    """Texts to be scored; each is a pass of the model."""
     _QUERY, _TEXT = 1_000, 8_000
     _REMEMBERED = 256
     """Scores: the same question is searched for again with another limit."""
