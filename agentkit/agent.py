@@ -289,9 +289,18 @@ class AgentLoop:
         if self._router is None or tool_choice in ("none", "required") or not isinstance(tool_choice, str):
             return tool_choice
         answerable = self._answerable(turn, self.knowledge) if self.knowledge else None
-        turn.route = self._router.route(turn.asked.standalone, self.tools.specs(), answerable)
+        turn.route = route = self._router.route(turn.asked.standalone, self.tools.specs(), answerable)
+        if route.kind == "knowledge" and answerable is not None and self._is_refuted(answerable):
+            turn.route = replace(route, kind="decline")
         self._complete(turn, turn.route)
         return {"name": turn.route.tool} if turn.route.tool else "none"
+
+    def _is_refuted(self, answerable: float) -> bool:
+        """Whether a judge says that the passages do not answer, who knows it better than the router can."""
+        knowledge = self.knowledge
+        if knowledge is None or not getattr(knowledge, "judged", False):
+            return False
+        return answerable < knowledge.answer_threshold
 
     def _complete(self, turn: Turn, route: Route) -> None:
         """Gather what the routed tool's arguments can be taken from; the answer to a question goes on from there."""

@@ -2,8 +2,8 @@
 
     python benchmarks/rag.py                     # prints the tables, writes docs/benchmarks/rag.json
 
-As it comes, with the larger embedder, and with a chat model as reranker. The rows are kept in ``build/rag`` and
-``build/rag-NAME``, with a page of plots each; a run that was stopped goes on from there.
+As it comes, with the larger embedder, and with that and the model that judges passages as reranker. The rows are kept
+in ``build/rag`` and ``build/rag-NAME``, with a page of plots each; a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ from typing import Any
 from machine import ROOT, write
 from tune_abstention import fitted_on
 
-RERANKER = "qwen2.5-coder-1.5b"
+from agentkit.llm.reading import CHAT
+
 DEFAULT = "default"
-RUNS = {
-    DEFAULT: {"AGENTKIT_KNOWLEDGE__EMBEDDER": "minilm"},
-    "mpnet": {"AGENTKIT_KNOWLEDGE__EMBEDDER": "mpnet"},
-    "reranked": {"AGENTKIT_KNOWLEDGE__EMBEDDER": "minilm", "AGENTKIT_KNOWLEDGE__RERANKER": RERANKER},
-}
-"""Settings by the name of the run."""
+RUNS = {DEFAULT: ("minilm", ""), "mpnet": ("mpnet", ""), "judged": ("mpnet", "qwen2.5-coder-1.5b")}
+"""Embedder and reranker by the name of the run."""
 
 
 def evaluated(name: str) -> dict[str, Any]:
@@ -32,9 +29,11 @@ def evaluated(name: str) -> dict[str, Any]:
     out = ROOT / "build" / ("rag" if name == DEFAULT else f"rag-{name}")
     data = ROOT / "tests" / "data" / "rag.jsonl"
     command = ["-m", "agentkit", "eval", "rag", "--data", str(data), "--split", "report", "--out", str(out)]
-    subprocess.run([sys.executable, *command], check=True, env={**os.environ, **RUNS[name]})
+    embedder, reranker = RUNS[name]
+    chosen = {"AGENTKIT_KNOWLEDGE__EMBEDDER": embedder, "AGENTKIT_KNOWLEDGE__RERANKER": reranker}
+    subprocess.run([sys.executable, *command], check=True, env={**os.environ, **chosen})
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    return {"abstention_fitted_on": fitted_on(RUNS[name]["AGENTKIT_KNOWLEDGE__EMBEDDER"]), **summary}
+    return {"abstention_fitted_on": fitted_on(embedder, reranker or CHAT), **summary}
 
 
 def main() -> None:

@@ -435,10 +435,10 @@ def rag() -> str:
     def cells(group: Any, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(cell(name, group[name]) for name in names)
 
-    reranked = (
-        '; reranked is with `[knowledge] reranker = "qwen2.5-coder-1.5b"`' if "reranked" in body else ""
+    judged = (
+        '; judged is with mpnet and `[knowledge] reranker = "qwen2.5-coder-1.5b"`' if "judged" in body else ""
     )
-    runs = {"": body, **{f", {name}": body[name] for name in ("mpnet", "reranked") if name in body}}
+    runs = {"": body, **{f", {name}": body[name] for name in ("mpnet", "judged") if name in body}}
     measures = ("hit@1", "hit@3", "hit@5", "mrr", "ndcg@10")
     answers, abstained = (
         ("groundedness", "right"),
@@ -461,7 +461,7 @@ def rag() -> str:
         "Groundedness is the share of sentences whose cited quote stands in the document and supports them; right is "
         "an answer with all labelled facts. The agent quotes, so its groundedness is nearly given; right is the figure "
         "to look at. The embedder is MiniLM, or mpnet where that is said (`[knowledge] embedder`), whose run is one of "
-        f"its own{reranked}. {reproduce(body, 'rag.py')}\n\n"
+        f"its own{judged}. {reproduce(body, 'rag.py')}\n\n"
         + table(
             ("retrieval", *measures),
             [
@@ -485,6 +485,21 @@ def rag() -> str:
         + table(
             ("abstention", "precision", "recall", "recall, near misses", "recall, others"),
             [(f"agentkit{which}", *cells(run["abstention"], abstained)) for which, run in runs.items()],
+        )
+        + "\n\n"
+        + table(
+            ("seconds", *(f"{part}, {name}" for part in ("search", "turn") for name in ("p50", "p95"))),
+            [
+                (
+                    f"agentkit{which}",
+                    *(
+                        f"{run['latency_s'][part][name]:.2f}"
+                        for part in ("search", "turn")
+                        for name in ("p50", "p95")
+                    ),
+                )
+                for which, run in runs.items()
+            ],
         )
     )
 

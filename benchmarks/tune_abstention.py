@@ -1,10 +1,11 @@
 """When to say "I don't know": measures the signals on the labelled questions, and fits the weights.
 
-Run: ``python benchmarks/tune_abstention.py [--fit] [--adapter A] [--embedder NAME]``. ``--fit`` fits on the tune and
-stress splits, prints the cross-validated accuracy, and writes ``agentkit/retrieval/abstention.json``, which holds a fit
-for each embedder. Without it the shipped weights are measured on every split. With an adapter that reads, all this is
-done for the weights that take its judgement too, and it is told how much that judgement is worth alone; the file holds
-both, and the digest of the adapter's weights, for another adapter needs another fit.
+Run: ``python benchmarks/tune_abstention.py [--fit] [--adapter A | --reranker NAME] [--embedder NAME]``. ``--fit`` fits
+on the tune and stress splits, prints the cross-validated accuracy, and writes ``agentkit/retrieval/abstention.json``,
+which holds a fit for each embedder. Without it the shipped weights are measured on every split. With an adapter of the
+embedded model that reads, or a reranker that does, all this is done for the weights that take its judgement too, and it
+is told how much that judgement is worth alone; the file holds all of them, and the digests of the adapters' weights,
+for another adapter needs another fit.
 
 Questions that ask what a report question of either file asks (``same_as``) train nothing. Training holds many more
 near misses than customers ask, so its questions are weighted to the mix of `MIX`, and accuracy is weighted alike.
@@ -26,14 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.build import DEFAULT_MODEL, EMBEDDER_ASSET, adapter_folder, load_embedder, load_model
+from agentkit.build.knowledge import reranker_of
 from agentkit.engine.peft_files import WEIGHTS
 from agentkit.llm.adapters import AdapterFolder
-from agentkit.llm.reading import ModelReader
+from agentkit.llm.reading import CHAT, ModelReader
 from agentkit.messages import Message
 from agentkit.retrieval.abstention import Abstention, evidence, load_abstention
 from agentkit.retrieval.followup import understood
 from agentkit.retrieval.knowledge import KnowledgeBase
-from agentkit.retrieval.protocol import Embedder, Reader
+from agentkit.retrieval.protocol import Embedder, Reader, Reranker
+from agentkit.training.adapters import judging
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "agentkit" / "retrieval" / "abstention.json"
@@ -97,13 +100,15 @@ def mix(kinds: list[str]) -> NDArray[np.float64]:
     return weights / weights.mean()
 
 
-def measure(embedder: Embedder, reader: Reader | None = None) -> list[Row]:
-    """The signals of every question."""
+def measure(
+    embedder: Embedder, reader: Reader | None, reranker: Reranker | None, training: bool = False
+) -> list[Row]:
+    """The signals of every question, or of those that are fitted on."""
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        base = KnowledgeBase(ROOT / "knowledge", Path(temporary) / "index.db", embedder)
+        base = KnowledgeBase(ROOT / "knowledge", Path(temporary) / "index.db", embedder, reranker=reranker)
         base.sync()
-        for question in labelled():
+        for question in filter(trains, labelled()) if training else labelled():
             history = question.get("history", ())
             text = understood(base.corrected(question["question"]), history).standalone
             found = base.search(question["question"], history=history)
@@ -166,9 +171,10 @@ def weights_digest(adapter: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fitted_on(embedder: str = EMBEDDER_ASSET) -> int | None:
+def fitted_on(embedder: str = EMBEDDER_ASSET, reader: str = CHAT) -> int | None:
     """Questions that the weights with a reader were fitted on; None for a fit that twins took part in."""
-    found: int | None = json.loads(TARGET.read_text("utf-8"))["fits"][embedder]["reading"].get("questions")
+    fits = json.loads(TARGET.read_text("utf-8"))["fits"]
+    found: int | None = fits[embedder]["readings"][reader].get("questions")
     return found
 
 
@@ -180,8 +186,9 @@ def with_fit(
     validated: float,
     asked: int,
     adapter: AdapterFolder | None,
+    reader: str = CHAT,
 ) -> dict[str, Any]:
-    """What ``abstention.json`` holds after a fit; with an adapter its own part changes.
+    """What ``abstention.json`` holds after a fit; with an adapter its reader's part changes.
 
     Args:
         before: What it held.
@@ -191,6 +198,7 @@ def with_fit(
         validated: Cross-validated accuracy.
         asked: Questions that it was fitted on.
         adapter: With which they were measured.
+        reader: `Reader.name` of what it belongs to.
     """
     fitted = {
         "questions": asked,
@@ -204,7 +212,7 @@ def with_fit(
         own |= fitted
     else:
         told = {"adapter": adapter.name, "adapter_sha256": weights_digest(adapter.path)}
-        own["reading"] = {**told, **fitted}
+        own["readings"] = {**own.get("readings", {}), reader: {**told, **fitted}}
     written = {"written_by": "benchmarks/tune_abstention.py --fit", "threshold": model.threshold}
     return {**written, "fits": {**fits, embedder: own}}
 
@@ -212,31 +220,38 @@ def with_fit(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fit", action="store_true", help="fit the weights and write them")
-    parser.add_argument("--adapter", help="name or path of an adapter of the embedded model, which reads")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--adapter", help="name or path of an adapter of the embedded model, which reads")
+    given.add_argument("--reranker", default="", help="an embedded chat model for which a judge ships")
     parser.add_argument("--embedder", default=EMBEDDER_ASSET, help="name, folder or hub id")
     arguments = parser.parse_args()
-    embedder = load_embedder(arguments.embedder)
-    reader = ModelReader(load_model(adapter=arguments.adapter, router=None)) if arguments.adapter else None
-    rows = measure(embedder, reader)
+    judge = judging(arguments.reranker)
+    if arguments.reranker and judge is None:
+        parser.error(f"{arguments.reranker!r} has not learned to judge: see agentkit/_judges")
+    embedder, reranker = load_embedder(arguments.embedder), reranker_of(arguments.reranker)
+    reader: Reader | None = getattr(reranker, "reader", None)
+    adapter: AdapterFolder | None = judge and AdapterFolder("shipped", judge)
+    if arguments.adapter:
+        reader = ModelReader(load_model(adapter=arguments.adapter, router=None))
+        adapter = adapter_folder(arguments.adapter, DEFAULT_MODEL)
+    rows = measure(embedder, reader, reranker, training=arguments.fit)
     if reader:
         print(f"the reader alone, answerable from near misses: AUC {alone(rows):.3f}")
     if not arguments.fit:
-        model = load_abstention(embedder.name, reader is not None)
+        model = load_abstention(embedder.name, reader.name if reader else "")
         for split in sorted({row.split for row in rows}):
             found = right(model, [row for row in rows if row.split == split])
             print(f"{split}: {sum(found)} of {len(found)} right")
         print(f"all: {sum(right(model, rows))} of {len(rows)} right")
         return
-    training = [row for row in rows if row.trains]
-    model, found = fit(training), cross_validate(training)
+    model, found = fit(rows), cross_validate(rows)
     for name in MIX:
-        own = [hit for hit, row in zip(found, training, strict=True) if row.kind == name]
+        own = [hit for hit, row in zip(found, rows, strict=True) if row.kind == name]
         print(f"{name}: cross-validated {sum(own)} of {len(own)} right")
-    validated = weighted(found, training)
+    validated = weighted(found, rows)
     print(f"mixed as customers ask: cross-validated {validated:.4f}")
-    adapter = adapter_folder(arguments.adapter, DEFAULT_MODEL) if reader else None
-    before = json.loads(TARGET.read_text("utf-8"))
-    body = with_fit(before, arguments.embedder, embedder.name, model, validated, len(training), adapter)
+    before, name = json.loads(TARGET.read_text("utf-8")), reader.name if reader else ""
+    body = with_fit(before, arguments.embedder, embedder.name, model, validated, len(rows), adapter, name)
     TARGET.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 

@@ -594,6 +594,19 @@ def test_an_unanswerable_question_is_declined(session: Session) -> None:
     assert reply_of(events).citations == ()
 
 
+@pytest.mark.parametrize(("judged", "answerable", "kind"), [
+    (True, 0.49, "decline"), (True, 0.51, "knowledge"), (False, 0.0, "knowledge"),
+])  # fmt: skip
+def test_a_judge_knows_better_than_the_router(
+    session: Session, judged: bool, answerable: float, kind: str
+) -> None:
+    knowledge = FakeKnowledge(answerable)
+    knowledge.judged = judged  # type: ignore[attr-defined]
+    scores = {"knowledge": 1.0}
+    agent = loop(session, knowledge=knowledge, router=FakeRouter(Route("knowledge", None, scores)))
+    assert agent.route("How long to return?") == Route(kind, None, scores)  # type: ignore[arg-type]
+
+
 def test_an_answer_is_cited_and_what_has_no_support_is_removed(session: Session) -> None:
     words = "You can return items within 30 days. Our founder climbs mountains in Nepal."
     router = FakeRouter(Route("knowledge", None, {}))

@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,8 +249,8 @@ def train(
         kept = folder / "checkpoints"
         trained = loop.train(settings, loaded.model, rows, note, start=start, checkpoint_dir=kept)
     print(f"{trained.seconds:.0f} s; held out {trained.loss_before} to {trained.loss_after}")
-    save(trained.model, folder / "adapter")
-    write_card(folder / "adapter", settings, report, trained)
+    save(trained.model, folder / "adapter", MODEL)
+    write_card(folder / "adapter", settings, report, trained, SERVED)
     (folder / MADE).write_text(settings.model_dump_json(), encoding="utf-8")
 
 
@@ -283,26 +283,29 @@ def told(stage: Stage, build: Path) -> dict[str, Any]:
     return {"stage": stage.number, **{key: card[key] for key in kept}, "loss": means}
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: Any, folder: Path, base: str) -> None:
     """In PEFT's form, in bf16."""
     import torch
     from safetensors.torch import save_file
 
-    config, weights = exported(model, MODEL)
+    config, weights = exported(model, base)
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     halved = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
     save_file(halved, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def write_card(folder: Path, settings: JobSettings, report: Report, trained: Any) -> None:
+def write_card(
+    folder: Path, settings: JobSettings, report: Report, trained: Any, served: Mapping[str, Any]
+) -> None:
     """What `agentkit finetune list` tells of it, and what serving goes by."""
     made = Adapter(
-        name=folder.name, path=folder, base=MODEL, data=settings.data_name, data_sha256=settings.data_sha256,
-        examples=report.count, duplicates=report.duplicates, cut=report.cut, epochs=settings.epochs,
+        name=folder.name, path=folder, base=settings.model_name, data=settings.data_name,
+        data_sha256=settings.data_sha256, examples=report.count,
+        duplicates=report.duplicates, cut=report.cut, epochs=settings.epochs,
         steps=trained.steps, train_loss=round(trained.train_loss, 4), loss_before=round(trained.loss_before, 4),
         loss_after=round(trained.loss_after, 4), seconds=round(trained.seconds, 1),
-        created=datetime.now(UTC).isoformat(timespec="seconds"), version=__version__, **SERVED,
+        created=datetime.now(UTC).isoformat(timespec="seconds"), version=__version__, **served,
     )  # fmt: skip
     card = {key: value for key, value in made.to_json().items() if key not in ("name", "path")}
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

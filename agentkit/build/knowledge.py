@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from agentkit.llm.reading import ModelReranker
     from agentkit.retrieval.places import IndexPlace
-    from agentkit.retrieval.protocol import Embedder, Reranker
+    from agentkit.retrieval.protocol import Embedder, Reader, Reranker
     from agentkit.retrieval.rerank import CrossEncoder
 
 
@@ -110,6 +110,11 @@ class NamedReranker:
         """Texts that it reads of one search."""
         return self._model().depth
 
+    @property
+    def reader(self) -> Reader | None:
+        """See `Reranker`: agentkit's own judges are readers too."""
+        return getattr(self._model(), "reader", None)
+
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Reranker`.
 
@@ -130,11 +135,23 @@ class NamedReranker:
 
             return CrossEncoder(self.source)
         from agentkit.llm.reading import ModelReranker
+        from agentkit.training.adapters import judging
 
         # A small model judges nothing unless it has learned it, and the adapter in use may not have.
-        adapter = "shipped" if self.source == DEFAULT_MODEL else "none"
-        model: Any = self._own() if self._own else load_model(self.source, adapter=adapter, router=None)
-        return ModelReranker(model, adapter)
+        judge = judging(self.source)
+        adapter = str(judge) if judge else "shipped" if self.source == DEFAULT_MODEL else "none"
+        return ModelReranker(self._chat_model(adapter), adapter, self.source if judge else "")
+
+    def _chat_model(self, adapter: str) -> Any:
+        """One that can run with the adapter."""
+        if self._own:
+            model: Any = self._own()
+            try:
+                model.choose_adapter(adapter, quiet=True)
+                return model
+            except UsageError:  # another one is merged into its weights
+                pass
+        return load_model(self.source, adapter=adapter, router=None)
 
 
 def _is_chat_model(source: str) -> bool:

@@ -11,7 +11,8 @@ from that very passage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentkit.messages import Message, Passage
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+CHAT = "chat"
+"""Name of the reader that a conversation's own model is."""
 READING_TASK = "Does the passage state the answer to the question? Reply Yes or No."
 READING_PROMPT = "{heading}\n{text}\n\nQuestion: {question}"
 YES, NO = "Yes", "No"
@@ -64,7 +67,9 @@ def reader_of(model: object, adapter: Any = None) -> ModelReader | None:
 
 
 class ModelReader:
-    """A `retrieval.protocol.Reader` over a chat model."""
+    """A `retrieval.protocol.Reader` over a conversation's model."""
+
+    name = CHAT
 
     def __init__(self, model: Scores, adapter: Any = None) -> None:
         self._model, self._adapter = model, adapter
@@ -79,6 +84,11 @@ class ModelReranker:
 
     The form is that of monoT5 (arXiv:2003.06713). Qwen2.5-Coder judges well untrained at 1.5 billion parameters, not at
     0.5 (docs/decisions/abstention.md). Of a text that was read before only the question costs time.
+
+    Args:
+        model: Any chat model.
+        adapter: What it runs with.
+        name: Whose judgement it is, where the adapter was trained to make one.
     """
 
     depth = 8
@@ -87,9 +97,18 @@ class ModelReranker:
     _REMEMBERED = 256
     """Scores: the same question is searched for again with another limit."""
 
-    def __init__(self, model: Scores, adapter: Any = None) -> None:
-        self._model, self._adapter = model, adapter
+    def __init__(self, model: Scores, adapter: Any = None, name: str = "") -> None:
+        self._model, self._adapter, self.name = model, adapter, name
         self._score = lru_cache(self._REMEMBERED)(self._read)
+
+    @property
+    def reader(self) -> ModelReranker | None:
+        """Itself, where it was trained to judge."""
+        return self if self.name else None
+
+    def supported(self, question: str, passage: Passage) -> float:
+        """Log-odds that the passage states the answer; what `scores` has read is not read again."""
+        return self._score(question, f"{passage.heading}\n{passage.text}"[: self._TEXT])
 
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Reranker`.
@@ -99,8 +118,10 @@ class ModelReranker:
         """
         import numpy as np
 
-        query = query[: self._QUERY]
-        return np.array([self._score(query, text[: self._TEXT]) for text in texts], np.float32)
+        score = partial(self._score, query[: self._QUERY])
+        # Texts that are read at the same time share the passes of the model.
+        with ThreadPoolExecutor(self.depth, thread_name_prefix="agentkit-reading") as pool:
+            return np.fromiter(pool.map(score, (text[: self._TEXT] for text in texts)), np.float32)
 
     def _read(self, query: str, text: str) -> float:
         heading, _, body = text.partition("\n")

@@ -5,8 +5,8 @@ months" as a question that the sentence answers. What tells them apart, measured
 whether the question adds anything to the sentences it is held against, and which words of it they leave out.
 `benchmarks/tune_abstention.py --fit` fits the weights and writes ``abstention.json``.
 
-A chat model with an adapter for it can judge whether a passage *states* what is asked (`llm.reading`). With such a
-reader its judgement is one more signal, and the weights are others.
+A model with an adapter for it can judge whether a passage *states* what is asked (`llm.reading`). With such a reader
+its judgement is one more signal, and the weights are others.
 """
 
 from __future__ import annotations
@@ -165,16 +165,16 @@ class Abstention:
 
 
 @cache
-def load_abstention(embedder: str, reading: bool = False) -> Abstention:
+def load_abstention(embedder: str, reader: str = "") -> Abstention:
     """The fitted model that ships with the package.
 
     Args:
         embedder: `Embedder.name` of the one that makes the vectors. Cosines are of each encoder's own scale; one that
             nothing was fitted over gets what was fitted over the first, as `Abstention.vectors` tells.
-        reading: The model that takes a reader's judgement too.
+        reader: `Reader.name` of the one whose judgement it takes too; empty for none.
 
     Raises:
-        KnowledgeError: The file is missing or damaged, or nothing has been fitted for a reader.
+        KnowledgeError: The file is missing or damaged, or nothing has been fitted for this reader.
     """
     try:
         body = json.loads(
@@ -182,10 +182,10 @@ def load_abstention(embedder: str, reading: bool = False) -> Abstention:
         )
         fits = list(body["fits"].values())
         fit = next((fit for fit in fits if fit["vectors"] == embedder), fits[0])
-        if reading and "reading" not in fit:
-            cause = "agentkit/retrieval/abstention.json has no weights for a model that reads"
-            raise KnowledgeError(cause, "fit them: benchmarks/tune_abstention.py --fit --adapter NAME")
-        fitted = fit["reading"] if reading else fit
+        if reader and reader not in fit.get("readings", {}):
+            cause = f"agentkit/retrieval/abstention.json has no weights for {reader!r} as a reader"
+            raise KnowledgeError(cause, "fit them: benchmarks/tune_abstention.py --fit")
+        fitted = fit["readings"][reader] if reader else fit
         threshold = float(body["threshold"])
         return Abstention(dict(fitted["weights"]), float(fitted["bias"]), threshold, fit["vectors"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -41,7 +41,8 @@ class KnowledgeBase(Closing):
         index_path: The SQLite file. Beside it: ``.faiss`` (a view) and ``.added/`` (copies of added files).
         embedder: Texts to vectors.
         on_notice: Told of every repair and of every file that cannot be read, as it happens; `notices` keeps them too.
-        reranker: Reads question and passage together and decides about the order; without one the index does.
+        reranker: Reads question and passage together and decides about the order; without one the index does. One
+            that has learned to judge (`Reranker`) has a say in `answerable` too.
         place: Where the index is kept instead of the SQLite file; only ``.added/`` is then beside ``index_path``.
         optional: The folder may be missing as long as the index has no documents of it.
     """
@@ -105,14 +106,26 @@ class KnowledgeBase(Closing):
         Args:
             query: The question as somebody would ask it who has said nothing before.
             passages: Best first.
-            reader: Reads the best of them for it; without one the embedder decides alone.
+            reader: Reads the best of them for it, unless the reranker has learned to; without either the embedder
+                decides alone.
         """
         query = self.corrected(query[:QUERY_CHARACTERS])
-        model = load_abstention(self.embedder.name, reader is not None)
+        reader = self._judge or reader
+        model = load_abstention(self.embedder.name, reader.name if reader else "")
         if model.vectors != self.embedder.name and not self._told_unfitted:
             self._told_unfitted = True
             self._notice(UNFITTED.format(name=self.embedder.name))
         return model.probability(query, passages, self.embedder, self._index(), reader)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a reranker that has learned to judge has its say in `answerable`: under the threshold it is right."""
+        return self._judge is not None
+
+    @property
+    def _judge(self) -> Reader | None:
+        judge: Reader | None = getattr(self._reranker, "reader", None)
+        return judge
 
     def corrected(self, query: str) -> str:
         """The question, its misspelt words replaced by the nearest words of the documents."""

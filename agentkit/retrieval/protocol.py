@@ -34,7 +34,8 @@ class Embedder(Protocol):
 
 
 class Reranker(Protocol):
-    """Reads a question and a text together. May have ``depth``: how many texts it wants to read of a search."""
+    """Reads a question and a text together. May have ``depth``: how many texts it wants to read of a search; and
+    ``reader``: itself as a `Reader`, or ``None``."""
 
     def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """How well each text answers the question, shape (len(texts),), higher is better, on any scale."""
@@ -43,6 +44,11 @@ class Reranker(Protocol):
 
 class Reader(Protocol):
     """Reads a passage for whether it states the answer to a question."""
+
+    @property
+    def name(self) -> str:
+        """Whose judgement it is; what it is worth is fitted for each."""
+        ...
 
     def supported(self, question: str, passage: Passage) -> float:
         """Log-odds that it does."""

@@ -30,6 +30,8 @@ HELD_OUT = "held_out.jsonl"
 """The chats that the run has not seen, in an adapter's folder: what `training.gate` judges it by."""
 SHIPPED = Path(__file__).parents[1] / "_adapters"
 """Adapters that come with agentkit, in a folder named like their base model."""
+JUDGES = SHIPPED.with_name("_judges")
+"""Adapters that make rerankers judge passages, named alike; not for conversation."""
 USES: dict[Task, str] = {"classification": "classifier", "tagging": "ner", "seq2seq": "translator"}
 """Starter tools that a trained model can be given to."""
 SPECS = ("auto", "none", "shipped")
@@ -212,13 +214,22 @@ def _place(base: str) -> str:
 
 def shipped(base: str) -> Path | None:
     """The folder of the adapter that comes with agentkit for a base model."""
-    found = NAME.fullmatch(base) is not None and (SHIPPED / base / CARD).is_file()
-    return SHIPPED / base if found else None
+    return _found(SHIPPED, base)
+
+
+def judging(base: str) -> Path | None:
+    """The folder of the adapter with which a base model as reranker judges passages."""
+    return _found(JUDGES, base)
+
+
+def _found(place: Path, base: str) -> Path | None:
+    found = NAME.fullmatch(base) is not None and (place / base / CARD).is_file()
+    return place / base if found else None
 
 
 def label(path: Path) -> str:
     """How the adapter of a folder is called in messages."""
-    return "shipped" if path.parent == SHIPPED else path.name
+    return "shipped" if path.parent in (SHIPPED, JUDGES) else path.name
 
 
 def use(adapters_dir: Path, name: str, *, forced: str = "") -> Adapter:

@@ -41,7 +41,10 @@ def test_a_fit_names_the_weights_that_it_was_made_with(tmp_path: Path) -> None:
     small = alone["fits"]["small"]
     assert (small["vectors"], small["weights"], small["bias"]) == ("bert-1", {"nearest": 1.2346}, -0.5)
     both = tune_abstention.with_fit(alone, "small", "bert-1", model, 0.95, 12, adapter(tmp_path))
-    reading = both["fits"]["small"].pop("reading")
+    judged = tune_abstention.with_fit(both, "small", "bert-1", model, 0.9, 12, adapter(tmp_path), "judge")
+    assert list(judged["fits"]["small"]["readings"]) == ["chat", "judge"]
+    assert judged["fits"]["small"]["readings"]["chat"] == both["fits"]["small"]["readings"]["chat"]
+    reading = both["fits"]["small"].pop("readings")["chat"]
     assert both == alone
     assert (reading["adapter"], reading["adapter_sha256"]) == ("mine", digest)
     assert (reading["cross_validated_accuracy"], reading["questions"]) == (0.95, 12)

@@ -67,7 +67,8 @@ def test_a_reranker_asks_of_each_text_by_itself() -> None:
     model = Scores(3.0, 1.0)
     found = ModelReranker(model).scores("How much?", ["Prices\nA swim costs €4.\nCash only.", "Prices"])
     assert (found.dtype, found.tolist()) == (np.float32, [2.0, 2.0])
-    assert [messages for messages, _ in model.asked] == [
+    asked = sorted((messages for messages, _ in model.asked), key=lambda messages: -len(messages[1].content))
+    assert asked == [
         reading("Prices", "A swim costs €4.\nCash only.", "How much?"), reading("Prices", "", "How much?"),
     ]  # fmt: skip
     assert ModelReranker(model).scores("How much?", []).shape == (0,)
@@ -75,6 +76,13 @@ def test_a_reranker_asks_of_each_text_by_itself() -> None:
     again = ModelReranker(model)
     assert again.scores("x", ["a", "b"]).tolist() == again.scores("x", ["b", "a"]).tolist() == [2.0, 2.0]
     assert len(model.asked) == asks + 2
+    assert ModelReranker(model).reader is None
+    judge = ModelReranker(model, name="judge")
+    assert judge.reader is judge
+    judge.scores("How much?", [f"{PASSAGE.heading}\n{PASSAGE.text}"])
+    asks = len(model.asked)
+    assert judge.supported("How much?", PASSAGE) == 2.0
+    assert len(model.asked) == asks
     ModelReranker(model).scores("word " * 10_000, ["text " * 100_000])
     assert len(model.asked[-1][0][1].content) < 10_000
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import CountingEmbedder
+from numpy.typing import NDArray
 
 from agentkit.assets import ASSETS, EMBEDDER
 from agentkit.errors import KnowledgeError
+from agentkit.llm.reading import CHAT
 from agentkit.messages import Passage
 from agentkit.retrieval import abstention
 from agentkit.retrieval.abstention import READ, SUREST, evidence, load_abstention
 from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.knowledge import KnowledgeBase
+from agentkit.training.adapters import JUDGES
+
+JUDGED = sorted(path.name for path in JUDGES.iterdir())
 
 
 def signals(base: KnowledgeBase, question: str) -> dict[str, float]:
@@ -82,6 +92,8 @@ def test_a_passage_put_together_counts_with_all_its_chunks(starter: KnowledgeBas
 class Reader:
     """Its judgement of each passage in turn."""
 
+    name = "scripted"
+
     def __init__(self, *scores: float) -> None:
         self.scores, self.read = list(scores), []  # type: ignore[var-annotated]
 
@@ -110,12 +122,42 @@ def test_a_reader_has_weights_of_its_own(starter: KnowledgeBase, monkeypatch: py
     model = abstention.Abstention({**plain.weights, "stated": 1.0}, plain.bias, plain.threshold)
     monkeypatch.setattr(
         "agentkit.retrieval.knowledge.load_abstention",
-        lambda name, reading=False: model if reading else plain,
+        lambda name, reader="": model if reader == Reader.name else plain,
     )
     question = "Do you sell trampolines?"
     found = starter.search(question)
     low, high = (starter.answerable(question, found, Reader(score, score)) for score in (-9.0, 9.0))
     assert low < starter.answerable(question, found) < high
+
+
+def test_a_reranker_that_judges_reads_instead_of_the_chat_model(
+    tmp_path: Path, minilm: MiniLMEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Judge:
+        def __init__(self, reader: Reader | None) -> None:
+            self.reader = reader
+
+        def scores(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.arange(len(texts), dtype=np.float32)
+
+    model = abstention.Abstention({"stated": 1.0}, 0.0, 0.5)
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "agentkit.retrieval.knowledge.load_abstention",
+        lambda name, reader="": (asked.append(reader), replace(model, vectors=name))[1],
+    )
+    (tmp_path / "a.md").write_text("# Shop\n\nWe open at nine.\n", encoding="utf-8")
+    for reads in (True, False):
+        judge, chat = Reader(1.0), Reader(2.0)
+        reranker = Judge(judge if reads else None)
+        with KnowledgeBase(tmp_path, tmp_path / "i.db", minilm, reranker=reranker) as base:
+            base.sync()
+            found = base.search("When do you open?")
+            probability = base.answerable("When do you open?", found, chat)
+            assert base.judged == reads
+        assert probability == pytest.approx(1 / (1 + math.exp(-1.0 if reads else -2.0)))
+        assert (len(judge.read), len(chat.read)) == ((1, 0) if reads else (0, 1))
+    assert asked == ["scripted"] * 2
 
 
 def test_each_embedder_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +190,20 @@ def test_the_embedders_that_come_with_agentkit_have_fits(minilm: MiniLMEmbedder)
     fits = json.loads(file.read_text(encoding="utf-8"))["fits"]
     assert list(fits) == [name for name, asset in ASSETS.items() if asset.use == EMBEDDER]
     assert fits["minilm"]["vectors"] == minilm.name
-    assert all(set(fit["reading"]["weights"]) == {*fit["weights"], "stated"} for fit in fits.values())
+    for fit in fits.values():
+        assert set(fit["readings"]) == {CHAT, *JUDGED}
+        assert all(
+            set(reading["weights"]) == {*fit["weights"], "stated"} for reading in fit["readings"].values()
+        )
+
+
+def test_the_weights_are_those_of_the_judges_that_come_with_agentkit() -> None:
+    """The digest of each adapter is noted by the fit."""
+    file = Path(abstention.__file__).with_suffix(".json")
+    for fit in json.loads(file.read_text(encoding="utf-8"))["fits"].values():
+        for name in JUDGED:
+            weights = (JUDGES / name / "adapter_model.safetensors").read_bytes()
+            assert fit["readings"][name]["adapter_sha256"] == hashlib.sha256(weights).hexdigest()
 
 
 def test_without_weights_for_a_reader_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +213,8 @@ def test_without_weights_for_a_reader_it_is_said(monkeypatch: pytest.MonkeyPatch
     load_abstention.cache_clear()
     try:
         assert load_abstention("some").threshold == 0.5
-        with pytest.raises(KnowledgeError, match=r"no weights for a model that reads.*--adapter"):
-            load_abstention("some", True)
+        with pytest.raises(KnowledgeError, match=r"no weights for 'some judge' as a reader.*--fit"):
+            load_abstention("some", "some judge")
     finally:
         load_abstention.cache_clear()
 

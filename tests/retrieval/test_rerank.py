@@ -10,9 +10,12 @@ import pytest
 
 from agentkit.build.knowledge import NamedReranker, reranker_of
 from agentkit.errors import ModelError, UsageError
+from agentkit.events import Notice
+from agentkit.llm.adapters import AdapterChoice
 from agentkit.llm.reading import ModelReranker
 from agentkit.retrieval.embedder import beginning
 from agentkit.retrieval.rerank import CrossEncoder
+from agentkit.training import adapters
 
 
 def tiny_model(folder: Path, outputs: int) -> Path:
@@ -76,6 +79,46 @@ def test_what_a_tokenizer_is_given_of_a_text() -> None:
     assert len(beginning("x" * 100_000)) == 8_000
 
 
+class Fixed:
+    """A chat model that can run with one adapter only, and says Yes."""
+
+    def __init__(self, adapter: str) -> None:
+        self.adapter = adapter
+
+    def choose_adapter(self, spec: str, *, quiet: bool) -> tuple[AdapterChoice, tuple[Notice, ...]]:
+        assert quiet
+        if spec != self.adapter:
+            raise UsageError("it cannot run without", "start again")
+        return AdapterChoice(None), ()
+
+    def first_logits(self, messages: object, answers: object, *, adapter: str) -> list[float]:
+        assert adapter == self.adapter
+        return [1.5, 0.5]
+
+
+def chat_folder(tmp_path: Path) -> str:
+    (tmp_path / "chat").mkdir()
+    (tmp_path / "chat" / "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"]}))
+    return str(tmp_path / "chat")
+
+
+def test_a_model_with_another_adapter_in_its_weights_is_loaded_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[tuple[str, str]] = []
+
+    def load(name: str, *, adapter: str, router: None) -> Fixed:
+        loads.append((name, adapter))
+        return Fixed(adapter)
+
+    monkeypatch.setattr("agentkit.build.knowledge.load_model", load)
+    own, source = Fixed("merged"), chat_folder(tmp_path)
+    reranker = NamedReranker(source, lambda: own)
+    for _ in range(2):
+        assert reranker.scores("lamp", ["red lamp"]).tolist() == [1.0]
+    assert loads == [(source, "none")]
+
+
 def test_a_name_is_a_cross_encoder_or_a_chat_model(tmp_path: Path) -> None:
     encoder = tiny_model(tmp_path / "encoder", 1)
     named = reranker_of(str(encoder))
@@ -84,16 +127,22 @@ def test_a_name_is_a_cross_encoder_or_a_chat_model(tmp_path: Path) -> None:
     np.testing.assert_array_equal(named.scores("lamp", texts), CrossEncoder(encoder).scores("lamp", texts))
     assert named.depth == CrossEncoder.depth
 
-    class Model:
-        def first_logits(self, messages: object, answers: object, *, adapter: object) -> list[float]:
-            assert adapter == "none"
-            return [1.5, 0.5]
-
-    (tmp_path / "chat").mkdir()
-    (tmp_path / "chat" / "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"]}))
-    chat = NamedReranker(str(tmp_path / "chat"), Model)
+    chat = NamedReranker(chat_folder(tmp_path), lambda: Fixed("none"))
     assert chat.scores("lamp", texts).tolist() == [1.0] * 3
     assert chat.depth == ModelReranker.depth
+    assert named.reader is chat.reader is None
+
+
+def test_a_model_for_which_a_judge_ships_reads() -> None:
+    (name,) = (path.name for path in adapters.JUDGES.iterdir())
+    judge = NamedReranker(name, lambda: Fixed(str(adapters.JUDGES / name)))
+    assert isinstance(judge.reader, ModelReranker)
+    assert judge.reader.name == name
+    assert judge.scores("lamp", ["red lamp"]).tolist() == [1.0]
+    assert adapters.traits_of(adapters.JUDGES / name).reads
+    adapters.check_whole(adapters.JUDGES / name)
+    for other in ("../smollm2-135m", str(adapters.JUDGES / name), "smollm2-135m"):
+        assert adapters.judging(other) is None
 
 
 @pytest.mark.parametrize(
