@@ -89,8 +89,9 @@ class KnowledgeSettings(_Section):
     embedder: str = "minilm"
     """What makes vectors of texts: ``minilm``, ``mpnet`` (larger and slower, once pulled), a folder or a hub id."""
     reranker: str = ""
-    """What reads question and passage together and has the last word about the order of passages: a chat model such as
-    ``qwen2.5-coder-1.5b``, or a cross-encoder; embedded name, folder, ``.gguf`` file or hub id. None by default."""
+    """What reads question and passage together and has the last word about the order of passages: a chat model or a
+    cross-encoder; embedded name, folder, ``.gguf`` file or hub id. ``qwen2.5-coder-1.5b`` has learned to judge too
+    whether passages answer the question. None by default."""
     index: str = Field(default="", repr=False)
     """Where the index is kept: empty for a SQLite file among the user's data, or a PostgreSQL database with pgvector,
     ``postgresql://USER@HOST:PORT/DATABASE``; its password may stand in ``PGPASSWORD`` or ``~/.pgpass``."""
