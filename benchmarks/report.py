@@ -468,6 +468,7 @@ def rag() -> str:
                 (f"{name}{which}", *cells(run["retrieval"][side], measures))
                 for which, run in runs.items()
                 for side, name in (("agent", "agentkit"), ("dense", "the dense part alone"))
+                if (side, which) != ("dense", ", judged")  # that of mpnet
             ],
         )
         + "\n\n"
