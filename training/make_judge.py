@@ -1,10 +1,9 @@
 """The adapter with which ``qwen2.5-coder-1.5b`` as reranker judges whether a passage states an answer, made anew.
 
-    python training/make_judge.py                     # about three quarters of an hour on two cores
+    python training/make_judge.py                     # about half an hour on two cores
     python training/make_judge.py --judgements 400    # a smaller one, to look at
 
-It learns from the judgements of `passages`, as the adapter of `make_adapter` does among other things; and then, in
-smaller steps, from pairs of short passages whose questions ask for what one of them only seems to state. A run that was
+It learns from the judgements of `passages`, as the adapter of `make_adapter` does among other things. A run that was
 stopped goes on from its last checkpoint.
 """
 
@@ -14,20 +13,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from make_adapter import ROOT, SEED, WEIGHTS, digest, save, split_of, write_card
-from passages import Grouped, grouped_judgements, grouped_near
+from make_adapter import ROOT, SEED, digest, save, split_of, write_card
+from passages import grouped_judgements
 
 from agentkit.assets import asset_path
-from agentkit.engine.peft_files import read_lora
 from agentkit.engine.weights import load_weights
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.training import loop
-from agentkit.training.adapters import CARD
 from agentkit.training.data import encode, load_chats
 from agentkit.training.memory import HUGE_PAGES
 from agentkit.training.plan import steps
@@ -45,67 +41,50 @@ def main() -> int:
     options = parser.parse_args()
     if not HUGE_PAGES.keys() <= os.environ.keys():  # the C library looks at them as the process begins
         os.execve(sys.executable, [sys.executable, *sys.argv], {**HUGE_PAGES, **os.environ})
-    passes = (
-        (grouped_judgements(SEED, options.judgements), 3e-4),
-        (grouped_near(SEED), 1.5e-4),
-    )
-    before: Path | None = None
-    for number, (examples, rate) in enumerate(passes, 1):
-        folder = options.build / f"pass-{number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write(folder / "data.jsonl", examples)
-        if not (folder / "adapter" / CARD).exists():
-            train(folder, settings_of(options, folder, rate, before), before)
-        before = folder / "adapter"
-    return 0
-
-
-def write(path: Path, examples: Iterable[Grouped]) -> None:
-    """The data of a pass."""
-    with path.open("w", encoding="utf-8") as file:
-        for groups, example in examples:
+    options.build.mkdir(parents=True, exist_ok=True)
+    data = options.build / "data.jsonl"
+    with data.open("w", encoding="utf-8") as file:
+        for groups, example in grouped_judgements(SEED, options.judgements):
             split = split_of(groups)
             if split is not None:
                 file.write(json.dumps({**example, "split": split}, ensure_ascii=False) + "\n")
+    train(options.build, data, settings_of(options, data))
+    return 0
 
 
-def settings_of(options: argparse.Namespace, folder: Path, rate: float, before: Path | None) -> JobSettings:
-    """What a pass is trained by, the data and the adapter that it begins from among it."""
-    data = folder / "data.jsonl"
+def settings_of(options: argparse.Namespace, data: Path) -> JobSettings:
+    """What it is trained by, the data among it."""
     return make_settings(
         {
             "name": options.model, "model_name": options.model, "model_source": str(asset_path(options.model)),
-            "data_name": data.name, "data_sha256": digest(data),
-            "start_sha256": digest(before / WEIGHTS) if before else "", "adapters_dir": folder,
+            "data_name": data.name, "data_sha256": digest(data), "start_sha256": "", "adapters_dir": options.build,
             "device": "cpu", "epochs": 1, "batch_size": 24, "batch_tokens": 8192, "max_length": 1024,
-            "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": rate, "warmup": 0.08, "seed": SEED,
+            "rank": options.rank, "alpha": 2 * options.rank, "learning_rate": 3e-4, "warmup": 0.08, "seed": SEED,
         }
     )  # fmt: skip
 
 
-def train(folder: Path, settings: JobSettings, before: Path | None) -> None:
-    """One pass, from the adapter of the one before."""
+def train(build: Path, data: Path, settings: JobSettings) -> None:
+    """One pass; the adapter lies in ``adapter`` under ``build`` then."""
     loaded = load_weights(
         settings.model_source, name=settings.model_name, device="cpu", quantize="none", trainable=True
     )
     encoder = ChatEncoder(loaded.tokenizer, loaded.eos_ids)
-    rows, report = encode(load_chats(folder / "data.jsonl"), encoder, settings.max_length)
+    rows, report = encode(load_chats(data), encoder, settings.max_length)
     plan = steps([row for row in rows if row.split == "train"], settings, Random(settings.seed))
     read = sum(len(packed.ids) for step in plan for packed in step)
     print(f"{report}; {read} tokens to be read in {len(plan)} steps", flush=True)
-    with (folder / "progress.jsonl").open("a", encoding="utf-8") as log:
+    with (build / "progress.jsonl").open("a", encoding="utf-8") as log:
 
         def note(progress: dict[str, Any]) -> None:
             log.write(json.dumps(progress) + "\n")
             log.flush()
             print(progress, flush=True)
 
-        start = read_lora(before) if before else None
-        kept = folder / "checkpoints"
-        trained = loop.train(settings, loaded.model, rows, note, start=start, checkpoint_dir=kept)
+        trained = loop.train(settings, loaded.model, rows, note, checkpoint_dir=build / "checkpoints")
     print(f"{trained.seconds:.0f} s; held out {trained.loss_before} to {trained.loss_after}")
-    save(trained.model, folder / "adapter", settings.model_name)
-    write_card(folder / "adapter", settings, report, trained, {"reads": True})
+    save(trained.model, build / "adapter", settings.model_name)
+    write_card(build / "adapter", settings, report, trained, {"reads": True})
 
 
 if __name__ == "__main__":

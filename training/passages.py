@@ -32,8 +32,6 @@ ROOT = Path(__file__).resolve().parents[1]
 ANSWERABLE = ROOT / "benchmarks" / "data" / "answerable.jsonl"
 CONTRAST = Path(__file__).parent / "data" / "contrast"
 """JSONL in the form of ``answerable.jsonl``; lines 1 and 2, 3 and 4 … are the versions of a pair."""
-NEAR = CONTRAST.with_name("near")
-"""Pairs in the same form, of short passages, whose questions ask for what a passage only seems to state."""
 CONTRAST_SHARE = 0.5
 """Of the judgements."""
 EVALUATED = "home goods shop"
@@ -95,21 +93,10 @@ def grouped_judgements(seed: int, count: int) -> Iterator[Grouped]:
             text = _document(rng)
             batch = [(text, asked) for asked in _questions(text, rng, BRANCHES)]
         for text, asked in batch[:count]:
-            yield frozenset((group(text.text),)), _judgement(text, asked)
+            messages = reading(text.heading, text.text, asked.question)
+            example = _example([*messages, Message("assistant", NO if asked.answer is None else YES)])
+            yield frozenset((group(text.text),)), example
         count -= len(batch)
-
-
-def _judgement(text: Document, asked: Asked) -> dict[str, Any]:
-    messages = reading(text.heading, text.text, asked.question)
-    return _example([*messages, Message("assistant", NO if asked.answer is None else YES)])
-
-
-def grouped_near(seed: int) -> Iterator[Grouped]:
-    """Every question about both versions of every pair in `NEAR`, once, with their groups."""
-    rng = random.Random(f"near {seed}")
-    for both in pairs(NEAR):
-        for text, asked in _asked_of_both(both, rng):
-            yield frozenset((f"near {both[0]['pair']}",)), _judgement(text, asked)
 
 
 def grouped_conversations(seed: int, count: int) -> Iterator[Grouped]:
@@ -160,17 +147,9 @@ def _questions(text: Document, rng: random.Random, count: int) -> Iterator[Asked
 
 def _contrasted(rng: random.Random) -> list[tuple[Document, Asked]]:
     """The same questions about both versions of a passage."""
-    return _asked_of_both(rng.choice(_training_pairs()), rng, BRANCHES)
-
-
-def _asked_of_both(
-    both: tuple[dict[str, Any], dict[str, Any]], rng: random.Random, count: int | None = None
-) -> list[tuple[Document, Asked]]:
-    """So many of a pair's questions, by default all of them, about one version and then about the other."""
-    versions = [_written(row) for row in both]
+    versions = [_written(row) for row in rng.choice(_training_pairs())]
     told = [{questions[0]: answer for questions, answer in text.answered} for text in versions]
-    asked = sorted({*told[0], *versions[0].near})
-    questions = rng.sample(asked, len(asked) if count is None else count)
+    questions = rng.sample(sorted({*told[0], *versions[0].near}), BRANCHES)
     spoken = {question: _spoken(question, rng) for question in questions}
     return [
         (text, Asked(spoken[question], own.get(question), "answered" if question in own else "near"))
@@ -285,10 +264,10 @@ def written_rows() -> list[dict[str, Any]]:
 
 
 @cache
-def pairs(folder: Path = CONTRAST) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def pairs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Both versions of every contrast pair; ``pair`` names it."""
     found = []
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(CONTRAST.glob("*.jsonl")):
         rows = read_jsonl(path)
         for number, both in enumerate(zip(rows[::2], rows[1::2], strict=True), 1):
             first, second = ({**row, "pair": f"{path.stem} {number}"} for row in both)

@@ -76,7 +76,7 @@ def reading_texts() -> Iterator[str]:
         yield from strings(
             [body["text"], body["unanswerable"], [item["question"] for item in body["answerable"]]]
         )
-    for row in itertools.chain(*passages.pairs(), *passages.pairs(passages.NEAR)):
+    for row in itertools.chain(*passages.pairs()):
         yield from strings(
             [row["text"], row["unanswerable"], [item["question"] for item in row["answerable"]]]
         )
