@@ -40,7 +40,12 @@ def test_a_wheel_holds_the_code_the_starter_and_the_adapters(tmp_path: Path) -> 
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-    expected = files("agentkit", "*.py") | files("agentkit/_adapters") | {"agentkit/py.typed"}
+    expected = (
+        files("agentkit", "*.py")
+        | files("agentkit/_adapters")
+        | files("agentkit/_judges")
+        | {"agentkit/py.typed"}
+    )
     for folder in ("tools", "prompts", "knowledge", "examples"):
         assert files(folder)
         expected |= {f"agentkit/_starter/{name}" for name in files(folder)}
