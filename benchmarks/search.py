@@ -166,6 +166,8 @@ def main() -> None:
     )
     parser.add_argument("--chunks", type=positive, default=100_000)
     options = parser.parse_args()
+    if (held := len(pieces(options.chunks))) < options.chunks:
+        parser.error(f"the installed packages have docstrings for {held} chunks: install more, or name fewer")
     results = {}
     for name in ENGINES:
         receive, send = multiprocessing.get_context("spawn").Pipe(duplex=False)
