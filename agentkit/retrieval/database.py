@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from agentkit.database import create_private
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
+from agentkit.retrieval.postings import POSTINGS, TOKENIZER
 
 SCHEMA_VERSION = 8
-WORDS_SCHEMA = """
+WORDS_SCHEMA = f"""
 CREATE VIRTUAL TABLE words USING fts5 (
-    heading, text, keywords, tokenize = 'porter unicode61 remove_diacritics 2'
+    heading, text, keywords, tokenize = '{TOKENIZER}'
 );
 CREATE VIRTUAL TABLE spellings USING fts5 (
     heading, text, content = 'chunks', content_rowid = 'id', detail = none, columnsize = 0,
@@ -129,9 +130,11 @@ def connect(path: Path) -> sqlite3.Connection:
                 connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA recursive_triggers = ON")  # REPLACE runs the delete triggers too
-            else:
-                connection.execute("PRAGMA query_only = ON")
             _check(connection, path, writable)
+            connection.execute("PRAGMA temp_store = MEMORY")  # no file for it: there may be no room for one
+            connection.execute(POSTINGS)
+            if not writable:
+                connection.execute("PRAGMA query_only = ON")
         except BaseException:
             connection.close()
             raise

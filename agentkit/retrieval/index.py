@@ -77,6 +77,7 @@ class SqliteIndex:
     def close(self) -> None:
         """Release the files."""
         with self._lock:
+            self._lexicon.close()
             self._connection.close()
 
     @contextmanager
@@ -89,9 +90,10 @@ class SqliteIndex:
         """Go over to the file that another process has put in the place of this one, or begun to write to."""
         now = file_state(self.path)
         if now is not None and not now.is_as(self._state):
-            before = self._connection
+            connection, lexicon = self._connection, self._lexicon
             self._connect()
-            before.close()
+            lexicon.close()
+            connection.close()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:

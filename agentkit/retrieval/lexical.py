@@ -2,7 +2,7 @@
 
 FTS5 takes about a microsecond to score a chunk, and a common word stands in tens of thousands: a question of seven
 words costs tens of milliseconds at 100,000 chunks. What a word adds to each chunk does not depend on the other words.
-It is asked of FTS5 once and kept; a search adds up arrays.
+It is found once (in a large index by `Postings`) and kept; a search adds up arrays.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentkit.retrieval.database import generation
+from agentkit.retrieval.postings import HEADING, TEXT, Postings, Scores, Stemmer
 
 KEPT = 8_000_000
 """Scores that are kept in all, 12 bytes each with their ids; the words used longest ago are dropped."""
@@ -28,9 +29,8 @@ Until then the kept scores take the number and mean length of chunks as they wer
 COMMON = 0.5
 """Of a larger number of chunks: BM25 gives nothing for a word that more than half of them have."""
 
-_ALL = "SELECT rowid, -bm25(words, 2.0, 1.0, 1.0) FROM words WHERE words MATCH ? AND rowid <= ?"
-_SINCE = "SELECT rowid, -bm25(words, 2.0, 1.0, 1.0) FROM words WHERE words MATCH ? AND rowid > ?"
-_Scores = tuple[NDArray[np.int64], NDArray[np.float32]]
+_MATCHING = f"SELECT rowid, -bm25(words, {HEADING}, {TEXT}, {TEXT}) FROM words WHERE words MATCH ?"
+_ALL, _SINCE = f"{_MATCHING} AND rowid <= ?", f"{_MATCHING} AND rowid > ?"
 
 
 class Lexicon:
@@ -42,7 +42,7 @@ class Lexicon:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._scores: OrderedDict[str, _Scores] = OrderedDict()
+        self._scores: OrderedDict[str, Scores] = OrderedDict()
         self._vocabulary: dict[str, int] = {}
         self._spelt = -1
         """Generation of the vocabulary."""
@@ -53,6 +53,9 @@ class Lexicon:
         """At the first of these: the number of chunks, and the highest id."""
         self._gone = np.zeros(0, np.int64)
         """Chunks removed since."""
+        self._postings: Postings | None = None
+        """Of a larger number of chunks, once a word was asked for."""
+        self._stemmer = Stemmer()
 
     def frequency(self, word: str) -> int:
         """In how many chunks a word occurs, in any inflection Porter's stemmer joins."""
@@ -97,6 +100,10 @@ class Lexicon:
         order = np.lexsort((ids, -scores))[:limit]
         return dict(zip(ids[order].tolist(), scores[order].tolist(), strict=True))
 
+    def close(self) -> None:
+        """Release what it has opened itself."""
+        self._stemmer.close()
+
     def compact(self) -> None:
         """Merge the segments that changes left, and drop the words of what was removed; some µs a chunk."""
         for table in ("words", "spellings"):
@@ -111,7 +118,7 @@ class Lexicon:
         trimmed = self._connection.execute("SELECT value FROM meta WHERE key = 'trimmed'").fetchone()[0]
         if self._base < 0 or now - self._base > allowed or int(trimmed) > self._base or now < self._base:
             self._scores.clear()
-            self._kept, self._base = 0, now
+            self._kept, self._base, self._postings = 0, now, None
             row = self._connection.execute("SELECT count(*), coalesce(max(id), 0) FROM chunks").fetchone()
             self._chunks, self._last = row
         query = "SELECT chunk FROM changes WHERE id > ? AND rows < 0 AND chunk <= ?"
@@ -119,22 +126,31 @@ class Lexicon:
         self._gone = np.array(rows, np.int64).reshape(-1)
         self._now = now
 
-    def _of(self, word: str, share: float) -> _Scores:
+    def _of(self, word: str, share: float) -> Scores:
         """What a word adds to each chunk; nothing where more than this share of many chunks have it."""
         known = self._scores.get(word)
         if known is not None and (share < 1.0 or len(known[0])):
             self._scores.move_to_end(word)
             return known
-        rows: list[tuple[int, float]] = []
+        found = _arrays([])
         if share == 1.0 or self._chunks <= EXACT_TO or self.frequency(word) <= share * self._chunks:
-            rows = self._connection.execute(_ALL, (quoted(word), self._last)).fetchall()
-        self._scores[word] = found = _arrays(rows)
-        self._kept += len(rows)
+            found = self._asked(word)
+        self._scores[word] = found
+        self._kept += len(found[0])
         while self._kept > KEPT and len(self._scores) > 1:
             self._kept -= len(self._scores.popitem(last=False)[1][0])
         return found
 
-    def _since(self, words: Sequence[str]) -> _Scores:
+    def _asked(self, word: str) -> Scores:
+        """What a word adds to each chunk, from the database."""
+        stems = self._stemmer.tokens(word) if self._chunks > EXACT_TO else []
+        if len(stems) != 1:  # of several it is a phrase
+            return _arrays(self._connection.execute(_ALL, (quoted(word), self._last)).fetchall())
+        if self._postings is None:
+            self._postings = Postings(self._connection, self._last)
+        return self._postings.scores(stems[0])
+
+    def _since(self, words: Sequence[str]) -> Scores:
         """What the words together add to chunks that are newer than what is kept."""
         if self._now == self._base:
             return _arrays([])
@@ -147,12 +163,12 @@ def quoted(word: str) -> str:
     return '"' + word.replace('"', '""') + '"'
 
 
-def _arrays(rows: Sequence[tuple[int, float]]) -> _Scores:
+def _arrays(rows: Sequence[tuple[int, float]]) -> Scores:
     ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
     return ids, np.fromiter((row[1] for row in rows), np.float32, len(rows))
 
 
-def _top(totals: NDArray[np.float32], limit: int, strongest: _Scores) -> NDArray[np.int64]:
+def _top(totals: NDArray[np.float32], limit: int, strongest: Scores) -> NDArray[np.int64]:
     """Positions of at least the ``limit`` highest totals above 0, those of equal total included.
 
     The chunks of one word alone tell what a total must reach: one comparison of all is left, and few to sort.

@@ -49,6 +49,12 @@ def put(index: SqliteIndex, first: int, count: int) -> None:
         )
 
 
+def one(name: str, heading: str, text: str, keywords: Sequence[str] = ()) -> NewDocument:
+    vector = np.ones((1, 4), np.float32) / 2
+    chunk = Chunk(heading, text, 0, len(text))
+    return NewDocument(name, "T", "", "0" * 64, "added", keywords, [chunk], [vector], vector)
+
+
 def at_once(index: SqliteIndex, words: Sequence[str], limit: int) -> dict[int, float]:
     """FTS5's own answer."""
     query = (
@@ -74,6 +80,22 @@ def test_the_same_as_at_once(index: SqliteIndex, words: list[str]) -> None:
             if score > min(found.values()) + 1e-4:  # of equal ones either may be the last
                 assert expected[id_] == pytest.approx(score, rel=1e-5)
         assert sorted(found.values(), reverse=True) == list(found.values())
+
+
+@pytest.mark.parametrize("words", QUESTIONS)
+def test_a_large_index_computes_what_fts5_does(
+    index: SqliteIndex, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.remove(["7.md"])
+    text = " ".join(
+        ["lamp", *["filler"] * 20_000, "order"]
+    )  # a length of three bytes, where others are of one
+    index.put([one("long.md", "Invoice: order an invoice", text, ["bench, bench"])])
+    monkeypatch.setattr(lexical, "EXACT_TO", 0)
+    monkeypatch.setattr(lexical, "COMMON", 1.0)
+    assert index.matching(words, 500) == pytest.approx(at_once(index, words, 500), rel=1e-6)
+    computed = [word for word in words if "'" not in word]  # the other one is two tokens
+    assert (index._lexicon._postings is not None) is bool(computed)
 
 
 def test_every_change_of_a_small_index_counts_at_once(index: SqliteIndex) -> None:
