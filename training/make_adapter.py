@@ -77,10 +77,10 @@ class Stage:
 
 
 STAGES = (
-    Stage(1, 80, 0, 0, 40, 1e-3),
-    Stage(2, 3, 140, 2, 24, 6e-4),
+    Stage(1, 100, 0, 0, 40, 1e-3),
+    Stage(2, 4, 140, 3, 24, 6e-4),
 )
-"""Most; then, in smaller steps, what was written dialogue by dialogue, and many judgements, each of which has a single
+"""All; then, in smaller steps, what was written dialogue by dialogue, and many judgements, each of which has a single
 token to be learned by."""
 
 
