@@ -222,6 +222,65 @@ def test_fused_layers_compute_what_peft_computes(model: Any) -> None:
         torch.testing.assert_close(gradient, right[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_linears_with_inputs_of_their_own_are_computed_from_those() -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    class Crossing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj, self.k_proj, self.v_proj = (torch.nn.Linear(6, n) for n in (8, 4, 4))
+
+        def forward(self, x: Any, other: Any) -> Any:
+            return torch.cat((self.v_proj(other), self.k_proj(other), self.q_proj(x), self.k_proj(x)), -1)
+
+        @property
+        def device(self) -> torch.device:
+            return self.q_proj.weight.device
+
+    config = LoraConfig(r=2, target_modules=["q_proj", "k_proj", "v_proj"], init_lora_weights=False)
+    tuned = get_peft_model(Crossing(), config)  # type: ignore[arg-type]
+    x, other = (torch.randn(3, 6, requires_grad=True) for _ in range(2))
+    right = tuned(x, other)
+    right.square().sum().backward()
+    wanted = {**gradients(tuned), "x": x.grad, "other": other.grad}
+    assert fused.fuse(tuned) == 3
+    tuned.zero_grad()
+    x.grad = other.grad = None
+    found = tuned(x, other)
+    torch.testing.assert_close(found, right)
+    found.square().sum().backward()
+    for name, gradient in {**gradients(tuned), "x": x.grad, "other": other.grad}.items():
+        torch.testing.assert_close(gradient, wanted[name], msg=name)
+
+
+def test_norms_are_fused_where_they_are_the_one_that_is_known() -> None:
+    import torch
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    class PlusOne(LlamaRMSNorm):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x) * (1 + self.weight) / self.weight
+
+    weight = torch.linspace(0.5, 1.5, 24)
+    known, other = LlamaRMSNorm(24), PlusOne(24)  # type: ignore[no-untyped-call]
+    for norm in (known, other):
+        norm.weight.data = weight
+        assert not fused._is_norm(norm)  # its weight is learned
+        norm.requires_grad_(requires_grad=False)
+    assert fused._is_norm(known)
+    assert not fused._is_norm(other)
+    x = torch.randn(2, 5, 24, requires_grad=True)
+    above = torch.randn(2, 5, 24)
+    (right,) = torch.autograd.grad(known(x), x, above)
+    torch.testing.assert_close(fused._norm(known)(x), known(x))
+    torch.testing.assert_close(torch.autograd.grad(fused._norm(known)(x), x, above)[0], right)
+    halved = known.to(torch.bfloat16)
+    near = fused._norm(halved)(x.bfloat16())
+    assert near.dtype == torch.bfloat16
+    torch.testing.assert_close(near, halved(x.bfloat16()))
+
+
 def test_rows_to_be_kept_are_packed_by_themselves() -> None:
     kept = [row(TALK, 40 + n, 8, keep=True) for n in range(3)]
     packs = pack([*FAMILY, *kept], 1000)
