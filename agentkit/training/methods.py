@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentkit.training.settings import JobSettings
+from agentkit.training.settings import LORA, JobSettings
 
 if TYPE_CHECKING:
     import torch
@@ -133,12 +133,26 @@ def orthogonality(model: Any) -> torch.Tensor:
     return torch.stack(found).mean() * weight
 
 
-def make_optimizer(weights: Iterable[torch.nn.Parameter], job: JobSettings) -> torch.optim.Optimizer:
-    """The optimizer of the settings over these weights."""
+def make_optimizer(weights: Mapping[str, torch.nn.Parameter], job: JobSettings) -> torch.optim.Optimizer:
+    """The optimizer of the settings; each of its groups tells, as ``times``, how many times the learning rate it takes.
+
+    An adapter's second matrices take more than the first ones (LoRA+, arXiv:2402.12354): both begin far apart, the
+    second at zero, and what suits one is too slow for the other.
+
+    Args:
+        weights: What is learned, by name.
+        job: Settings of the run.
+    """
     import torch
 
+    second = {name for name in weights if ".lora_B." in name} if job.method in LORA else set()
+    parts = [
+        ([weight for name, weight in weights.items() if name not in second], 1.0),
+        ([weight for name, weight in weights.items() if name in second], job.loraplus_lr_ratio),
+    ]
+    groups = [{"params": part, "times": times} for part, times in parts if part]
     if job.optimizer == "sgd":
         return torch.optim.SGD(
-            weights, lr=job.learning_rate, momentum=_MOMENTUM, weight_decay=job.weight_decay
+            groups, lr=job.learning_rate, momentum=_MOMENTUM, weight_decay=job.weight_decay
         )
-    return torch.optim.AdamW(weights, lr=job.learning_rate, weight_decay=job.weight_decay)
+    return torch.optim.AdamW(groups, lr=job.learning_rate, weight_decay=job.weight_decay)

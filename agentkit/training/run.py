@@ -158,7 +158,7 @@ class Run:
         named = self.learner.model.named_parameters()
         self.weights = {name: weight for name, weight in named if weight.requires_grad}
         self.device = next(iter(self.weights.values())).device
-        self.optimizer: Any = make_optimizer(self.weights.values(), self.job)
+        self.optimizer: Any = make_optimizer(self.weights, self.job)
         self.steps = sum(map(len, self.learner.plan))
         self.started = self.saved = time.perf_counter()
 
@@ -218,7 +218,7 @@ class Run:
         self.learner.model.train()
         lr = self.job.learning_rate * rate(self.step, self.steps, self.job)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["times"]
         loss, tokens = self.learner.learn(step)
         self.step += 1
         norm = self._update(loss)

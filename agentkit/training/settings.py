@@ -25,8 +25,10 @@ OWN = (
     "name", "task", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device", "start_sha256",
 )  # fmt: skip
 """What a run takes from its command line and its project, not from a settings file."""
-OF_ADAPTERS = ("rank", "alpha")
+OF_ADAPTERS = ("rank", "alpha", "loraplus_lr_ratio")
 """What means nothing where all weights are trained."""
+LORA = ("lora", "qlora", "dora")
+"""Methods whose adapters are two matrices each. AdaLoRA has singular values between them."""
 
 
 class JobSettings(BaseModel):
@@ -102,6 +104,10 @@ class JobSettings(BaseModel):
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by ``alpha / rank``. Unset it goes by the adapter the run begins from; another one
     leaves what that computes as it is."""
+    loraplus_lr_ratio: float = Field(default=1.0, ge=1, le=64)
+    """An adapter's second matrices learn at so many times the learning rate (LoRA+, arXiv:2402.12354). 4
+    pays where an adapter begins from nothing and has thousands of chats to learn from. Refused under ``adalora`` and
+    ``full``."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Of adapters. Off: over few epochs it buys little, and on a CPU its random numbers take a fifth of each step.
     Under ``full`` the base model's own dropout counts."""
@@ -147,6 +153,8 @@ class JobSettings(BaseModel):
             raise ValueError("chats are learned by an adapter: method lora, dora, adalora or qlora")
         if self.task != "chat" and self.method in ("adalora", "qlora"):
             raise ValueError(f"{self.method} is for chats; {self.task} takes the method full, lora or dora")
+        if self.loraplus_lr_ratio != 1 and self.method not in (*LORA, "full"):
+            raise ValueError("loraplus_lr_ratio is for the methods lora, qlora and dora")
         if self.precision == "fp16" and self.device == "cpu":
             raise ValueError("precision fp16 is for CUDA: on a CPU use auto, bf16 or fp32")
         if self.task != "chat" and (self.augment or self.neftune_alpha):

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 from agentkit.engine.peft_files import CONFIG, WEIGHTS, LowRank, beyond_low_rank, read_config
 from agentkit.errors import TrainingError, UsageError
 from agentkit.training.adapters import CARD, check_whole, label, resolve_adapter, shipped
-from agentkit.training.settings import JobSettings
+from agentkit.training.settings import LORA, JobSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-METHODS = ("lora", "qlora", "dora")
-"""Whose matrices can be given any low-rank product. AdaLoRA's begin as directions of no weight, to be told apart."""
 _REMEDY = "begin with --start none, or from an adapter that was made with method lora or qlora"
 
 
@@ -54,15 +52,15 @@ def find_start(job: JobSettings) -> Start | None:
     """
     spec = job.start
     if spec == "auto":
-        suits = job.task == "chat" and job.method in METHODS
+        suits = job.task == "chat" and job.method in LORA
         spec = "shipped" if suits and shipped(job.model_name) else "none"
     if job.task != "chat" and spec != "none":
         raise UsageError(f"{job.task} cannot begin from an adapter", "leave start out: it is for chats")
     path = resolve_adapter(job.adapters_dir, spec, job.model_name)
     if path is None:
         return None
-    if job.method not in METHODS:
-        remedy = f"use --start none, or one of the methods {', '.join(METHODS)}"
+    if job.method not in LORA:
+        remedy = f"use --start none, or one of the methods {', '.join(LORA)}"
         raise UsageError(f"{job.method} cannot begin from an adapter", remedy)
     name = label(path)
     check_whole(path)

@@ -59,7 +59,15 @@ def has_seen(lines: list[Any], count: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"optimizer": "sgd"}, {"method": "dora"}, {"method": "adalora"}, {"patience": 9}]
+    "change",
+    [
+        {},
+        {"optimizer": "sgd"},
+        {"method": "dora"},
+        {"method": "adalora"},
+        {"patience": 9},
+        {"loraplus_lr_ratio": 4},
+    ],
 )
 def test_a_resumed_run_ends_exactly_as_one_that_was_never_interrupted(
     fresh: Callable[[], Any], tmp_path: Path, change: dict[str, Any]
@@ -301,6 +309,24 @@ def test_the_learning_rate_rises_and_falls() -> None:
         assert 0 < rates[-1] < 0.1
     assert {rate(step, 20, settings(schedule="constant")) for step in range(2, 20)} == {1.0}
     assert [rate(0, 1, settings(warmup=warmup)) for warmup in (0.0, 0.1)] == [pytest.approx(0.5), 1.0]
+
+
+@pytest.mark.parametrize(("method", "ratio"), [("lora", 4.0), ("dora", 4.0), ("lora", 1.0), ("adalora", 1.0)])
+def test_second_matrices_learn_at_their_own_rate(fresh: Callable[[], Any], method: str, ratio: float) -> None:
+    job = settings(method=method, loraplus_lr_ratio=ratio, epochs=1, warmup=0, schedule="constant")
+    trained = train(job, fresh(), ROWS[:2], lambda _: None)
+    # Adam's first step is the learning rate itself, whatever the gradient.
+    moved = {name: float(value.abs().max()) for name, value in weights(trained).items() if ".lora_B." in name}
+    assert len(moved) == 14
+    if method != "adalora":
+        assert list(moved.values()) == [pytest.approx(0.01 * ratio, rel=1e-3)] * 14
+
+
+@pytest.mark.parametrize("method", ["adalora", "full"])
+def test_a_ratio_is_refused_where_there_are_no_two_matrices(method: str) -> None:
+    task = "classification" if method == "full" else "chat"
+    with pytest.raises(UsageError, match="loraplus_lr_ratio"):
+        settings(method=method, task=task, loraplus_lr_ratio=4, rank=None, dropout=None)
 
 
 def test_float16_on_a_cpu_is_refused_before_a_job_begins() -> None:
