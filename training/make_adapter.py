@@ -70,6 +70,8 @@ class Stage:
     """Times that it goes through the written dialogues, with other tools beside theirs every time."""
     batch_size: int
     learning_rate: float
+    ratio: float = 1.0
+    """``loraplus_lr_ratio``."""
 
     def folder(self, build: Path) -> Path:
         """Its data, log, checkpoints and adapter."""
@@ -77,11 +79,11 @@ class Stage:
 
 
 STAGES = (
-    Stage(1, 100, 0, 0, 40, 1e-3),
-    Stage(2, 4, 140, 3, 24, 6e-4),
+    Stage(1, 55, 0, 0, 40, 1e-3, 4),
+    Stage(2, 4, 100, 2, 24, 6e-4),
 )
-"""All; then, in smaller steps, what was written dialogue by dialogue, and many judgements, each of which has a single
-token to be learned by."""
+"""Half of them; then, in smaller steps, what was written dialogue by dialogue, and many judgements, each of which has a
+single token to be learned by."""
 
 
 def main() -> int:
@@ -211,7 +213,8 @@ def settings_of(folder: Path, options: argparse.Namespace, stage: Stage, before:
             "data_sha256": digest(data), "start_sha256": digest(before / WEIGHTS) if before else "",
             "adapters_dir": folder, "device": "cpu", "epochs": 1, "batch_size": stage.batch_size,
             "batch_tokens": 16384, "max_length": 1792, "rank": options.rank, "alpha": 2 * options.rank,
-            "learning_rate": stage.learning_rate, "warmup": 0.04, "seed": SEED + stage.number - 1,
+            "learning_rate": stage.learning_rate, "loraplus_lr_ratio": stage.ratio, "warmup": 0.04,
+            "seed": SEED + stage.number - 1,
         }
     )  # fmt: skip
 
