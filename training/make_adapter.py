@@ -79,7 +79,7 @@ class Stage:
 
 
 STAGES = (
-    Stage(1, 55, 0, 0, 40, 1e-3, 4),
+    Stage(1, 55, 0, 0, 20, 1e-3, 4),
     Stage(2, 4, 100, 2, 24, 6e-4),
 )
 """Half of them; then, in smaller steps, what was written dialogue by dialogue, and many judgements, each of which has a

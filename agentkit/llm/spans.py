@@ -63,7 +63,7 @@ _CODE = re.compile(
     r"|(?<![\w/])\d{4}/\d{2}(?![\w/])|(?<!\w)[ACGTU]{4,}(?!\w)",
     re.A,
 )
-_MEASURED = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+|([A-Za-z]+))")
+_MEASURED = re.compile(r"(?<!\d)\d+(?:\.\d+)?(?:[eE][-+]?\d+|([A-Za-z]+))")
 _HOST = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:[/:]\d{1,5})?(?![\w.]*\w)")
 _PHONE = re.compile(r"(?<![\w.])(?:(?:\+|\(|0|\d{3}-)[\d ()/-]{5,}\d|\d{3}[ .]\d{3}[ .]\d{4})(?!\w)")
 _GROUPED = re.compile(
