@@ -311,15 +311,13 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert [rate(0, 1, settings(warmup=warmup)) for warmup in (0.0, 0.1)] == [pytest.approx(0.5), 1.0]
 
 
-@pytest.mark.parametrize(("method", "ratio"), [("lora", 4.0), ("dora", 4.0), ("lora", 1.0), ("adalora", 1.0)])
+@pytest.mark.parametrize(("method", "ratio"), [("lora", 4.0), ("dora", 4.0), ("lora", 1.0)])
 def test_second_matrices_learn_at_their_own_rate(fresh: Callable[[], Any], method: str, ratio: float) -> None:
     job = settings(method=method, loraplus_lr_ratio=ratio, epochs=1, warmup=0, schedule="constant")
     trained = train(job, fresh(), ROWS[:2], lambda _: None)
     # Adam's first step is the learning rate itself, whatever the gradient.
     moved = {name: float(value.abs().max()) for name, value in weights(trained).items() if ".lora_B." in name}
-    assert len(moved) == 14
-    if method != "adalora":
-        assert list(moved.values()) == [pytest.approx(0.01 * ratio, rel=1e-3)] * 14
+    assert list(moved.values()) == [pytest.approx(0.01 * ratio, rel=1e-3)] * 14
 
 
 @pytest.mark.parametrize("method", ["adalora", "full"])
