@@ -27,6 +27,7 @@ def machine() -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "amx": bool(torch.cpu.get_capabilities().get("amx_bf16")),
         "bf16_native": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -582,6 +582,36 @@ def shipped() -> str:
     )
 
 
+def recipe() -> str:
+    body = load("recipe.json")
+    machine = body["machine"]
+    rows: list[tuple[object, ...]] = [
+        (
+            stage["number"],
+            f"{stage['examples']:,}",
+            stage["batch_size"],
+            f"{stage['learning_rate']:g}, {stage['ratio']:g}",
+            stage["steps"],
+            f"{stage['seconds']:,.0f}",
+            f"{stage['loss_before']:.3f} to {stage['loss_after']:.3f}",
+            f"{stage['loss'][0]:.2f} to {stage['loss'][-1]:.2f}",
+        )
+        for stage in body["stages"]
+    ]
+    head = (
+        "stage", "dialogues", "a step", "learning rate, LoRA+ ratio", "steps", "seconds",
+        "held-out loss", "training loss, the first and the last twenty steps",
+    )  # fmt: skip
+    return (
+        f"## The recipe of that adapter\n\n{machine['cpu']} CPU {'with' if machine['amx'] else 'without'} AMX, "
+        f"{machine['threads']} threads, torch {machine['torch']}; seed {body['seed']}: {body['seconds']:,.0f} s of "
+        "training. What each stage is for, and what was tried beside it, is told in "
+        "[training/README.md](../training/README.md). Make it anew: `python training/make_adapter.py`.\n\n"
+        + table(head, rows)
+        + "\n\n![Training loss, learning rate and gradient norm over the steps of all stages](images/recipe.png)"
+    )
+
+
 def perplexity() -> str:
     head = "## Plain conversation\n\n"
     what = "Perplexity of the answers in `tests/data/plain_chat.jsonl`, which nobody is trained on"
@@ -610,7 +640,7 @@ def _times(row: Any) -> tuple[str, ...]:
 def main() -> None:
     parts = (
         speed(), adapters(), drafts(), sessions(), quality(), tool_loop(), bfcl(), arguments(),
-        finetuning(), shipped(), perplexity(), search(), index(), ingest(), rag(), routing(),
+        finetuning(), shipped(), recipe(), perplexity(), search(), index(), ingest(), rag(), routing(),
     )  # fmt: skip
     text = "\n\n".join((HEAD.strip(), *parts)) + "\n"
     (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")

@@ -19,7 +19,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -269,21 +269,37 @@ def finish(build: Path) -> None:
     whole |= {"data_sha256": cards[0]["data_sha256"], **SERVED}
     shutil.copytree(folders[-1], build / "adapter", dirs_exist_ok=True)
     (build / "adapter" / CARD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    run = {"seed": SEED, "seconds": seconds, "stages": [told(stage, build) for stage in STAGES]}
+    run = {
+        "seed": SEED, "seconds": seconds, "machine": machine(), "stages": [told(stage, build) for stage in STAGES]
+    }  # fmt: skip
     (build / RUN).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 
 def told(stage: Stage, build: Path) -> dict[str, Any]:
     """What a stage went through and how its losses went."""
-    folder = stage.folder(build)
-    card = json.loads((folder / "adapter" / CARD).read_text(encoding="utf-8"))
-    losses = {
-        line["step"]: line["loss"] for line in read_jsonl(folder / "progress.jsonl")
-    }  # a resumed one repeats some
-    values = [losses[step] for step in sorted(losses)]
+    card = json.loads((stage.folder(build) / "adapter" / CARD).read_text(encoding="utf-8"))
+    values = [line["loss"] for line in progress(stage, build)]
     means = [round(fmean(values[n : n + MEAN_OF]), 4) for n in range(0, len(values), MEAN_OF)]
     kept = ("examples", "steps", "seconds", "loss_before", "loss_after")
-    return {"stage": stage.number, **{key: card[key] for key in kept}, "loss": means}
+    return {**asdict(stage), **{key: card[key] for key in kept}, "loss": means}
+
+
+def progress(stage: Stage, build: Path) -> list[dict[str, Any]]:
+    """What was noted of its steps; those that a resumed run went through again are there once."""
+    lines = {line["step"]: line for line in read_jsonl(stage.folder(build) / "progress.jsonl")}
+    return [lines[step] for step in sorted(lines)]
+
+
+def machine() -> dict[str, Any]:
+    """What the speed of a training depends on; whether the processor multiplies matrices of bf16 (AMX) among it."""
+    import torch
+
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "amx": bool(torch.cpu.get_capabilities().get("amx_bf16")),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def save(model: Any, folder: Path, base: str) -> None:
