@@ -19,6 +19,7 @@ from agentkit.retrieval.citations import check_answer
 from agentkit.retrieval.documents import clean_line
 from agentkit.retrieval.followup import Question
 from agentkit.retrieval.protocol import Embedder, Reader, Retriever
+from agentkit.retrieval.quotes import passage_quotes
 from agentkit.retrieval.quoting import best_quotes
 
 QUOTES = 2
@@ -94,15 +95,25 @@ def quoted(question: Question, passages: Sequence[Passage], embedder: Embedder) 
     return " ".join(text if text[-1:] in ".!?…。！？" else f"{text}." for text in texts)
 
 
+def _told_apart(question: Question, passages: Sequence[Passage], embedder: Embedder) -> Sequence[Passage]:
+    """Where passages share a sentence ("Delivery is free."), those first that answer the question best by it."""
+    texts = [text for passage in passages for text in {quote.text for quote in passage_quotes(passage)}]
+    if len(texts) == len(set(texts)):
+        return passages
+    best = [quote.passage.id for quote in best_quotes(question, passages, embedder, limit=QUOTES)]
+    return sorted(passages, key=lambda passage: best.index(passage.id) if passage.id in best else len(best))
+
+
 def checked(text: str, question: Question, passages: Sequence[Passage], embedder: Embedder) -> Grounded:
     """The supported part of an answer, with footnotes; the best quotes where no part of it is supported."""
+    passages = _told_apart(question, passages, embedder)
     answer = check_answer(text, passages, embedder)
     notices = [
         Notice("unsupported_sentence", f"removed, no passage supports it: {sentence}")
         for sentence in answer.dropped
     ]
-    if answer.refused and not answer.citations and not answer.dropped:
-        return Grounded("", ())  # it says that it does not know
+    if answer.refused and not answer.citations:
+        return Grounded("", (), tuple(notices))  # it says that it does not know, whatever else it said
     if not answer.citations:
         answer = check_answer(quoted(question, passages, embedder), passages, embedder)
         notices.append(Notice("quoted", "the passages are quoted instead of the model's own words"))

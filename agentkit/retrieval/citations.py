@@ -36,6 +36,7 @@ _CLOSES = re.compile(rf"\s*\Z|[{_ENDS}]+[\"'”’»)\]]*(?=\s|\Z)|[。！？]+"
 _GOES_ON = re.compile(r"\b(?:but|however|although|though)\b|[,;]\s*(?:so|yet|and)\b|;", re.IGNORECASE)
 _FEEL_FREE = re.compile(r"\bfeel free\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d{1,3}\]")
+_NUMBERING = re.compile(r"\s*\(?\d{1,3}[.)]\s+")
 _COURTESY = stems(
     "go help hope happy glad thank thanks sorry welcome please let know question questions anything else "
     "contact hello hi hey sure course great good answer assist assistance reach feel ask enjoy day "
@@ -132,8 +133,12 @@ def check_answer(
     lines: list[str] = []
     refused = False
     quotes = _whole(passages)
-    for line in _MARKER.sub("", text).splitlines():
+    marked = [quote for quote in quotes if _MARKER.search(quote)]
+    for line in text.splitlines():
         kept: list[str] = []
+        line = _unmarked(line, marked)
+        number = _numbering(line, quotes)
+        line = line.removeprefix(number)
         for sentence in _sentences(line, quotes):
             found = verbatim(sentence, passages)
             if found is None and (is_courtesy(sentence) or is_refusal(sentence)):
@@ -147,9 +152,29 @@ def check_answer(
             new = _citation(len(citations) + 1, found.passage, found)
             kept.append(f"{sentence} [{citations.setdefault((new.document, new.quote), new).number}]")
         if kept or not line.strip():
-            lines.append(" ".join(kept))
+            lines.append(number + " ".join(kept))
     checked = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     return CheckedAnswer(checked, tuple(citations.values()), tuple(dropped), refused)
+
+
+def _unmarked(line: str, marked: Sequence[str]) -> str:
+    """A line without footnote marks; what the passages have in brackets themselves ("items[0]") stays.
+
+    Args:
+        line: Of an answer.
+        marked: Quotes with such brackets.
+    """
+    for quote in marked:
+        before, found, after = line.partition(quote)
+        if found:
+            return _unmarked(before, marked) + quote + _unmarked(after, marked)
+    return _MARKER.sub("", line)
+
+
+def _numbering(line: str, quotes: Sequence[str]) -> str:
+    """The number of a step ("2. ") before what an answer says; empty where it is part of a quote, or there is none."""
+    found = _NUMBERING.match(line)
+    return "" if found is None or line.strip().startswith(tuple(quotes)) else found[0]
 
 
 def _sentences(line: str, quotes: Sequence[str]) -> list[str]:

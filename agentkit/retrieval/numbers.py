@@ -60,6 +60,8 @@ _THOUSANDS = re.compile(r"\d{1,3}(?:[, \u202f]\d{3})+(?:\.\d+)?")
 _EITHER = re.compile(r"[1-9]\d{0,2}\.\d{3}")
 """``4.000``: four in one country, four thousand in another."""
 
+_FULL_WIDTH = str.maketrans("０１２３４５６７８９％", "0123456789%")
+
 
 class Number(NamedTuple):
     """A number with its unit."""
@@ -93,6 +95,7 @@ def contradicts(sentence: str, passage: str) -> bool:
 
 def _found(text: str) -> Iterator[tuple[Number, str]]:
     """Every number, and how it is written."""
+    text = text.translate(_FULL_WIDTH)
     for match in _NUMBER.finditer(text):
         unit, written = (match["before"] or match["after"] or "").strip().lower(), match["value"].lower()
         unit = "percent" if unit.startswith("per") else unit

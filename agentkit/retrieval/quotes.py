@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from agentkit.messages import Passage
 from agentkit.retrieval.documents import CELL, COLUMN, EMPTY_CELL
+from agentkit.retrieval.languages import document_language
 from agentkit.retrieval.sentences import sentence_spans
 from agentkit.retrieval.words import CJK, content_words
 
 _MARK = re.compile(r"[-*+•‣◦▪●○■□–—·]\s+")
 _ITEM = re.compile(rf"{_MARK.pattern}|\(?(?:\d{{1,3}}|[a-z])[.)]\s")
+_COLONS = (":", "：")
 _LEAD_IN = 300
 """Characters; a longer lead-in is not repeated before every line of its list, nor a longer line kept whole."""
 _SHORT = 4
@@ -34,10 +37,10 @@ def passage_quotes(passage: Passage) -> list[Sentence]:
     neighbour, and a table row is read out with its column names."""
     quotes: list[Sentence] = []
     leads = _Leads()
-    for line in _read_tables(_lines(passage.text)):
+    for line in _read_tables([*_lines(passage.text)], passage.text):
         is_item = _ITEM.match(line[0].text) is not None
         indent = _indent(passage.text, line[0].start) if is_item else -1
-        lead = leads.above(indent, leads=line[-1].text.endswith(":"))
+        lead = leads.above(indent, leads=line[-1].text.endswith(_COLONS))
         start, end = line[0].start, line[-1].end
         # "It does not cover:" holds for all that the line says.
         if lead and is_item and len(line) > 1 and end - start <= _LEAD_IN:
@@ -46,7 +49,7 @@ def passage_quotes(passage: Passage) -> list[Sentence]:
             # In running text the mark of a list's line is a stray dash.
             text = _MARK.sub("", text, count=1) if is_item and n == 0 else text
             joined = f"{lead} {text}".strip() if n == 0 or not is_item else text
-            if text.endswith(":") and len(joined) < _LEAD_IN:
+            if text.endswith(_COLONS) and len(joined) < _LEAD_IN:
                 leads.add(joined)
                 lead = joined
             elif _is_fragment(text) and quotes and not lead:
@@ -137,20 +140,40 @@ def _lines(text: str) -> Iterator[list[Sentence]]:
         yield line
 
 
-def _read_tables(lines: Iterable[list[Sentence]]) -> Iterator[list[Sentence]]:
-    """``King | 230 cm`` under ``Bed ¦ Duvet`` is ``King: duvet 230 cm``; other lines stay as they are."""
+def _read_tables(lines: Sequence[list[Sentence]], whole: str) -> Iterator[list[Sentence]]:
+    """``King | 230 cm`` under ``Bed ¦ Duvet`` is ``King: duvet 230 cm``; other lines stay as they are.
+
+    A table's row has its names above it or a row of as many cells beside it: ``cat app.log | grep ERROR`` is none.
+
+    Args:
+        lines: With their sentences.
+        whole: The text that they are of.
+    """
     names: list[str] = []
-    for line in lines:
+    cells = [line[0].text.count(CELL) if len(line) == 1 else 0 for line in lines]
+    for n, line in enumerate(lines):
         text = line[0].text
         if len(line) == 1 and COLUMN in text:
-            names = [f"{cell[:1].lower()}{cell[1:]} " for cell in text.split(COLUMN)]
+            names = [f"{_within(cell, whole)} " for cell in text.split(COLUMN)]
             continue
-        if len(line) > 1 or CELL not in text:
+        if not cells[n] or not (names or cells[n] in (*cells[max(n - 1, 0) : n], *cells[n + 1 : n + 2])):
             names = []
             yield line
             continue
-        first, *cells = text.split(CELL)
-        before = names[1:] if len(names) == len(cells) + 1 else [""] * len(cells)
-        told = ", ".join(name + cell for name, cell in zip(before, cells, strict=True) if cell != EMPTY_CELL)
+        first, *rest = text.split(CELL)
+        before = names[1:] if len(names) == len(rest) + 1 else [""] * len(rest)
+        told = ", ".join(name + cell for name, cell in zip(before, rest, strict=True) if cell != EMPTY_CELL)
         if told:
             yield [line[0]._replace(text=f"{first}: {told}")]
+
+
+def _within(name: str, whole: str) -> str:
+    """A column's name within a sentence: ``USB ports`` keeps its capitals, and so do German nouns."""
+    if not name[1:2].islower() or _is_german(whole):
+        return name
+    return name[:1].lower() + name[1:]
+
+
+@lru_cache(maxsize=64)
+def _is_german(text: str) -> bool:
+    return document_language(text) == "de"

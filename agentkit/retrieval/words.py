@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 """Characters of Chinese and Japanese, which are written without spaces."""
+_RUN = re.compile(rf"({CJK.pattern}+)|([^\W_{CJK.pattern[1:-1]}]+)")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 
 _STOPWORDS_TEXT = (
@@ -63,5 +66,12 @@ def stem(word: str) -> str:
 
 
 def stems(text: str) -> set[str]:
-    """The stems of a text's content words."""
-    return {stem(word) for word in content_words(text)}
+    """The stems of a text's content words; without spaces, pairs of neighbouring characters stand for them."""
+    return {
+        part for word in content_words(text) for part in (_pairs(word) if CJK.search(word) else (stem(word),))
+    }
+
+
+def _pairs(word: str) -> Iterator[str]:
+    for run, other in _RUN.findall(word):
+        yield from map("".join, pairwise(run)) if len(run) > 1 else (run or other,)

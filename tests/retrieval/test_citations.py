@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.answers import checked as grounded
 from agentkit.messages import Passage
 from agentkit.retrieval.citations import (
     SUPPORT_THRESHOLD,
@@ -18,6 +19,7 @@ from agentkit.retrieval.followup import alone
 from agentkit.retrieval.numbers import Number, contradicts, numbers
 from agentkit.retrieval.quotes import passage_quotes
 from agentkit.retrieval.quoting import best_quotes
+from agentkit.retrieval.words import stems
 
 RETURNS = Passage(
     1,
@@ -326,8 +328,71 @@ def test_only_what_the_document_says_names_columns() -> None:
     assert quotes_of(named) == ["Express: speed Tomorrow. Before noon, price €9"]
 
 
+def test_a_line_with_bars_is_no_row_of_a_table() -> None:
+    assert quotes_of("cat app.log | grep ERROR") == ["cat app.log | grep ERROR"]
+
+
+def test_names_of_columns_within_a_sentence() -> None:
+    assert quotes_of("Model ¦ USB ports ¦ Delivery\nHub A | 4 | 3 days") == [
+        "Hub A: USB ports 4, delivery 3 days"
+    ]
+    german = "Modell ¦ Preis ¦ Lieferzeit\nLund | 20 Euro | drei Tage nach der Bestellung\nOslo | 30 Euro | –"
+    assert quotes_of(german)[1] == "Oslo: Preis 30 Euro"
+
+
 def test_chinese_sentences_stay_apart() -> None:
     assert quotes_of("退货期限为30天。运费由客户承担。") == ["退货期限为30天。", "运费由客户承担。"]
+
+
+def test_japanese_lead_ins() -> None:
+    quotes = quotes_of("次の商品は返品できません：\n- 開封済みの商品")
+    assert quotes == ["次の商品は返品できません： 開封済みの商品"]
+
+
+def test_own_words_without_spaces_are_supported() -> None:
+    """By pairs of characters; MiniLM tells Chinese texts apart by little else."""
+    assert stems("在30天内退货") == {"在", "30", "天内", "内退", "退货"}
+    assert not contradicts("３０日以内に返品", "返品は30日以内に可能です。")
+    assert contradicts("３０日以内に返品", "返品は14日以内に可能です。")
+
+
+def test_steps_keep_their_numbers(minilm: MiniLMEmbedder) -> None:
+    steps = Passage(1, "a.md", "Returns", "Open your account settings. Choose returns. Print the label.", 1.0)
+    said = "1. Go to your account settings and open them.\n2) Choose returns.\n3. Pay a fee of 9 euros."
+    checked = check_answer(said, [steps], minilm)
+    assert checked.text == "1. Go to your account settings and open them. [1]\n2) Choose returns. [2]"
+    assert checked.dropped == ("Pay a fee of 9 euros.",)
+    listed = Passage(1, "a.md", "Returns", "1. Open your account settings.\n2. Choose returns.", 1.0)
+    assert passage_quotes(listed)[0].text == "1. Open your account settings."
+    checked = check_answer("1. Open your account settings.", [listed], minilm)
+    assert (checked.text, checked.citations[0].score) == ("1. Open your account settings. [1]", 1.0)
+
+
+def test_brackets_of_a_passage_are_no_footnotes(minilm: MiniLMEmbedder) -> None:
+    text = "Use items[0] to get the first entry of a page."
+    checked = check_answer(f"{text} Really [7].", [Passage(1, "a.md", "Pages", text, 1.0)], minilm)
+    assert checked.text.startswith(f"{text} [1]")
+    assert "[7]" not in checked.text
+
+
+def test_a_sentence_of_two_documents_is_cited_from_the_one_that_is_asked_about(
+    minilm: MiniLMEmbedder,
+) -> None:
+    shared = "Delivery is free of charge for members."
+    passages = [
+        Passage(1, "oslo.md", "Oslo desk", f"{shared} The desk is made of oak.", 1.0),
+        Passage(2, "lund.md", "Lund lamp", f"{shared} The lamp is made of brass.", 0.9),
+    ]
+    asked = alone("Is delivery of the Lund lamp free?")
+    answer = grounded(shared, asked, passages, minilm)
+    assert [citation.document for citation in answer.citations] == ["lund.md"]
+
+
+def test_a_refusal_stays_one_whatever_follows_it(minilm: MiniLMEmbedder) -> None:
+    said = "I'm sorry, but the passages do not mention gift wrapping. You can contact our support team for details."
+    answer = grounded(said, alone("Do you wrap gifts?"), PASSAGES, minilm)
+    assert (answer.text, answer.citations) == ("", ())
+    assert [notice.code for notice in answer.notices] == ["unsupported_sentence"]
 
 
 def test_german(minilm: MiniLMEmbedder) -> None:
