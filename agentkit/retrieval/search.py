@@ -160,7 +160,7 @@ def merged(hits: Sequence[Hit], limit: int, index: Index) -> list[Passage]:
     """The first ``limit`` passages; neighbours of one section become one, at the place of the best."""
     groups: list[list[Hit]] = []
     for hit in hits:
-        near = [group for group in groups if _continues(group, hit.chunk)]
+        near = [group for group in groups if _continues(group, hit.chunk, index)]
         if not near:
             if len(groups) < limit:
                 groups.append([hit])
@@ -173,14 +173,22 @@ def merged(hits: Sequence[Hit], limit: int, index: Index) -> list[Passage]:
     return [_passage(group, index) for group in groups]
 
 
-def _continues(group: Sequence[Hit], chunk: StoredChunk) -> bool:
-    """Whether a chunk stands right before or after the group, in the same section."""
+def _continues(group: Sequence[Hit], chunk: StoredChunk, index: Index) -> bool:
+    """Whether a chunk stands right before or after the group, in the same section and not in one of the same name."""
     first = group[0].chunk
     if (first.document, first.heading) != (chunk.document, chunk.heading):
         return False
     if _length([*group, Hit(chunk, 0.0, 0.0)]) > MERGED_CHARACTERS:
         return False
-    return any(abs(hit.chunk.position - chunk.position) == 1 for hit in group)
+    return any(_touch(hit.chunk, chunk, index) for hit in group)
+
+
+def _touch(one: StoredChunk, other: StoredChunk, index: Index) -> bool:
+    """Whether only space lies between two chunks of a document: no heading, though it may be of the same words."""
+    first, second = sorted((one, other), key=lambda chunk: chunk.position)
+    if second.position - first.position != 1:
+        return False
+    return not index.text(first.document, first.end, max(first.end, second.start)).strip()
 
 
 def _length(group: Sequence[Hit]) -> int:

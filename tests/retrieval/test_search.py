@@ -168,6 +168,25 @@ def test_neighbours_are_merged_in_any_order(order: list[int]) -> None:
     assert [passage.page_at(text.index(word)) for word in ("One", "Two", "Three")] == [1, 2, 3]
 
 
+def test_sections_of_one_name_stay_apart(base: Base) -> None:
+    rows = "question,answer,product\n" + "".join(
+        f"How long is delivery?,{answer},{product}\n"
+        for answer, product in (
+            ("Four weeks.", "Oslo desk"),
+            ("Two days.", "Lund lamp"),
+            ("Ten days.", "Malmo bed"),
+        )
+    )
+    texts = {"a.csv": rows, "b.md": "# Use\n\n## Example\n\nOne is first.\n\n## Example\n\nTwo is next.\n"}
+    found = base(texts).search("How long is delivery?", 6)
+    told = " ".join(passage.text for passage in found if passage.document == "a.csv")
+    assert all(answer in told for answer in ("Four weeks.", "Two days.", "Ten days."))
+    assert {passage.text for passage in found if passage.document == "b.md"} == {
+        "One is first.",
+        "Two is next.",
+    }
+
+
 def test_a_document_that_has_changed_meanwhile_gives_its_best_chunk() -> None:
     text = "One is first.\nTwo is next."
     for other in (
@@ -175,6 +194,6 @@ def test_a_document_that_has_changed_meanwhile_gives_its_best_chunk() -> None:
         "Something else altogether, which is longer.",
         "One is first. And a heading.\nTwo is next.",
     ):
-        (passage,) = merged(hits_of(text, [1, 0]), 4, cast(Index, Text(other)))
+        passage = merged(hits_of(text, [1, 0]), 4, cast(Index, Text(other)))[0]
         assert (passage.text, passage.start, passage.end, passage.page) == ("Two is next.", 14, 26, 2)
         assert passage.chunks == ()
