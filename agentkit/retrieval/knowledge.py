@@ -17,7 +17,7 @@ from agentkit.retrieval.followup import understood
 from agentkit.retrieval.parsed import Parsed
 from agentkit.retrieval.places import IndexPlace, SqlitePlace
 from agentkit.retrieval.protocol import Embedder, Index, Reader, Reranker, Where
-from agentkit.retrieval.records import IndexedDocument
+from agentkit.retrieval.records import IndexedDocument, Vectors
 from agentkit.retrieval.search import find
 from agentkit.retrieval.seen import Seen
 from agentkit.retrieval.sources import Listing, copy_file, list_folder, readable_sources
@@ -97,8 +97,10 @@ class KnowledgeBase(Closing):
             raise UsageError("the question is empty", "ask something")
         if limit < 1:
             raise UsageError(f"a limit of {limit} passages finds nothing", "use 1 or more")
+        index = self._index()
+        self._check_own(index)
         question = understood(query, history, self.corrected)
-        return find(question, limit, self._index(), self.embedder, where=where, reranker=self._reranker)
+        return find(question, limit, index, self.embedder, where=where, reranker=self._reranker)
 
     def answerable(self, query: str, passages: Sequence[Passage], reader: Reader | None = None) -> float:
         """Probability, 0 to 1, that the passages answer the question; compare with `answer_threshold`.
@@ -241,7 +243,12 @@ class KnowledgeBase(Closing):
     ) -> SyncReport:
         walk = self._has_folder(index)
         seen = Seen(self.index_path.with_name(self.index_path.name + ".seen"))
-        embed = self.embedder.embed
+
+        def embed(texts: list[str]) -> Vectors:
+            vectors = self.embedder.embed(texts)
+            self._check_own(index)  # they are stored next
+            return vectors
+
         find = partial(self._list_files, walk)
         report = synchronize(index, find, embed, progress, force, seen, parsed)
         self._tell(report)
@@ -326,6 +333,18 @@ class KnowledgeBase(Closing):
         if had_documents:
             self._notice(f"the embedding model changed from {before} to {ours}; indexing again")
             self._stale = True
+
+    def _check_own(self, index: Index) -> None:
+        """Another process may have filled it with the vectors of another embedder since it was opened.
+
+        Raises:
+            KnowledgeError: It has.
+        """
+        if (now := index.embedder()) != self.embedder.name:
+            cause = f"another process has made the index anew for the embedder {now}; here it is {self.embedder.name}"
+            raise KnowledgeError(
+                cause, "start again with the same [knowledge] embedder, or with an index of its own"
+            )
 
     def _notice(self, text: str) -> None:
         self.notices.append(text)

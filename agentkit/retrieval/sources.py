@@ -70,7 +70,7 @@ def list_folder(folder: Path, origin: Origin) -> Listing:
     for where, folders, files in os.walk(folder, onerror=unreadable):
         here = Path(where)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in [name for name in folders if (here / name).is_symlink()]:
+        for name in [name for name in folders if os.path.islink(here / name)]:
             found.skipped.append((_name(here / name, folder), "a link to a folder is not followed"))
         for name in sorted(name for name in files if not _is_hidden(name)):
             path = here / name
@@ -88,7 +88,7 @@ def _is_hidden(name: str) -> bool:
 
 def _refused_link(path: Path, root: Path) -> str:
     """Why a link must not be followed; empty for other files."""
-    if not path.is_symlink():
+    if not os.path.islink(path):  # of what may not be looked at, reading it tells the reason
         return ""
     try:
         inside = path.resolve().is_relative_to(root)
@@ -148,8 +148,13 @@ def _sources_of(paths: Sequence[Path], skipped: list[tuple[str, str]]) -> list[S
 
 
 def _sources_at(path: Path, skipped: list[tuple[str, str]]) -> list[Source]:
-    if not path.exists():
-        raise NotFoundError(f"{path} does not exist", "name an existing file or folder")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"{path} does not exist", "name an existing file or folder") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise KnowledgeError(f"{path} cannot be read: {reason}", "check its name and permissions") from error
     real = Path(os.path.abspath(path))
     if not path.is_dir():
         name = _name(real, real.parent)

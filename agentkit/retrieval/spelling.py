@@ -10,7 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 
+from agentkit.retrieval.words import CJK
+
 _WORD = re.compile(r"(?<![\w./'’-])[^\W\d_]+(?![\w'’/-]|\.\w)")
+_UNSPELT = re.compile(f"{CJK.pattern}|[\uac00-\ud7af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+"""Chinese, Japanese, Korean, Thai, Lao, Burmese and Khmer: what stands between spaces there is often a sentence, and
+one character makes another word of it."""
 SHORTEST = 5
 """Letters; shorter words have too many neighbours."""
 LONG = 8
@@ -56,7 +61,7 @@ def corrected(text: str, vocabulary: Callable[[], Mapping[str, int]], knows: Cal
         nonlocal seen
         word = match.group()
         plain = word.lower()
-        if len(plain) < SHORTEST or knows(plain) or plain in vocabulary():
+        if len(plain) < SHORTEST or _UNSPELT.search(plain) or knows(plain) or plain in vocabulary():
             return word
         if word[0].isupper() and not word.isupper() and _goes_on(text, match.start()):
             return word  # a name

@@ -230,6 +230,23 @@ def test_another_embedder_indexes_again(base: KnowledgeBase, embedder: CountingE
     other.close()
 
 
+def test_an_embedder_that_another_process_has_changed_is_told(
+    base: KnowledgeBase, folder: Path, embedder: CountingEmbedder
+) -> None:
+    base.sync()
+    other = KnowledgeBase(folder, base.index_path, type(embedder)(embedder.inner, "other"))
+    other.sync()
+    (folder / "new.txt").write_text("A new document about lamps.")
+    for use in (lambda: base.search("lamps"), base.sync):
+        with pytest.raises(
+            KnowledgeError, match="another process has made the index anew for the embedder other"
+        ):
+            use()
+    assert "new.txt" not in {document.name for document in other.list()}
+    other.sync()
+    assert other.search("lamps")[0].document == "new.txt"
+
+
 def test_a_second_process_sees_changes(base: KnowledgeBase, folder: Path, embedder: CountingEmbedder) -> None:
     base.sync()
     reader = KnowledgeBase(folder, base.index_path, embedder)

@@ -45,6 +45,13 @@ def test_corrected(text: str, expected: str) -> None:
     assert corrected(text, lambda: WORDS, is_english) == expected
 
 
+@pytest.mark.parametrize(
+    ("question", "known"), [("返品できますか", "返金できますか"), ("반품됩니까", "반송됩니까")]
+)
+def test_one_character_is_another_word_where_words_are_not_spelt(question: str, known: str) -> None:
+    assert corrected(question, lambda: {known: 1}, lambda word: False) == question
+
+
 def test_of_words_equally_near_the_more_frequent_is_taken() -> None:
     assert corrected("expres", lambda: WORDS, is_english) == "express"
     assert corrected("expres", lambda: {**WORDS, "expires": 50}, is_english) == "expires"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from agentkit.retrieval.chunks import MAX_SENTENCES
 from agentkit.retrieval.documents import Document
 from agentkit.retrieval.index import SqliteIndex
 from agentkit.retrieval.loaders import Killed, TookTooLong
+from agentkit.retrieval.parsed import Parsed
 from agentkit.retrieval.records import Vectors
 from agentkit.retrieval.seen import Seen
-from agentkit.retrieval.sources import Listing, list_folder
+from agentkit.retrieval.sources import Listing, list_folder, readable_sources
 from agentkit.retrieval.sync import Step, SyncReport, synchronize
 
 TEXT = "You can return any item within thirty days of delivery."
@@ -233,6 +235,29 @@ def test_a_file_whose_parser_was_ended_is_tried_again(
     monkeypatch.undo()
     os.utime(file, (2, 2))
     assert go().added == ("a.pdf",)
+
+
+def test_a_file_that_may_not_be_looked_at_is_read_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that lists its files and lets nobody see more of them: mode 644."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.txt").write_text("B")
+
+    def refused(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "lstat", refused)
+    assert [source.name for source in list_folder(tmp_path, "folder").sources] == ["sub/b.txt"]
+
+
+def test_what_may_not_be_looked_at_cannot_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(KnowledgeError, match=r"b\.txt cannot be read: Permission denied"):
+        readable_sources([tmp_path / "b.txt"], set(), [], Parsed())
 
 
 def test_a_document_that_becomes_unreadable_stays(
