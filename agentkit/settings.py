@@ -96,7 +96,8 @@ class KnowledgeSettings(_Section):
     """Where the index is kept: empty for a SQLite file among the user's data, or a PostgreSQL database with pgvector,
     ``postgresql://USER@HOST:PORT/DATABASE``; its password may stand in ``PGPASSWORD`` or ``~/.pgpass``."""
     index_schema: str = "agentkit"
-    """Schema of the PostgreSQL database; projects that name the same one share one knowledge base."""
+    """Schema of the PostgreSQL database. Machines with the same folder may share one; projects with other documents
+    each need their own, for it holds what the folder holds that was read last."""
 
 
 class ToolSettings(_Section):

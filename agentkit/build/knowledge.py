@@ -34,7 +34,7 @@ class KnowledgeBase(BaseKnowledge):
         index_path: The SQLite file of the index; beside the other user data by default, one for each folder and
             embedder. Or a PostgreSQL database with pgvector: ``postgresql://USER@HOST:PORT/DATABASE``.
         embedder: Texts to unit vectors: ``minilm``, which is the default, ``mpnet``, a folder, a hub id, or an object.
-        index_schema: Schema of the PostgreSQL database; knowledge bases in one schema are one.
+        index_schema: Schema of the PostgreSQL database, of its own for each folder.
         reranker: Reads question and passage together: a chat model (``qwen2.5-coder-1.5b``), a cross-encoder (folder
             or hub id), or an object.
 
@@ -57,6 +57,8 @@ class KnowledgeBase(BaseKnowledge):
         if index_path is None or address:
             # Each embedder has an index of its own, or two programs would make one anew in turns.
             what = os.fsencode(root or "added") + (f"\0{own.name}".encode() if own else b"")
+            if address:  # the added files of each schema are copied to a folder of their own
+                what += f"\0{address}\0{index_schema}".encode()
             key = hashlib.sha256(what).hexdigest()[:16]
             index_path = user_dir(data_dir() / "knowledge") / f"{key}.{'postgres' if address else 'sqlite'}"
         super().__init__(

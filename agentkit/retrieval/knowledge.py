@@ -288,9 +288,16 @@ class KnowledgeBase(Closing):
         self._told = reasons
         for name, text in report.notices:
             self._notice(f"{name}: {text}")
-        if report.removed and not (report.added or report.changed or report.unchanged):
+        if report.removed and not (report.changed or report.unchanged):
             where = self.folder or self._added  # a disk that is not mounted leaves an empty folder
-            self._notice(f"{where} holds no documents any more: {len(report.removed)} removed from the index")
+            gone = f"{len(report.removed)} removed from the index"
+            if not report.added:
+                self._notice(f"{where} holds no documents any more: {gone}")
+            elif len(report.removed) > 1:
+                self._notice(
+                    f"{where} holds none of the documents that the index had: {gone}; if they are those of another "
+                    "project, give each its own [knowledge] index or index_schema"
+                )
 
     def _index(self, progress: Progress | None = None) -> Index:
         """The index, filled anew where another version or another embedder made it; one that is refused is closed."""

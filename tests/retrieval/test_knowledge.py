@@ -452,6 +452,19 @@ def test_an_optional_folder_may_be_missing_as_long_as_nothing_is_lost(
     assert names(base) == list(NAMES)
 
 
+def test_an_index_that_held_other_documents_is_told(base: KnowledgeBase, tmp_path: Path) -> None:
+    """As of two projects that keep theirs in one place."""
+    base.sync()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "lamps.txt").write_text("All about lamps.")
+    second = KnowledgeBase(other, base.index_path, base.embedder)
+    second.sync()
+    assert [notice.partition(";")[0] for notice in second.notices] == [
+        f"{other} holds none of the documents that the index had: 3 removed from the index"
+    ]
+
+
 def test_a_folder_that_is_suddenly_empty_is_told(base: KnowledgeBase, folder: Path) -> None:
     base.sync()
     (folder / "contact.html").unlink()

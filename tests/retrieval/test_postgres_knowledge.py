@@ -16,7 +16,7 @@ from postgres_server import kill, running, start_again
 
 from agentkit.build import KnowledgeBase as WiredKnowledgeBase
 from agentkit.build import open_project
-from agentkit.errors import KnowledgeError, SettingsError
+from agentkit.errors import KnowledgeError, NotFoundError, SettingsError
 from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.knowledge import KnowledgeBase
 from agentkit.retrieval.postgres import PostgresPlace
@@ -271,6 +271,29 @@ def test_the_setting_names_the_server(
     assert run.returncode == 1
     assert "check that the server runs" in run.stderr
     assert "s3cr3t" not in run.stdout + run.stderr
+
+
+def test_every_schema_has_its_own_copies_of_added_files(
+    folder: Path,
+    tmp_path: Path,
+    postgres: PostgresServer,
+    new_schema: Callable[[], str],
+    minilm: MiniLMEmbedder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AGENTKIT_DATA_DIR", str(tmp_path / "data"))
+    one, other = (
+        WiredKnowledgeBase(folder, postgres.get_uri(), minilm, index_schema=new_schema()) for _ in range(2)
+    )
+    extra = tmp_path / "extra.txt"
+    extra.write_text("Only of the other one.")
+    other.add([extra])
+    one.sync()
+    assert ("extra.txt" in names(one), "extra.txt" in names(other)) == (False, True)
+    with pytest.raises(NotFoundError):
+        one.remove("extra.txt")
+    one.close()
+    other.close()
 
 
 def test_the_knowledge_base_takes_an_address(

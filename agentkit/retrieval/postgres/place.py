@@ -18,7 +18,7 @@ from agentkit.retrieval.protocol import Index
 
 
 class PostgresPlace:
-    """One schema on one server; all projects that name it share one knowledge base.
+    """One schema on one server: one knowledge base, for all machines that have the same folder of documents.
 
     Args:
         dsn: As for `PostgresIndex`.
