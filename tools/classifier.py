@@ -7,7 +7,7 @@ import math
 import textwrap
 from typing import Any
 
-from agentkit import UsageError, load_embedder, tool, tool_options
+from agentkit import UsageError, load_embedder, tool, tool_options, trained_model
 
 from ._models import device_of, load_model
 from ._sentiment import LABELS as SENTIMENTS
@@ -64,11 +64,17 @@ def classifier(text: str, labels: list[str] | None = None) -> dict[str, Any]:
         labels: The classes to choose from; without them the sentiment is told.
     """
     wanted = _check(text, labels)
-    parts = [_scores(part, wanted, any_of_its_own=not labels) for part in textwrap.wrap(text, PART)]
+    parts = [_scores(part, wanted, any_of_its_own=not labels) for part in _parts(text)]
     scores = {label: sum(part[label] for part in parts) for label in parts[0]}
     total = sum(scores.values())
     rounded = {label: round(score / total, 4) for label, score in scores.items()}
     return {"label": max(scores, key=scores.__getitem__), "scores": rounded}
+
+
+def _parts(text: str) -> list[str]:
+    """What is judged at once; what was trained here reads the beginning that fits, as it did when it was scored."""
+    model = tool_options("classifier").get("model")
+    return [text] if model and trained_model(str(model), "classification") else textwrap.wrap(text, PART)
 
 
 def _scores(text: str, labels: list[str], *, any_of_its_own: bool) -> dict[str, float]:

@@ -108,7 +108,9 @@ def _with_model(text: str, name: str) -> list[dict[str, Any]]:
 
 
 def _add_token(entities: list[dict[str, Any]], text: str, tag: str, start: int, end: int) -> None:
-    prefix, _, label = tag.rpartition("-")
+    prefix, label = (
+        (tag[0], tag[2:]) if tag[1:2] == "-" else ("", tag)
+    )  # a type may hold hyphens: B-credit-card
     if label in ("O", "LABEL_0") and not prefix:
         return
     last = entities[-1] if entities else None

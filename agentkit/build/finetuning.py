@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.assets import ASSETS
 from agentkit.build.models import EMBEDDER_ASSET, chat_source, encoder_source
 from agentkit.errors import UsageError
 from agentkit.settings import expanded, user_dir
@@ -70,4 +71,6 @@ def _base_for(workspace: Workspace, task: Task) -> str:
     if task == "seq2seq" and not named:
         remedy = "name one with --model, a folder or a hub id such as google-t5/t5-small"
         raise UsageError("no sequence-to-sequence model comes with agentkit", remedy)
+    if base not in ASSETS and expanded(base).exists():  # the same words name another folder elsewhere
+        return str(expanded(base).resolve())
     return base

@@ -95,6 +95,8 @@ class Use:
     """When it was put into use past the gate, ISO 8601, UTC; empty where it has passed. So is the next."""
     because: str = ""
     """What the gate said: what fell, or that it was not asked."""
+    job: str = ""
+    """The job that made it: another adapter that gets its name later is not in use."""
 
 
 def list_adapters(adapters_dir: Path) -> list[Adapter]:
@@ -199,7 +201,17 @@ def in_use(adapters_dir: Path, base: str) -> str | None:
 def use_of(adapters_dir: Path, base: str) -> Use | None:
     """The adapter of the user's that is in use for a base model, and whether it was forced past the gate."""
     found = next((use for known, use in _uses(adapters_dir).items() if same_base(known, base)), None)
-    return found if found and (adapters_dir / found.adapter / CARD).is_file() else None
+    return found if found and _is_there(adapters_dir / found.adapter, found.job) else None
+
+
+def _is_there(path: Path, job: str) -> bool:
+    """Whether the adapter of a job is still that of this folder; a damaged one is, and is told of when it is loaded."""
+    if not (path / CARD).is_file():
+        return False
+    try:
+        return not job or _read(path).job == job
+    except TrainingError:
+        return True
 
 
 def same_base(one: str, other: str) -> bool:
@@ -209,7 +221,7 @@ def same_base(one: str, other: str) -> bool:
 
 def _place(base: str) -> str:
     path = os.path.expanduser(base)
-    return os.path.realpath(path) if os.sep in base and os.path.exists(path) else ""
+    return os.path.realpath(path) if os.path.exists(path) else ""
 
 
 def shipped(base: str) -> Path | None:
@@ -250,7 +262,7 @@ def use(adapters_dir: Path, name: str, *, forced: str = "") -> Adapter:
     check_whole(adapter.path)
     when = datetime.now(UTC).isoformat(timespec="seconds") if forced else ""
     others = {known: use for known, use in _uses(adapters_dir).items() if not same_base(known, adapter.base)}
-    _write_uses(adapters_dir, {**others, adapter.base: Use(name, when, forced)})
+    _write_uses(adapters_dir, {**others, adapter.base: Use(name, when, forced, adapter.job)})
     return adapter
 
 
@@ -420,7 +432,9 @@ def _use(body: Any) -> Use:
 
 def _write_uses(adapters_dir: Path, uses: dict[str, Use]) -> None:
     private_dir(adapters_dir)
-    body = {base: asdict(found) if found.forced else found.adapter for base, found in uses.items()}
+    body = {
+        base: {key: value for key, value in asdict(found).items() if value} for base, found in uses.items()
+    }
     draft = adapters_dir / f".{IN_USE}.{os.getpid()}"
     draft.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     draft.chmod(0o600)

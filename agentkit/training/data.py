@@ -143,6 +143,8 @@ def _example(body: dict[str, Any], origin: str) -> Example:
         raise UsageError(f"{origin}: 'messages' is no list of messages", FORM)
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise UsageError(f"{origin}: 'tools' is no list of tool schemas", "use the OpenAI form")
+    if body.get("functions"):
+        raise UsageError(f"{origin}: 'functions' are OpenAI's older form of tools", "write them as 'tools'")
     if not isinstance(described, bool):
         raise UsageError(f"{origin}: 'describe_tools' is neither true nor false", "leave it out for true")
     if not isinstance(keep, bool):
@@ -178,6 +180,11 @@ def _check_message(message: Message, body: dict[str, Any], where: str) -> None:
     if message.role == "assistant" and body.get("weight", 1) not in (None, 1):
         cause = f"{where} has the weight {body['weight']!r}, but all that an assistant says is learned alike"
         raise UsageError(cause, "leave the chat out, or take the weight away")
+    if body.get("function_call"):
+        raise UsageError(f"{where} has a function_call, OpenAI's older form", "write it as tool_calls")
+    if message.role == "assistant" and not message.content.strip() and not message.tool_calls:
+        cause = f"{where}: the assistant says nothing, and that is what would be learned"
+        raise UsageError(cause, "leave that message out")
     content = body.get("content")
     for part in content if isinstance(content, list) else ():
         if not isinstance(part, dict) or "text" not in part:

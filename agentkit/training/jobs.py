@@ -39,7 +39,7 @@ from agentkit.training.labelled import Labelled, load_labelled, task_of
 from agentkit.training.labelled import to_lines as labelled_lines
 from agentkit.training.partition import partition
 from agentkit.training.prepare import Chosen, prepare, to_lines
-from agentkit.training.process import Process, launch, stop
+from agentkit.training.process import Process, at_work, launch, stop
 from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import DataReport
 from agentkit.training.settings import JobSettings, Task, epochs_for, make_settings
@@ -119,7 +119,7 @@ def resume(job: Job) -> Job:
     """Let a job that has failed or was killed go on from its newest checkpoint, or from the beginning without one.
 
     Raises:
-        UsageError: It has not failed, its adapter's name has been taken meanwhile, or its files are gone.
+        UsageError: It has not failed, or its files are gone.
         TrainingError: The process cannot be started.
     """
     jobs_dir, now = job.folder.parent, get_job(job.folder.parent, job.id)
@@ -129,13 +129,12 @@ def resume(job: Job) -> Job:
             f"job {job.id} {reasons.get(now.status, 'is under way')}", "see `agentkit finetune status`"
         )
     try:
-        settings = read_settings(job.folder)
+        read_settings(job.folder)
         if not (job.folder / DATA).is_file():
             raise FileNotFoundError(job.folder / DATA)
     except (OSError, ValueError) as error:
         raise UsageError(f"the files of job {job.id} are gone or damaged", "start it again") from error
-    check_name(settings.adapters_dir, settings.name)
-    with job_table(jobs_dir) as table:
+    with job_table(jobs_dir) as table:  # where the name was taken meanwhile, the result gets a number
         if not table.requeue(job.id, Process.of(os.getpid())):
             raise UsageError(f"job {job.id} is under way", "see `agentkit finetune status`")
         _launch(table, job.folder)
@@ -167,12 +166,15 @@ def cancel(job: Job) -> Job:
     """End a job; nothing of its adapter is kept. Returns how it ended: ``done`` if that came first.
 
     Raises:
-        UsageError: The job has ended already.
+        UsageError: The job has ended already, or its process is out of reach.
     """
     jobs_dir = job.folder.parent
     if not get_job(jobs_dir, job.id).active:
         raise UsageError(f"job {job.id} has ended already", "see `agentkit finetune status`")
     with job_table(jobs_dir) as table:
+        if not _record(table, job.id).process.alive() and get_job(jobs_dir, job.id).active:
+            cause = f"job {job.id} runs in another container or on another machine"
+            raise UsageError(cause, "cancel it there")
         with contextlib.suppress(
             OSError
         ):  # without the mark the worker takes it for a shutdown, and ends too
@@ -310,8 +312,8 @@ def _records(jobs_dir: Path) -> list[tuple[Record, int]]:
 
 def _bury(table: JobTable, jobs_dir: Path) -> None:
     for record in table.all():
-        if record.status in ACTIVE and not record.process.alive():
-            folder = jobs_dir / record.id
+        folder = jobs_dir / record.id
+        if record.status in ACTIVE and not at_work(record.process, folder):
             if made := _made(record, folder):
                 if table.end(record.id, "done", name=made):
                     clear_done(folder)

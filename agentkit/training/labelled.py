@@ -156,6 +156,9 @@ def _cells(path: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         for cells in reader:
             origin, begin = f"{path}, line {begin}", reader.line_num + 1
+            if separator == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+                cause = f"{origin}: a quote that is opened there takes up several rows"
+                raise UsageError(cause, "close every quote, or double those that are part of a text")
             if any(cell.strip() for cell in cells):
                 yield origin, cells
     except csv.Error as error:

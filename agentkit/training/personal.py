@@ -22,20 +22,20 @@ stands in the system prompts of that many, and of that share of them."""
 GREETING_WORDS = 3
 """Many conversations begin with a message of no more words, and the same answer to it."""
 
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![\w-])")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![^\W_]|-\w)")
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
-_CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)")
+_CARD = re.compile(r"(?<![\w.,+])(?<!\d-)\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)")
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]|\.\w)")
 _PHONE = re.compile(
-    r"""(?<![\w.,/+-])(?<!\d[ ])(?:
-        (?:\+|00(?=[1-9]))[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}   # +44 20 7946 0958
-        | (?:1[ .-])?\(0?\d{2,4}\)[ -]?\d{2,5}(?:[ -]?\d{2,5}){1,3}   # (020) 7946 0958, 1 (555) 010-4477
+    r"""(?<![\w.,/+-])(?:
+        (?:\+|(?<!\d[ ])00(?=[1-9]))[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}   # +44 20 7946 0958
+        | (?<!\d[ ])(?:(?:1[ .-])?\(0?\d{2,4}\)[ -]?\d{2,5}(?:[ -]?\d{2,5}){1,3}   # (020) 7946 0958, 1 (555) 010-4477
         | 0\d{1,4}(?:[ /-]\d{2,8}){1,4}                               # 020 7946 0958
         | 0\d(?:\.\d{2}){4}                                           # 06.12.34.56.78
-        | (?:1[ .-])?[2-9]\d{2}([ .-])\d{3}\1\d{4}                    # 555-010-4477, 1-555-010-4477
+        | (?:1[ .-])?[2-9]\d{2}([ .-])\d{3}\1\d{4})                   # 555-010-4477, 1-555-010-4477
     )(?![\w-]|[.,/]\d)""",
     re.VERBOSE,
 )
@@ -91,7 +91,10 @@ _KINDS: tuple[tuple[str, re.Pattern[str], Check], ...] = (
 """In this order: what an earlier one has taken, a later one does not see."""
 _GROUPED = ("IBAN", "CARD")
 """Numbers written in groups, with a check digit: what stands behind them may look like one more group."""
+_PLAIN = str.maketrans("\u00a0\u2007\u202f\u2010\u2011", "   --")
+"""Spaces and hyphens that do not break a line: numbers are typeset with them."""
 KINDS = tuple(dict.fromkeys(kind for kind, _, _ in _KINDS))
+_PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(KINDS)})_\d+\]")
 
 
 def _key(kind: str, text: str) -> str:
@@ -115,9 +118,12 @@ class Redactor:
     counts: Counter[str] = field(default_factory=Counter)
     """Replacements, by kind."""
     _known: dict[Value, str] = field(default_factory=dict)
+    _written: set[str] = field(default_factory=set)
+    """Placeholders that stood there before, whose values nobody knows."""
 
     def text(self, text: str) -> str:
         """The text with placeholders."""
+        self._written.update(_PLACEHOLDER.findall(text))
         for kind, pattern, check in _KINDS:
             text = self._without(text, kind, pattern, check)
         for (kind, key), name in self._known.items():
@@ -165,7 +171,8 @@ class Redactor:
         A pattern takes all that may belong to a number: of groups, fewer are tried, and what begins with a later one.
         """
         parts, done, at = [], 0, 0
-        while match := pattern.search(text, at):
+        plain = text.translate(_PLAIN)  # of the same length
+        while match := pattern.search(plain, at):
             groups = [gap.start() for gap in re.finditer("[ -]", match[0])] if kind in _GROUPED else []
             found = next((part for n in (None, *reversed(groups)) if check(part := match[0][:n])), "")
             at = match.start() + (len(found) or next(iter(groups), len(match[0])) or 1)
@@ -176,8 +183,13 @@ class Redactor:
         return "".join([*parts, text[done:]])
 
     def _placeholder(self, kind: str, key: str) -> str:
+        if (kind, key) in self._known:
+            return self._known[kind, key]
         number = 1 + sum(known == kind for known, _ in self._known)
-        return self._known.setdefault((kind, key), f"[{kind}_{number}]")
+        while (name := f"[{kind}_{number}]") in self._written or name in self._known.values():
+            number += 1
+        self._known[kind, key] = name
+        return name
 
 
 def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:

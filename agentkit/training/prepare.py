@@ -69,7 +69,8 @@ def prepare(
             duplicates += 1
             continue
         unique[key] = chosen
-        places[key] = place_of(clean)
+        # Which contacts are the house's depends on all chats, a chat's place on what it says alone.
+        places[key] = place_of(_bare(example) if kept else clean)
         counts += redactor.counts
     if len(unique) < MIN_CHATS:
         cause = f"{len(unique) or 'no'} usable chat{'s' * (len(unique) != 1)} in {len(examples)}"
@@ -86,6 +87,12 @@ def prepare(
     return ready, DataReport(
         len(examples), duplicates, personal, unredactable, skipped=tuple(skipped), splits=sizes
     )
+
+
+def _bare(example: Example) -> Example:
+    """Without any contact, be it the house's."""
+    redactor = Redactor()
+    return replace(example, messages=tuple(map(redactor.message, example.messages)))
 
 
 def split(

@@ -9,14 +9,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import agentkit
+from agentkit.database import exclusive
 from agentkit.training.memory import HUGE_PAGES
 
 WORKER = "agentkit.training.worker"
 """Module that a worker's process runs."""
+LOCK = "lock"
+"""In a job's folder: locked as long as its worker lives."""
+_LOOK_S = 0.05
 GRACE_S = 10.0
 """A process that has not ended by then is killed."""
 _LINUX = sys.platform == "linux"
@@ -61,6 +66,30 @@ class Process:
             *_, module, given = ["", "", *psutil.Process(self.pid).cmdline()]
             return self.alive() and module == WORKER and Path(given).name == folder.name
         return False
+
+
+def at_work(process: Process, folder: Path) -> bool:
+    """Whether the process of a job lives. That of another container, or of a machine that shares the folder, cannot be
+    seen: there its lock tells."""
+    return process.alive() or _is_locked(folder / LOCK)
+
+
+@contextlib.contextmanager
+def working(folder: Path) -> Iterator[None]:
+    """A job's folder is being worked in."""
+    while True:
+        with exclusive(folder / LOCK) as mine:
+            if mine:  # else somebody is just looking
+                yield
+                return
+        time.sleep(_LOOK_S)
+
+
+def _is_locked(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with exclusive(path) as mine:
+        return not mine
 
 
 def _start_of(pid: int) -> float:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from agentkit.database import Database
 from agentkit.errors import UsageError
-from agentkit.training.process import Process
+from agentkit.training.process import Process, at_work
 
 Turn = Literal["now", "later", "never"]
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -47,7 +47,8 @@ class JobTable:
     """All jobs of one folder."""
 
     def __init__(self, jobs_dir: Path) -> None:
-        self._db = Database(jobs_dir / FILE, _SCHEMA, _APPLICATION_ID, _VERSION)
+        self._jobs_dir = jobs_dir
+        self._db = Database(jobs_dir / FILE, _SCHEMA, _APPLICATION_ID, _VERSION, what="table of jobs")
 
     def all(self) -> list[Record]:
         """Every job, the oldest first."""
@@ -82,13 +83,13 @@ class JobTable:
         """
         with self._db.write() as db:
             query = (
-                "SELECT j.rowid, o.pid, o.started FROM jobs j LEFT JOIN jobs o ON o.status = 'running' "
+                "SELECT o.id, o.pid, o.started FROM jobs j LEFT JOIN jobs o ON o.status = 'running' "
                 "OR (o.status = 'queued' AND o.rowid < j.rowid) WHERE j.id = ? AND j.status = 'queued'"
             )
             rows = db.execute(query, (id,)).fetchall()
             if not rows:
                 return "never"
-            if any(pid is not None and Process(pid, started).alive() for _, pid, started in rows):
+            if any(other and self._is_at_work(other, pid, started) for other, pid, started in rows):
                 return "later"
             update = "UPDATE jobs SET status = 'running', pid = ?, started = ? WHERE id = ?"
             db.execute(update, (process.pid, process.started, id))
@@ -124,9 +125,12 @@ class JobTable:
     def _check_name(self, db: sqlite3.Connection, name: str) -> None:
         query = "SELECT id, pid, started FROM jobs WHERE name = ? AND status IN ('queued', 'running')"
         for other, pid, started in db.execute(query, (name,)).fetchall():
-            if Process(pid, started).alive():
+            if self._is_at_work(other, pid, started):
                 remedy = "choose another name, or cancel that job"
                 raise UsageError(f"job {other} is already making an adapter {name!r}", remedy)
+
+    def _is_at_work(self, id: str, pid: int, started: float) -> bool:
+        return at_work(Process(pid, started), self._jobs_dir / id)
 
     def close(self) -> None:
         """Close the file."""

@@ -36,7 +36,7 @@ from agentkit.training.job import (
     read_progress,
     stage_dir,
 )
-from agentkit.training.process import Process
+from agentkit.training.process import Process, working
 from agentkit.training.report import FILE as REPORT
 from agentkit.training.report import read_report, score_name
 from agentkit.training.run import Stopped, Trained
@@ -82,7 +82,7 @@ def main(folder: Path) -> int:
     demand = Demand(folder)
     signal.signal(signal.SIGTERM, demand)
     job = JobSettings.model_validate_json((folder / job_settings.FILE).read_bytes())
-    with job_table(folder.parent) as table:
+    with working(folder), job_table(folder.parent) as table:
         try:
             if not _wait_for_turn(table, folder.name):
                 return 1
@@ -120,7 +120,7 @@ def _wait_for_turn(table: JobTable, id: str) -> bool:
 def _train(folder: Path, job: JobSettings, table: JobTable, demand: Demand) -> None:
     _say(f"loading {job.model_name}")
     work = make_work(job, folder / DATA)
-    _note_data(folder, work)
+    _note_data(folder, job, work)
     _say(f"{work.report} on {work.device}")
     if job.task == "chat":
         _say(f"beginning from {f'the adapter {job.start}' if job.start_sha256 else 'the bare model'}")
@@ -153,12 +153,17 @@ def _learn(folder: Path, work: Work, demand: Demand) -> Trained:
         demand.is_training = False
 
 
-def _note_data(folder: Path, work: Work) -> None:
+def _note_data(folder: Path, job: JobSettings, work: Work) -> None:
     """Add to the report of the data what only the model's own tokens could tell."""
     before, report = read_report(folder / REPORT), work.report
     if not work.splits["train"]:
         cause = f"none of the {before.unit} to learn from is left: {report.cut} were too long"
         raise TrainingError(cause, f"shorten the {before.unit}, or raise max_length if the model allows it")
+    if job.patience is not None and not work.splits["validation"]:
+        cause = f"patience needs {before.unit} to validate by, and all that were held out were too long"
+        raise TrainingError(
+            cause, "leave patience out, shorten them, or raise max_length if the model allows it"
+        )
     splits: dict[str, int] = {name: work.splits[name] for name in SPLITS}
     duplicates = (
         before.found - before.unredactable - report.cut - report.count

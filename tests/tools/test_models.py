@@ -90,6 +90,19 @@ def test_a_token_classifier_joins_what_belongs_together(
     ]
 
 
+def test_a_type_of_entity_may_hold_hyphens(run_with: Any, tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForTokenClassification
+
+    model = BertForTokenClassification(BertConfig(**TINY, id2label={0: "O", 1: "B-credit-card"}))
+    force(model.classifier, 1)
+    run = run_with("ner", model=save(tmp_path, model, tokenizer))
+    found = run("ner", text="Ann Lee").value
+    assert [(entity["text"], entity["label"]) for entity in found] == [
+        ("Ann", "credit-card"),
+        ("Lee", "credit-card"),
+    ]
+
+
 def test_a_token_classifier_that_finds_nothing(run_with: Any, tokenizer: Any, tmp_path: Path) -> None:
     from transformers import BertConfig, BertForTokenClassification
 

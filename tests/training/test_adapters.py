@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from agentkit.training.adapters import (
 )
 
 
-def put(folder: Path, name: str, base: str = "smollm2-135m") -> Adapter:
+def put(folder: Path, name: str, base: str = "smollm2-135m", job: str = "") -> Adapter:
     adapter = Adapter(
         name=name,
         path=folder / name,
@@ -47,6 +48,7 @@ def put(folder: Path, name: str, base: str = "smollm2-135m") -> Adapter:
         seconds=30.0,
         created="2025-01-01T00:00:00+00:00",
         version="0.1.0",
+        job=job,
     )
 
     def write(stage: Path) -> None:
@@ -252,6 +254,20 @@ def test_a_card_tells_how_far_evidence_counts(tmp_path: Path) -> None:
         card.write_text(json.dumps({**body, "evidence": wrong}), encoding="utf-8")
         with pytest.raises(TrainingError, match="cannot be read"):
             traits_of(card.parent)
+
+
+def test_an_adapter_does_not_inherit_the_use_of_one_that_was_deleted(tmp_path: Path) -> None:
+    put(tmp_path, "november", job="1")
+    use(tmp_path, "november")
+    assert in_use(tmp_path, "smollm2-135m") == "november"
+    shutil.rmtree(tmp_path / "november")
+    put(tmp_path, "november", job="2")
+    assert in_use(tmp_path, "smollm2-135m") is None
+    assert resolve_adapter(tmp_path, "auto", "smollm2-135m") == shipped("smollm2-135m")
+    use(tmp_path, "november")
+    (tmp_path / "november" / CARD).write_text("{", encoding="utf-8")
+    with pytest.raises(TrainingError):
+        resolve_adapter(tmp_path, "auto", "smollm2-135m")
 
 
 def test_a_base_is_known_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

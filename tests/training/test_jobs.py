@@ -27,7 +27,7 @@ from agentkit.training.adapters import get_adapter, list_adapters
 from agentkit.training.data import load_chats
 from agentkit.training.job import read_progress, view
 from agentkit.training.jobs import Job, cancel, get_job, list_jobs, resume, start, wait
-from agentkit.training.process import WORKER, Process
+from agentkit.training.process import WORKER, Process, working
 from agentkit.training.report import read_report
 from agentkit.training.table import FILE, Record, job_table
 
@@ -538,6 +538,35 @@ def test_cancelling_a_job_spares_the_process_that_still_starts_it(dirs: dict[str
     finally:
         starter.kill()
         starter.wait()
+
+
+def test_a_worker_that_cannot_be_seen_is_known_by_its_lock(dirs: dict[str, Path]) -> None:
+    """As in another container: no process here has its number."""
+    folder = dirs["jobs_dir"]
+    with job_table(folder) as table:
+        gone = Process(os.getpid(), 0.0)
+        table.reserve("1-a", "a", "2026", gone)
+        (folder / "1-a").mkdir()
+        with working(folder / "1-a"):
+            assert get_job(folder, "1-a").status == "queued"
+            with pytest.raises(UsageError, match="runs in another container or on another machine"):
+                cancel(get_job(folder, "1-a"))
+            with pytest.raises(UsageError, match="already making an adapter 'a'"):
+                table.reserve("2-b", "a", "2026", gone)
+        assert get_job(folder, "1-a").status == "failed"
+
+
+def test_a_job_whose_name_was_taken_goes_on_and_gets_a_number(
+    begin: Begin, dirs: dict[str, Path], inside: Callable[..., Job], tmp_path: Path
+) -> None:
+    job = begin(name="tone", epochs=1, jobs_dir=tmp_path / "other")
+    with job_table(tmp_path / "other") as table:
+        table.end(job.id, "failed", "killed")
+    assert inside(name="tone", epochs=1).status == "done"
+    again = resume(get_job(tmp_path / "other", job.id))
+    assert again.status == "queued"
+    assert worker.main(job.folder) == 0
+    assert get_job(tmp_path / "other", job.id).name == "tone-2"
 
 
 def test_a_worker_is_known_by_its_job(tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ def test_a_file_that_is_not_there() -> None:
             'text,label\n"two\nlines",x\nhi,y\n"open,x\n',
             "line 5: unexpected end of data; close every quote",
         ),
+        (
+            "a.tsv",
+            'text\tlabel\n"Great, she said\tpos\nIt leaks\tneg\nThat was solid"\tpos\n',
+            "line 2: a quote that is opened there takes up several rows",
+        ),
         ("a.csv", "text,name\nhi,x\n", "line 1: there is no column 'label'"),
         ("a.csv", "text,text,label\nhi,ho,x\n", "line 1: there are several columns 'text'"),
         ("a.csv", "text,label\n", "a.csv holds no examples"),

@@ -19,6 +19,16 @@ from agentkit.training.personal import Redactor, conversation_of, house_values, 
         ("gb82west12345698765432", "[IBAN_1]"),
         ("card 4111 1111 1111 1111 and 378282246310005", "card [CARD_1] and [CARD_2]"),
         ("from 192.0.2.17 and 2001:db8::ff00:42", "from [IP_1] and [IP_2]"),
+        ("Your address is 2001:db8::ff00:42.", "Your address is [IP_1]."),
+        ("_ada@mail.example_ or bob@mail.example- thanks", "[EMAIL_1]_ or [EMAIL_2]- thanks"),
+        ("4111\u00a01111\u00a01111\u00a01111, +44\u202f20\u202f7946\u202f0958", "[CARD_1], [PHONE_1]"),
+        ("+44\u201120\u20117946\u20110958", "[PHONE_1]"),
+        ("Ring me at 9 +44 20 7946 0958", "Ring me at 9 [PHONE_1]"),
+        ("Visa-4111111111111111", "Visa-[CARD_1]"),
+        (
+            "as to [EMAIL_1]: bob@mail.example, then ann@mail.example",
+            "as to [EMAIL_1]: [EMAIL_2], then [EMAIL_3]",
+        ),
     ],
 )
 def test_personal_data_is_replaced(text: str, redacted: str) -> None:

@@ -56,6 +56,18 @@ def test_a_chat_stays_in_its_split_when_data_grows() -> None:
     assert place_of(both[0]) == place_of(both[1])
 
 
+def test_a_contact_that_becomes_the_houses_moves_no_chat() -> None:
+    """Assistants tell it in two conversations, and in a third once data grows."""
+    few = [chat(f"Question {n}?", f"Write to help@shop.example, number {n}.") for n in range(2)]
+    rest = chats(150)[2:]
+    grown = [*few, chat("One more?", "Write to help@shop.example."), *rest]
+    before, after = splits([*few, *rest]), splits(grown)
+    assert {key: after[key] for key in before} == before
+    ready = [prepare(examples, shares=SHARES)[0] for examples in ([*few, *rest], grown)]
+    assert ["help@shop.example" in examples[0].messages[1].content for examples in ready] == [False, True]
+    assert place_of(ready[0][0]) != place_of(ready[1][0])  # what they say is not the same
+
+
 @pytest.mark.parametrize("count", [2, 9, 10, 11, 24])
 def test_every_split_holds_something_from_ten_chats_on(count: int) -> None:
     _, report = prepare(chats(count), shares=SHARES)
