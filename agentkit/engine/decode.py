@@ -232,13 +232,13 @@ def decode(
         yield item
 
 
-LOOP_REPEATS = 3
-LOOP_TOKENS = 24
+LOOP_REPEATS = 4
+LOOP_TOKENS = 64
 """A phrase counts as a loop when its repeats are at least this many tokens together."""
 
 
 def is_looping(ids: list[int]) -> bool:
-    """Whether the ids end in the same phrase three times in a row; small models do not find out by themselves."""
+    """Whether the ids end in one phrase `LOOP_REPEATS` times in a row; small models do not find out by themselves."""
     for length in range(1, len(ids) // LOOP_REPEATS + 1):
         if length * LOOP_REPEATS < LOOP_TOKENS or ids[-1] != ids[-1 - length]:
             continue

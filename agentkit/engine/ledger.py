@@ -282,7 +282,11 @@ class LedgerPool:
             self._clock += 1
             ledger = self._best(prompt, adapter)
             ledger.busy, ledger.last_used = True, self._clock
-            return ledger, ledger.align(prompt)
+            try:
+                return ledger, ledger.align(prompt)
+            except BaseException:  # e.g. out of memory: nobody could give it back
+                self._ledgers.remove(ledger)
+                raise
 
     def _best(self, prompt: Sequence[int], adapter: PreparedLora | None) -> Ledger:
         # What another adapter computed, or none, says nothing about this one's keys and values.

@@ -73,6 +73,9 @@ def as_formatted(value: Any, schema: Any) -> Any:
     """Numbers whose schema says ``"format": "float"`` or ``"double"``, as OpenAPI has it, with a decimal point."""
     if not isinstance(schema, dict):
         return value
+    branches = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if len(branches) == 1:  # or null
+        return as_formatted(value, branches[0])
     if isinstance(value, dict):
         children = schema.get("properties", {})
         return {key: as_formatted(each, children.get(key)) for key, each in value.items()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from agentkit.engine.decode import FinishReason, MaskProvider, Sampler, Tokens, decoding, is_looping
 from agentkit.engine.drafts import Drafts
@@ -18,7 +20,8 @@ from agentkit.llm.calls import read_message
 from agentkit.llm.detokenize import TextStream
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats.base import Markup
-from agentkit.llm.grammar import CallOptions, GrammarCompiler
+from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
+from agentkit.llm.guide import Guided
 from agentkit.llm.missing import ask_for, words_in
 from agentkit.llm.protocol import ModelEvent
 from agentkit.messages import Completion, Message, ToolSpec, Usage
@@ -57,17 +60,23 @@ class Continuation:
     """Tokens that calls may have beyond `sampling`'s: what they copy from the turn."""
     completion_tokens: int = 0
     first_token: float = 0.0
-    finish: FinishReason = "stop"
+    finish: FinishReason | Literal["repetition"] = "stop"
 
-    def text(self, grammar: MaskProvider | None, spare: int = 0) -> Iterator[ModelEvent]:
+    def text(self, grammar: Grammar | Guided | None, spare: int = 0) -> Iterator[ModelEvent]:
         """Text, free or of a grammar's form, and no calls; ``spare`` tokens beyond the budget where it is given."""
         text = TextStream(self.model.loaded.tokenizer, self.sampling.stop)
         start = len(self.ledger.ids)
         yield from self._pump(text, grammar, spare=spare)
+        if grammar is not None and grammar.cut:
+            self.finish = "length"
         yield from self._said(text.text, start)
 
     def text_or_call(
-        self, specs: list[ToolSpec], options: CallOptions, conversation: Sequence[Message]
+        self,
+        specs: list[ToolSpec],
+        options: CallOptions,
+        conversation: Sequence[Message],
+        form: Grammar | Guided | None = None,
     ) -> Iterator[ModelEvent]:
         """Free text in which the model may begin a call; from there on the grammar rules.
 
@@ -75,15 +84,35 @@ class Continuation:
             specs: Tools that it may call.
             options: Of the grammar; its turn, too, is what the arguments of calls may rest on.
             conversation: What else they may rest on.
+            form: Of an answer that calls nothing: where the model's first words are no call, it is written in it.
         """
-        form, start = self.model.encoder.format, len(self.ledger.ids)
-        text = yield from self._up_to_a_call(specs)
-        if not text.triggered:
-            yield from self._said(text.text, start)
-            return
-        self._rewrite(start, text.text, form.before_call if text.text else "")
+        start = len(self.ledger.ids)
+        if form is not None:
+            if not self._begins_a_call(specs):
+                self._rewrite(start, "", "")
+                yield from self.text(form)
+                return
+            text = TextStream(self.model.loaded.tokenizer, ())
+        else:
+            text = yield from self._up_to_a_call(specs)
+            if not text.triggered:
+                yield from self._said(text.text, start)
+                return
+        self._rewrite(start, text.text, self.model.encoder.format.before_call if text.text else "")
         grammar = self.model.grammars().tool_call(specs, options)
         yield from self.call(grammar, specs, start, text.text, options.turn, conversation)
+
+    def _begins_a_call(self, specs: Sequence[ToolSpec]) -> bool:
+        """Whether the model's first words are a call; nothing is told of them."""
+        words = self._up_to_a_call(specs)
+        with closing(words):
+            while True:
+                try:
+                    event = next(words)
+                except StopIteration as ended:
+                    return bool(ended.value.triggered)
+                if isinstance(event, TextDelta) and event.text.strip():
+                    return False
 
     def text_without_calls(self, specs: Sequence[ToolSpec]) -> Iterator[ModelEvent]:
         """Free text of a model that has read of tools; it ends where a call begins all the same."""
@@ -119,7 +148,7 @@ class Continuation:
 
     def call(
         self,
-        grammar: MaskProvider | None,
+        grammar: Grammar | Guided | None,
         choice: list[ToolSpec],
         start: int,
         said: str = "",
@@ -140,17 +169,24 @@ class Continuation:
         written = self.model.encoder.decode(self._spoken(begin))
         thinks = not rests_on and not said and self.model.encoder.has_thought(written)
         found = read_message(written, choice, self.model.encoder.format, thinks=thinks)
-        cut = self.finish == "length"
+        shortened = grammar.cut if grammar is not None else None
+        if shortened == "value":  # it is valid, and not what the model would have said
+            found = replace(found, calls=found.calls[:-1])
+        cut = self.finish == "length" or shortened is not None
         if cut:
             kept = f"; the {len(found.calls)} before it stand" if found.calls else ""
             cause = f"the call did not fit into {self.completion_tokens} tokens and was dropped{kept}"
+            if shortened == "end":
+                cause = f"no further call fits into {self.completion_tokens} tokens"
             yield Notice("call_cut", f"{cause}; raise max_new_tokens")
+            self.finish = "length"
         if not found.calls:
             yield from self._done(said)
             return
         for call in found.calls if rests_on else ():
             spec = next(spec for spec in choice if spec.name == call.name)
             _, missing = words_in(spec, rests_on, turn)
+            missing = [name for name in missing if not _is_told(call.arguments.get(name), rests_on)]
             if missing:
                 yield from ask_for(spec, missing, said, self.usage())
                 return
@@ -210,7 +246,7 @@ class Continuation:
                 return
             if grammar is None and is_looping(written):
                 yield Notice("repetition", "the model went round in circles and was stopped")
-                self.finish = "stop"
+                self.finish = "repetition"
                 break
         delta = text.finish()
         if delta:
@@ -250,10 +286,19 @@ class Continuation:
         yield from self._relieved()
         if self.finish == "length":
             yield Notice("truncated", f"the answer was cut after {self.completion_tokens} tokens")
-        reason = "stop" if self.finish == "grammar" else self.finish
+        reason: FinishReason = "length" if self.finish == "repetition" else self.finish
+        reason = "stop" if reason == "grammar" else reason
         yield Completion(text, (), self.usage(), reason)
 
     def _relieved(self) -> Iterator[Notice]:
         if self.ledger.relieved > self.relieved_before:
             cause = "memory ran out: the caches of other conversations were dropped and the step was repeated"
             yield Notice("memory", cause)
+
+
+def _is_told(value: Any, conversation: Sequence[Message]) -> bool:
+    """Whether somebody has said a value as it stands, be it the system prompt or the assistant itself."""
+    if not isinstance(value, str | int | float) or not str(value).strip():
+        return False
+    words = re.compile(rf"(?<!\w){re.escape(str(value).strip())}(?!\w)", re.IGNORECASE)
+    return any(words.search(message.content) for message in conversation)

@@ -21,7 +21,7 @@ from agentkit.llm.encoding import ChatEncoder, Segments, without_added_tokens
 from agentkit.llm.evidence import Parameter, evidence
 from agentkit.llm.formats.base import MAX_RULES, ArgumentSyntax, Format, Markup
 from agentkit.llm.grounding import sources
-from agentkit.llm.guide import FULL, CallText, Guided, Strength
+from agentkit.llm.guide import FULL, CallText, Cut, Guided, Strength
 from agentkit.llm.plan import plan
 from agentkit.llm.schemas import SchemaCheck, canonical
 from agentkit.messages import ToolSpec
@@ -46,6 +46,8 @@ class CallOptions:
     """How far what the turn says weighs, for tools without examples (`agentkit.llm.evidence`)."""
     parallel: bool = False
     """Further calls may follow the first."""
+    copies: bool = True
+    """Copied parameters take their values from the turn; not where a call goes on from another's result."""
     thought: int = 0
     """Tokens that a thought before the first call may have, where the model thinks; 0 allows none."""
     number: int = 0
@@ -182,7 +184,7 @@ class GrammarCompiler:
     def _argument_rules(self, name: str, tool: ToolSpec, options: CallOptions) -> list[str]:
         try:
             self._schemas.check(tool.schema, f"tool {tool.name!r}", arguments=True)
-            found = sources(tool, options.turn) if options.turn else {}
+            found = sources(tool, options.turn) if options.turn and options.copies else {}
             rules = self.format.argument_rules(name, tool.schema, found, self._syntax)
             if len(rules) > MAX_RULES and found:  # without copied values most formats need one rule
                 rules = self.format.argument_rules(name, tool.schema, {}, self._syntax)
@@ -275,7 +277,10 @@ class Grammar:
     """A `MaskProvider` of the decode loop: one use, one output."""
 
     WRAP_UP = 64
-    """Tokens to spare, besides the shortest output, from which on everything is closed as soon as possible."""
+    """Tokens to spare, besides the shortest output, from which on it is looked whether everything has to be closed."""
+    SPARE = 8
+    """Tokens that are then kept beyond the shortest end, at least; those of the shortest output, if that is more: one
+    more token may open something that has to be closed."""
     SHORTEST_AT_MOST = 256
     """Choices after which the search for the shortest output gives up."""
 
@@ -284,6 +289,12 @@ class Grammar:
         self._vocab_size = vocab_size
         self._closers = closers
         self._wrap_up: int | None = None
+        self._spare = self.SPARE
+        self._count = 0
+        """Tokens accepted."""
+        self._left: tuple[int, int | None] = -1, None
+        """At which count the shortest end was looked for, and its tokens."""
+        self.cut: Cut = None
         self._masked = Masked(vocab_size)
         self._bits = np.zeros((vocab_size + 31) // 32, np.int32)
 
@@ -296,7 +307,14 @@ class Grammar:
 
         The result holds until the next call.
         """
-        return self._masked(logits, self._allowed(closing=self._closing(remaining)))
+        if not self._closing(remaining):
+            return self._masked(logits, self._allowed(closing=False))
+        allowed = self._allowed(closing=False)
+        wanted = int(self._masked(logits, allowed).argmax())
+        kept = self._closers.among(allowed)
+        if not has(kept, wanted):
+            self.cut = "end" if bool((kept & self._closers.ends).any()) else "value"
+        return self._masked(logits, kept)
 
     def permits(self, token: int, remaining: int) -> bool:
         """Whether `mask` leaves this token, and so the best of all stays the best."""
@@ -305,9 +323,14 @@ class Grammar:
     def _closing(self, remaining: int) -> bool:
         """Whether so little of the budget is left that everything must be closed."""
         if self._wrap_up is None:
-            shortest = self._shortest()
+            shortest = self._shortest() or 0
             self._wrap_up = shortest + min(self.WRAP_UP, max(remaining - shortest, 0) // 2)
-        return remaining <= self._wrap_up
+            self._spare = max(self.SPARE, shortest)
+        if remaining > self._wrap_up:
+            return False
+        if self._left[0] != self._count:
+            self._left = self._count, self._shortest()
+        return self._left[1] is None or remaining <= self._left[1] + self._spare
 
     def _allowed(self, *, closing: bool) -> Bits:
         """What may come next; the buffer is written anew by the next call."""
@@ -315,8 +338,8 @@ class Grammar:
         self._raise_on_error()
         return self._closers.among(self._bits) if closing else self._bits
 
-    def _shortest(self) -> int:
-        """Tokens of an output that closes whatever it can: what must be kept for a valid end."""
+    def _shortest(self) -> int | None:
+        """Tokens of an output that closes whatever it can: what must be kept for a valid end; none if that is many."""
         trial = Grammar(self._matcher.deep_copy(), self._vocab_size, self._closers)
         tokens = 0
         for _ in range(self.SHORTEST_AT_MOST):
@@ -325,7 +348,7 @@ class Grammar:
             token = first_of(trial._allowed(closing=True))
             trial.accept(token)
             tokens += 1 + len(trial.forced())
-        return 0
+        return None
 
     def try_out(self) -> None:
         """Walk through a short output once.
@@ -337,6 +360,7 @@ class Grammar:
         self._shortest()
 
     def accept(self, token: int) -> None:
+        self._count += 1
         self._matcher.consume_token(token)
         self._raise_on_error()
 
@@ -346,6 +370,7 @@ class Grammar:
             return []
         tokens: list[int] = self._matcher.compute_ff_tokens()
         if tokens:
+            self._count += len(tokens)
             self._matcher.consume_tokens(tokens)
             self._raise_on_error()
         return tokens

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from agentkit.llm.evidence import ASSIGNED, POSSIBLE, STRUCTURE, Candidate, Parameter
 from agentkit.llm.formats.base import Markup
@@ -18,8 +18,11 @@ from agentkit.llm.formats.base import Markup
 if TYPE_CHECKING:
     import torch
 
-    from agentkit.engine.decode import MaskProvider
+    from agentkit.llm.grammar import Grammar
 
+Cut = Literal["value", "end"] | None
+"""What the budget did to an output: a value is shorter than the model would have it, or nothing follows that it would
+have said; none where it is all there."""
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"(: ?)?')
 _FINISHED = re.compile(
     r'-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|"(?:[^"\\]|\\.)*"|\[.*\]', re.DOTALL
@@ -89,7 +92,7 @@ class Guided:
 
     def __init__(
         self,
-        grammar: MaskProvider,
+        grammar: Grammar,
         known: Mapping[str, Sequence[Sequence[Parameter]]],
         around: CallText,
         encode: Callable[[str], Sequence[int]],
@@ -116,6 +119,11 @@ class Guided:
     @property
     def complete(self) -> bool:
         return self._grammar.complete
+
+    @property
+    def cut(self) -> Cut:
+        """What the budget did to the output."""
+        return self._grammar.cut
 
     def accept(self, token: int) -> None:
         self._grammar.accept(token)

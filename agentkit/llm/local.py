@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentkit.engine.cache import out_of_memory
-from agentkit.engine.decode import Decoding, MaskProvider, Sampler, Step
+from agentkit.engine.decode import Decoding, Sampler, Step
 from agentkit.engine.families import ROWS
 from agentkit.engine.ledger import Ledger, LedgerPool
 from agentkit.engine.scheduler import Scheduler
@@ -22,8 +22,8 @@ from agentkit.llm.adapters import AdapterChoice, Adapters
 from agentkit.llm.continuation import Continuation, Served
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats import AUTO
-from agentkit.llm.grammar import CallOptions, GrammarCompiler
-from agentkit.llm.guide import NO_EVIDENCE
+from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
+from agentkit.llm.guide import NO_EVIDENCE, Guided
 from agentkit.llm.missing import ask_for, going_on, words_in
 from agentkit.llm.options import (
     AnyMessage,
@@ -312,7 +312,8 @@ class LocalModel:
             tools: OpenAI schemas, `Tool`s, `ToolSpec`s or plain typed functions.
             tool_choice: ``auto``, ``none``, ``required`` or ``{"name": ...}``.
             parallel_tool_calls: One answer may make several calls; the model decides how many.
-            response_format: A JSON schema that the answer's text must satisfy, bare or in OpenAI's forms.
+            response_format: A JSON schema that the answer's text must satisfy, bare or in OpenAI's forms. Beside tools
+                the model's first words tell whether it calls one or answers.
             cancel: Set it from any thread to stop; what was decoded is kept.
             describe_tools: Put the tools' schemas into the system message; false where the conversation
                 describes them already.
@@ -340,11 +341,8 @@ class LocalModel:
             yield from ask_for(choice[0], missing)
             return
         schema = read_response_format(response_format)
-        decides = bool(specs) and tool_choice == "auto" and router is None
-        if decides and schema is not None:
-            yield Notice(
-                "unsupported", "an answer in a response_format calls no tool: leave one of the two out"
-            )
+        # Nobody routes what goes on from a result.
+        decides = tool_choice == "auto" and (router is None or conversation[-1].role != "user")
         request = _Request(
             conversation,
             specs,
@@ -352,7 +350,7 @@ class LocalModel:
             words,
             schema,
             choices,
-            may_call=decides and schema is None and not choices,
+            may_call=decides and bool(specs) and not choices,
             described=describe_tools,
             parallel=parallel_tool_calls,
         )
@@ -368,10 +366,11 @@ class LocalModel:
         """Decode what is asked for; ``sampling`` are the call's own options."""
         settings = read_sampling(self._sampling, sampling)
         prompt = self._encoder.encode(request.conversation, request.tools if request.described else ()).ids
+        goes_on = request.conversation[-1].role == "tool"  # from a result, and takes its values from there
         calls = CallOptions(
             request.words,
-            # What goes on from a result takes its values from there.
-            strength=NO_EVIDENCE if request.conversation[-1].role == "tool" else chosen.strength,
+            strength=NO_EVIDENCE if goes_on else chosen.strength,
+            copies=not goes_on,
             parallel=request.parallel,
             thought=settings.max_new_tokens // 2,
             number=len(prompt),
@@ -388,12 +387,12 @@ class LocalModel:
         with self._held(continuation.ledger):
             if request.choice:
                 yield from continuation.call(grammar, request.choice, len(continuation.ledger.ids))
-            elif grammar is not None:
-                yield from continuation.text(grammar, 0 if given else self._tokens(request.choices))
             elif request.may_call:
                 yield from continuation.text_or_call(
-                    request.tools, replace(calls, thought=0), request.conversation
+                    request.tools, replace(calls, thought=0), request.conversation, grammar
                 )
+            elif grammar is not None:
+                yield from continuation.text(grammar, 0 if given else self._tokens(request.choices))
             elif request.tools:
                 yield from continuation.text_without_calls(request.tools)
             else:
@@ -434,7 +433,7 @@ class LocalModel:
             self._compiler = GrammarCompiler(self._encoder, loaded.vocab_size, loaded.eos_ids)
         return self._compiler
 
-    def _grammar(self, request: _Request, calls: CallOptions) -> MaskProvider | None:
+    def _grammar(self, request: _Request, calls: CallOptions) -> Grammar | Guided | None:
         """What the answer keeps to from its first token, if to anything.
 
         Raises:
@@ -444,11 +443,9 @@ class LocalModel:
             return self._grammars().tool_call(request.choice, calls)
         if request.choices:
             return self._grammars().choice(request.choices)
-        if request.schema is not None:
-            return self._grammars().json_value(request.schema)
         for spec in request.tools if request.may_call else ():
             self.check_tool(spec)  # now, not when the model happens to begin a call
-        return None
+        return None if request.schema is None else self._grammars().json_value(request.schema)
 
     def _start(
         self,

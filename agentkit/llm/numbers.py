@@ -136,6 +136,8 @@ def _single_numbers(text: str) -> Iterator[Number]:
         minus = _MINUS.search(text, max(0, match.start() - 11), match.start())
         start, end = minus.start() if minus else match.start(), match.end()
         value, unit = _number(match[0].lower()), ""
+        if abs(value) >= _LARGEST:
+            continue
         if half := _HALF.match(text, match.end()):
             value, end = value + 0.5, half.end()
         after = _AFTER_NUMBER.match(text, end)

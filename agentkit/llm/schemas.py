@@ -12,6 +12,7 @@ from agentkit.llm.arguments import schema_text
 from agentkit.llm.checkable import fault
 from agentkit.llm.grounding import DEFINITIONS
 
+_EXACT = 2**53
 _BRANCHES = ("anyOf", "allOf", "oneOf", "prefixItems")
 
 
@@ -58,6 +59,8 @@ class SchemaCheck:
     def _reason(self, schema: Any) -> str:
         import llguidance
 
+        if inexact := _inexact(schema):
+            return inexact
         try:
             json.dumps(schema, allow_nan=False)
             text = f"start: %json {schema_text(schema)}"
@@ -80,6 +83,21 @@ class SchemaCheck:
             if own := self._reason(alone):
                 return self._locate(child, root, f"{path}/{part}", own)
         return path, reason
+
+
+def _inexact(schema: Any) -> str:
+    """Why a number that must be met exactly cannot be: llguidance computes in doubles, and bounds that leave one value
+    beyond them bring it down."""
+    if not isinstance(schema, dict):
+        return ""
+    options = schema.get("enum")
+    wanted = [schema.get("const"), *(options if isinstance(options, list) else ())]
+    if "minimum" in schema and schema["minimum"] == schema.get("maximum"):
+        wanted.append(schema["minimum"])
+    for number in wanted:
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) > _EXACT:
+            return f"{number!r} is beyond the numbers that a double tells apart; use a text"
+    return next(filter(None, (_inexact(child) for _, child in _children(schema))), "")
 
 
 def canonical(schema: Any) -> str | None:

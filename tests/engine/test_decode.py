@@ -177,14 +177,14 @@ def test_a_conversation_longer_than_the_context_is_a_model_error(tiny: LoadedMod
     ("ids", "loops"),
     [
         ([], False),
-        ([1] * 23, False),
-        ([1] * 24, True),
-        (list(range(50)), False),
-        (list(range(8)) * 3, True),
-        ([99, *range(10)] + list(range(10)) * 2, True),
-        (list(range(8)) * 2, False),
-        ([1, 2, 3] * 5, False),
-        ([1, 2, 3] * 12, True),
+        ([1] * 63, False),
+        ([1] * 64, True),
+        (list(range(150)), False),
+        (list(range(16)) * 4, True),
+        (list(range(20)) * 3, False),
+        ([99, *range(20)] + list(range(20)) * 3, True),
+        ([1, 2, 3] * 23, False),  # a list of zeros
+        ([1, 2, 3] * 24, True),
     ],
 )
 def test_is_looping(ids: list[int], loops: bool) -> None:

@@ -534,11 +534,12 @@ def test_numbers_have_the_format_that_their_schema_asks_for() -> None:
         "c": {"type": "object", "properties": {"d": real, "e": {"type": "integer"}}},
         "f": {"type": "number"},
         "g": real,
+        "h": {"anyOf": [real, {"type": "null"}]},
     }
     spec = ToolSpec("f", "F.", {"type": "object", "properties": properties})
-    written = {"a": 1, "b": [2, 3.5], "c": {"d": 4, "e": 5}, "f": 6, "g": 2**53 + 1}
+    written = {"a": 1, "b": [2, 3.5], "c": {"d": 4, "e": 5}, "f": 6, "g": 2**53 + 1, "h": 7}
     text = "".join(GENERIC.calls((ToolCall("c", "f", written),)))
     (call,) = read_message(text, [spec], GENERIC).calls
     assert json.dumps(call.arguments) == (
-        '{"a": 1.0, "b": [2.0, 3.5], "c": {"d": 4.0, "e": 5}, "f": 6, "g": 9007199254740993}'
+        '{"a": 1.0, "b": [2.0, 3.5], "c": {"d": 4.0, "e": 5}, "f": 6, "g": 9007199254740993, "h": 7.0}'
     )

@@ -18,7 +18,7 @@ from agentkit.llm.formats import GENERIC
 from agentkit.llm.formats.base import Format
 from agentkit.llm.formats.gemma import FORMAT as GEMMA
 from agentkit.llm.grammar import CallOptions, Grammar, GrammarCompiler
-from agentkit.llm.guide import Guided, Strength
+from agentkit.llm.guide import NO_EVIDENCE, Guided, Strength
 from agentkit.llm.local import LocalModel
 from agentkit.messages import ToolCall, ToolExample, ToolSpec
 
@@ -398,3 +398,65 @@ def test_a_turn_of_100_kilobytes(smollm: LocalModel, compiler: GrammarCompiler, 
     assert ids is not None
     text = read(smollm, ids, spec)["text"]
     assert text in piece or " " not in piece.strip()  # a word of 100 kB is not copied
+
+
+class Wishes:
+    """Logits of a model that would write a certain text."""
+
+    def __init__(self, smollm: LocalModel, grammar: Grammar, text: str) -> None:
+        self._smollm, self._grammar, self._text = smollm, grammar, text
+
+    def write(self, budget: int) -> str:
+        ids, said = self._grammar.forced(), ""
+        while not self._grammar.complete:
+            said = self._smollm.tokenizer.decode(ids)
+            logits = torch.zeros(self._grammar._vocab_size)
+            if self._text.startswith(said) and len(said) < len(self._text):
+                logits[self._smollm._encoder.plain(self._text[len(said) :])[0]] = 9.0
+            token = int(self._grammar.mask(logits, budget - len(ids)).argmax())
+            self._grammar.accept(token)
+            ids += [token, *self._grammar.forced()]
+        return self._smollm.tokenizer.decode(ids)
+
+
+def test_what_the_budget_has_changed_is_told(smollm: LocalModel, compiler: GrammarCompiler) -> None:
+    form = an_object(reason=STRING, amount={"type": "number"})
+    wanted = f'{{"reason": "{"The parcel came late and torn. " * 6}", "amount": 1250.5}}'
+    length = len(smollm._encoder.plain(wanted))
+    whole = compiler.json_value(form)
+    assert json.loads(Wishes(smollm, whole, wanted).write(length + 30)) == json.loads(wanted)
+    assert whole.cut is None
+    short = compiler.json_value(form)
+    found = json.loads(Wishes(smollm, short, wanted).write(length - 20))
+    jsonschema.Draft202012Validator(form).validate(found)
+    assert found != json.loads(wanted)
+    assert short.cut == "value"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": [1234567890123456789, "x"]},
+        {"const": 2**64 - 1},
+        {"const": 1e300},
+        {"type": "integer", "minimum": -(2**63), "maximum": -(2**63)},
+    ],
+)
+def test_numbers_that_a_double_cannot_hold_are_refused(
+    compiler: GrammarCompiler, schema: dict[str, Any]
+) -> None:
+    with pytest.raises(SchemaError, match=r"#/properties/id .*beyond the numbers that a double tells apart"):
+        compiler.json_value(an_object(id=schema))
+    compiler.json_value(an_object(id={"type": "integer", "minimum": 0, "maximum": 2**53}))
+
+
+def test_a_call_that_goes_on_from_a_result_copies_nothing_from_the_turn(
+    smollm: LocalModel, compiler: GrammarCompiler
+) -> None:
+    spec = ToolSpec("find", "Find.", GROUNDED["plain"], EXAMPLES)
+    turn = "Read notes.txt and translate what it says into French"
+    for copies in (True, False):
+        options = CallOptions(turn, copies=copies, strength=NO_EVIDENCE)
+        ids = walk(compiler.tool_call([spec], options), 0, 400)
+        assert ids is not None
+        assert (read(smollm, ids, spec)["text"] in turn) is copies

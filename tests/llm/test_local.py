@@ -17,6 +17,7 @@ from agentkit.errors import ModelError, SchemaError, UsageError
 from agentkit.events import Notice, TextDelta, ToolCallProposed
 from agentkit.llm.adapters import AdapterChoice
 from agentkit.llm.calls import read_message
+from agentkit.llm.continuation import Continuation, _is_told
 from agentkit.llm.encoding import ChatEncoder
 from agentkit.llm.formats.hermes import FORMAT as HERMES
 from agentkit.llm.local import LocalModel
@@ -110,11 +111,47 @@ def test_the_first_token_of_a_forced_call_comes_after_the_prompt_was_read(smollm
     assert usage.ttft_s > 0.1 * usage.seconds
 
 
-def test_an_answer_in_a_form_says_that_it_calls_nothing(smollm: LocalModel) -> None:
-    events = list(
-        smollm.stream(ASK, tools=[NOTHING], response_format={"type": "json_object"}, max_new_tokens=9)
+def test_beside_tools_an_answer_that_is_no_call_is_in_its_form(
+    smollm: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded model without an adapter begins with words; one that begins with a call makes it."""
+    form = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    events = list(fresh(smollm).stream(ASK, tools=[WEATHER], response_format=form, max_new_tokens=40))
+    end = events[-1]
+    assert isinstance(end, Completion)
+    assert set(json.loads(end.text)) == {"city"}
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == end.text
+    monkeypatch.setattr(Continuation, "_begins_a_call", lambda self, specs: True)
+    called = fresh(smollm).chat(ASK, tools=[WEATHER], response_format=form, max_new_tokens=60)
+    assert [call.name for call in called.tool_calls] == ["get_weather"]
+
+
+def test_whether_the_first_words_are_a_call_is_the_models(smollm: LocalModel) -> None:
+    """Whatever was decoded to find out is taken back: the answer is the same as without tools that it could call."""
+    form = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    prompt = [{"role": "user", "content": "How many days has a week?"}]
+    beside = fresh(smollm).chat(prompt, tools=[NOTHING], response_format=form, max_new_tokens=40)
+    alone = fresh(smollm).chat(
+        prompt, tools=[NOTHING], tool_choice="none", response_format=form, max_new_tokens=40
     )
-    assert "unsupported" in [e.code for e in events if isinstance(e, Notice)]
+    assert (beside.text, beside.usage.completion_tokens) == (alone.text, alone.usage.completion_tokens)
+
+
+def test_a_call_goes_on_with_what_the_system_prompt_or_the_assistant_has_said() -> None:
+    told = [
+        Message("system", "The customer is Ann, id C-4711."),
+        Message("assistant", "It is 2024-05-01 then."),
+    ]
+    assert _is_told("c-4711", told)
+    assert _is_told("2024-05-01", told)
+    assert not _is_told("C-47", told)
+    assert not _is_told("", told)
+    assert not _is_told(["C-4711"], told)
 
 
 @pytest.mark.parametrize("factor", [0.01, 0.1, 0.05])

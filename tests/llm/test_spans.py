@@ -286,3 +286,8 @@ def test_a_code_in_groups_is_one(code: str) -> None:
 )  # fmt: skip
 def test_the_evening_is_late(text: str, at: str) -> None:
     assert values(text, "time") == [at]
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + " and a half hours", "$" + "9" * 400 + "m"])
+def test_numbers_that_nothing_can_hold_are_none(text: str) -> None:
+    assert not [span for span in spans(text) if span.kind == "number"]
