@@ -49,7 +49,9 @@ from agentkit.store import Session
 from agentkit.turn import Approve, Prompts, Tools, Turn, conversation, since_tools
 
 RESERVED_TOKENS = 512
-"""Room kept for the answer when a conversation is fitted into the context."""
+"""Room kept for the answer when a conversation is fitted into the context, at least."""
+MOST_RESERVED = 4
+"""One in so many of the context's tokens are kept for it at most."""
 
 
 def check_adapter(model: ChatModel, adapter: str | None) -> None:
@@ -103,6 +105,7 @@ class AgentLoop:
         passage_limit: int = 4,
         min_score: float | None = None,
         adapter: str | None = None,
+        answer_tokens: int = RESERVED_TOKENS,
     ) -> None:
         check_adapter(model, adapter)
         self._adapter = adapter
@@ -110,6 +113,7 @@ class AgentLoop:
         self._prompts, self._router, self._mode, self._quote = prompts, router, mode, quote
         self._parallel = parallel_tool_calls
         self._max_steps, self._passage_limit, self._min_score = max_steps, passage_limit, min_score
+        self._answer_tokens = answer_tokens
         self._policy = Policy()
 
     def ask(self, text: str, **options: Any) -> Reply:
@@ -399,6 +403,8 @@ class AgentLoop:
             cancel=turn.cancel,
             **turn.own,
         ):
+            if isinstance(event, Notice) and event.code == "missing_argument":
+                turn.passages = ()  # the model's answer is a question for the user
             if isinstance(event, Completion):
                 turn.usage += event.usage
                 if event.finish_reason == "cancelled":
@@ -444,7 +450,11 @@ class AgentLoop:
     def _fit(self, turn: Turn, specs: list[ToolSpec]) -> Generator[Event, None, list[Message]]:
         """The conversation as the model reads it, compacted if it has become too long."""
         stored = conversation(self.session.messages())
-        fitted = compact(stored, lambda messages: self.model.room(messages, specs), RESERVED_TOKENS)
+        if stored[0].role == "system":  # as it was when the session began, on another day perhaps
+            stored[0] = replace(stored[0], content=self._prompts.system)
+        whole = self.model.room(stored[:1])
+        reserved = max(RESERVED_TOKENS, min(self._answer_tokens, (whole or 0) // MOST_RESERVED))
+        fitted = compact(stored, lambda messages: self.model.room(messages, specs), reserved)
         if (fitted.results or fitted.turns) and not turn.compacted:
             turn.compacted = True
             cause = f"the conversation has outgrown the model's context: {fitted} left out"

@@ -95,6 +95,7 @@ class Database:
         application_id: Marks the file as ours; kept in the SQLite header.
         version: Schema version, from 1; kept in ``user_version``.
         upgrades: For each earlier version the statements that lead to the next one.
+        what: How messages call it.
 
     Raises:
         StoreError: The file is damaged, not ours, of a newer version, or cannot be opened.
@@ -107,13 +108,16 @@ class Database:
         application_id: int,
         version: int,
         upgrades: Mapping[int, str] = MappingProxyType({}),
+        what: str = "session database",
     ) -> None:
-        self.path = path
+        self.path, self._what = path, what
         self._lock = threading.RLock()
         with self._reporting():
             self._create_file()
             self._check(application_id, version)
-            self._db = sqlite3.connect(path, BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None
+            )
             try:
                 self._prepare(schema, application_id, version, upgrades)
             except BaseException:
@@ -155,9 +159,7 @@ class Database:
         earlier = len(list(folder.glob(f"damaged-*-{name}")))
         target = shlex.quote(str(folder / f"damaged-{earlier + 1}-{name}"))
         command = f"mkdir {target} && mv {shlex.quote(str(self.path))}* {target}"
-        return StoreError(
-            f"the session database {self.path} is damaged ({detail})", f"move it away: {command}"
-        )
+        return StoreError(f"the {self._what} {self.path} is damaged ({detail})", f"move it away: {command}")
 
     def _create_file(self) -> None:
         private_dir(self.path.parent)
@@ -172,16 +174,14 @@ class Database:
     def _check(self, application_id: int, version: int) -> None:
         # Read only: closing a writable connection would fold the log into a file that is damaged or not ours.
         with closing(
-            sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", BUSY_TIMEOUT_S, uri=True)
+            sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
         ) as db:
             db.execute("BEGIN")  # one snapshot: another process may be making the tables just now
             found, owner = _pragma(db, "user_version"), _pragma(db, "application_id")
             tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             verdict = str(_pragma(db, "quick_check(1)"))
         if owner != application_id and (owner or found or tables):
-            raise StoreError(
-                f"{self.path} is not an agentkit session database", "move it away: it is not ours"
-            )
+            raise StoreError(f"{self.path} is no {self._what} of agentkit", "move it away: it is not ours")
         if found > version:
             cause = f"{self.path} was written by a newer agentkit (schema {found}; this one knows {version})"
             raise StoreError(cause, "install a newer agentkit")
@@ -224,10 +224,10 @@ class Database:
 
     def _explain(self, error: sqlite3.Error | OSError) -> StoreError:
         if isinstance(error, OSError):
-            cause = f"cannot open the session database {self.path}: {error.strerror or error}"
+            cause = f"cannot open the {self._what} {self.path}: {error.strerror or error}"
             return StoreError(cause, "check the folder, or set AGENTKIT_DATA_DIR to one you can write to")
         code = _code(error)
-        cause = f"cannot use the session database {self.path}: {error}"
+        cause = f"cannot use the {self._what} {self.path}: {error}"
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
             return self.damaged(str(error))
         if code in _BUSY:

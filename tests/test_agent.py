@@ -35,6 +35,7 @@ from agentkit.events import (
 )
 from agentkit.llm.adapters import AdapterChoice, Adapters
 from agentkit.llm.local import LocalModel
+from agentkit.llm.missing import ask_for
 from agentkit.llm.protocol import Route
 from agentkit.llm.reading import ModelReader
 from agentkit.llm.scripted import ScriptedModel, Step
@@ -530,11 +531,51 @@ def test_a_long_conversation_is_compacted_and_says_so_once(session: Session) -> 
     assert len(session.messages()) == 1 + 8 * 2 + 4  # nothing is lost in the store
 
 
+def test_as_much_room_is_kept_as_an_answer_may_have_tokens(session: Session) -> None:
+    """A quarter of the context at most."""
+    session.append(Message("system", "Be kind."))
+    for _ in range(8):
+        session.append(Message("user", "q" * 400))
+        session.append(Message("assistant", "a" * 400))
+    for tokens, told in ((512, []), (1800, ["compacted"]), (100_000, ["compacted"])):
+        model = CountedModel(["ok"])
+        model.characters = 8000
+        fork = session._store.fork(session.id)
+        assert notices(list(loop(fork, model=model, answer_tokens=tokens).stream("And?"))) == told
+
+
+def test_a_session_of_another_day_is_told_what_holds_today(session: Session) -> None:
+    for message in (
+        Message("system", "Today is 1 May."),
+        Message("user", "Hi"),
+        Message("assistant", "Hello."),
+    ):
+        session.append(message)
+    model = ScriptedModel(["Fine."])
+    loop(session, model=model).ask("How are you?")
+    assert model.seen[0][0] == Message("system", "Be kind.")
+    assert session.messages()[0].content == "Today is 1 May."  # it is what was read then
+
+
+def test_a_question_for_an_argument_is_no_answer_without_support(session: Session) -> None:
+    tool = ToolSpec("label", "A label.", {"type": "object", "properties": {"order": {"type": "string"}}})
+
+    class Asking(ScriptedModel):
+        def stream(self, messages: Any, **options: Any) -> Any:
+            yield from ask_for(tool, ["order"])
+
+    events = list(loop(session, model=Asking([]), knowledge=FakeKnowledge()).stream("Make me a return label"))
+    assert notices(events) == ["missing_argument"]
+    assert reply_of(events).text == "To do that I need to know: order."
+    assert reply_of(events).citations == ()
+
+
 def test_a_conversation_that_just_fits_to_the_token_is_compacted_too(session: Session) -> None:
-    for n in range(4):
-        session.append(Message("user" if n % 2 else "system", "x" * 100))
+    session.append(Message("system", prompts().system))
+    for n in range(3):
+        session.append(Message("assistant" if n % 2 else "user", "x" * 100))
     model = CountedModel(["ok"])
-    model.characters = 404
+    model.characters = len(prompts().system) + 304
     agent = loop(session, model=model)
     agent._accept = lambda text, image: text  # type: ignore[method-assign]
     assert "compacted" in notices(list(agent.stream("last")))

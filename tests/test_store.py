@@ -23,6 +23,7 @@ from agentkit import store as store_module
 from agentkit.errors import NotFoundError, StoreError, UsageError
 from agentkit.messages import Message, ToolCall, ToolResult
 from agentkit.store import SessionStore
+from agentkit.training.table import JobTable
 
 CALL = ToolCall("call_0", "ner", {"text": "Ada lives in London"})
 OTHER = ToolCall("call_1", "ner", {"text": "Paris"})
@@ -498,13 +499,19 @@ def test_newer_schema_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_damaged_table_of_jobs_is_not_taken_for_the_sessions(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db").write_bytes(b"SQLite format 3\0" + b"x" * 4096)
+    with pytest.raises(StoreError, match=r"the table of jobs .*jobs\.db is damaged"):
+        JobTable(tmp_path)
+
+
 def test_database_of_another_program_is_refused_untouched(path: Path) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE theirs (x)")
     db.close()
     before = path.read_bytes()
-    assert "not an agentkit session database" in refused(path).cause
+    assert "no session database of agentkit" in refused(path).cause
     assert path.read_bytes() == before
 
 

@@ -78,6 +78,7 @@ class Agent(AgentLoop, Closing):
             passage_limit=self.workspace.settings.knowledge.limit,
             min_score=self.workspace.settings.knowledge.min_score,
             adapter=adapter,
+            answer_tokens=self.workspace.settings.sampling.max_new_tokens,
         )
 
     @classmethod

@@ -40,7 +40,7 @@ def ask(
         raise UsageError(f"--approve {approve}: unknown choice", "use all or none")
     if image is not None and not image.is_file():
         raise UsageError(f"--image {image}: no such file", "name an existing picture")
-    question = _question(text)
+    question = "" if text is None and image is not None and is_terminal(sys.stdin) else _question(text)
     if not question.strip() and image is None:
         raise UsageError("the question is empty", 'ask something: agentkit ask "Can I return a lamp?"')
     with options.workspace(**{"agent.approve": approve}) as workspace:

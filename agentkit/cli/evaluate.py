@@ -65,7 +65,9 @@ def rag(
 
     check_matplotlib()
     questions = read_questions(file, split)[:limit]
-    with options.workspace(**without_adapter(options, no_adapter)) as workspace:
+    # A question that is taken for a request must cancel no order.
+    changes = {"agent.approve": "none", **without_adapter(options, no_adapter)}
+    with options.workspace(**changes) as workspace:
         knowledge = workspace.ready_knowledge(_indexing)
         notices(knowledge.notices)
         evaluation = _evaluation(workspace, knowledge)

@@ -38,6 +38,18 @@ def test_ask_prints_events_as_json(cli: Cli) -> None:
     assert events[-1]["text"] == "You have 30\u202e days."
 
 
+def test_a_picture_needs_no_words_at_a_terminal(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    monkeypatch.setattr("agentkit.cli.ask.is_terminal", lambda stream: True)
+    cli.steps = ["A lamp."]
+    assert cli("ask", "--image", str(tmp_path / "a.png")) == 0
+    assert cli.out.strip() == "A lamp."
+    assert cli("ask") == 2
+    assert "there is no question" in cli.err
+
+
 @pytest.mark.parametrize("arguments", [("ask",), ("ask", "-")])
 def test_ask_reads_stdin(cli: Cli, arguments: tuple[str, ...]) -> None:
     cli.steps = ["Yes."]
