@@ -198,7 +198,7 @@ class _Tidy:
             return self.node({**self._references[reference], **siblings}, (*open_references, reference))
         body: dict[str, Any] = {}
         for key, value in node.items():
-            if key in _PLAIN_VALUES:
+            if key in _PLAIN_VALUES or key.startswith("x-"):
                 body[key] = value
             elif key in ("properties", "patternProperties"):  # their keys are names, also the name "title"
                 body[key] = {name: self.node(item, open_references) for name, item in value.items()}

@@ -53,6 +53,9 @@ def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
+    if hasattr(os, "register_at_fork"):  # a process that a tool leaves behind must not hold the line open
+        own = reader.fileno(), writer.fileno()
+        os.register_at_fork(after_in_child=lambda: [os.dup2(nowhere, each) for each in own])
     return reader, writer
 
 

@@ -56,6 +56,16 @@ BAD = """
         return str(re.match(r"(a+)+$", "a" * 40 + "b"))
 
     @tool
+    def leaves_one_behind() -> int:
+        '''Fork.'''
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            time.sleep(120)
+            os._exit(0)
+        return child
+
+    @tool
     def exits() -> str:
         '''Exit.'''
         sys.exit(3)
@@ -188,6 +198,17 @@ def test_children_of_tools_end_with_the_worker(make_registry: MakeRegistry) -> N
     child = registry.run(call("starts_a_child")).value
     registry.close()
     wait_until_gone(child)
+
+
+def test_what_a_tool_leaves_behind_holds_nothing_up(make_registry: MakeRegistry) -> None:
+    """A process of its own that has left the worker's group, as daemons are made by hand."""
+    registry = make_registry(BAD)
+    left = registry.run(call("leaves_one_behind")).value
+    try:
+        registry.close()
+        os.kill(left, 0)  # it is still there: nobody waited for it
+    finally:
+        os.kill(left, signal.SIGKILL)
 
 
 def test_prints_reach_nobody(make_registry: MakeRegistry, capfd: pytest.CaptureFixture[str]) -> None:

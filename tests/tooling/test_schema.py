@@ -41,6 +41,21 @@ class Node(BaseModel):
     children: list[Node] = []
 
 
+def test_words_of_ones_own_in_a_schema_stay_as_they_are() -> None:
+    words = {"title": ["name of the book"], "format": ["layout"]}
+
+    @tool
+    def sort(by: Annotated[str, Field(json_schema_extra={"x-synonyms": words})]) -> str:
+        """Sort.
+
+        Args:
+            by: What by.
+        """
+        return by
+
+    assert sort.spec.parameters["properties"]["by"]["x-synonyms"] == words
+
+
 def test_the_whole_schema_of_a_tool() -> None:
     @tool
     def order_status(order_id: str, verbose: bool = False) -> dict[str, Any]:
