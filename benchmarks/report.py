@@ -583,6 +583,9 @@ def shipped() -> str:
 
 
 def recipe() -> str:
+    title = "## The recipe of that adapter\n\n"
+    if not (DOCS / "benchmarks" / "recipe.json").exists():
+        return f"{title}How it is made is told in [training/README.md](../training/README.md)."
     body = load("recipe.json")
     machine = body["machine"]
     rows: list[tuple[object, ...]] = [
@@ -603,7 +606,7 @@ def recipe() -> str:
         "held-out loss", "training loss, the first and the last twenty steps",
     )  # fmt: skip
     return (
-        f"## The recipe of that adapter\n\n{machine['cpu']} CPU {'with' if machine['amx'] else 'without'} AMX, "
+        f"{title}{machine['cpu']} CPU {'with' if machine['amx'] else 'without'} AMX, "
         f"{machine['threads']} threads, torch {machine['torch']}; seed {body['seed']}: {body['seconds']:,.0f} s of "
         "training. What each stage is for, and what was tried beside it, is told in "
         "[training/README.md](../training/README.md). Make it anew: `python training/make_adapter.py`.\n\n"
