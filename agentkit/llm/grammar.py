@@ -303,7 +303,8 @@ class Grammar:
         return bool(self._matcher.is_stopped())
 
     def mask(self, logits: torch.Tensor, remaining: int) -> torch.Tensor:
-        """Forbid what the grammar does not allow; near the end of the budget, prefer what closes.
+        """Forbid what the grammar does not allow; near the end of the budget only the best token is left, if what it
+        opens still fits, or what closes.
 
         The result holds until the next call.
         """
@@ -311,10 +312,15 @@ class Grammar:
             return self._masked(logits, self._allowed(closing=False))
         allowed = self._allowed(closing=False)
         wanted = int(self._masked(logits, allowed).argmax())
-        kept = self._closers.among(allowed)
-        if not has(kept, wanted):
-            self.cut = "end" if bool((kept & self._closers.ends).any()) else "value"
-        return self._masked(logits, kept)
+        token = wanted
+        if not self._fits(wanted, remaining):
+            token = first_of(self._closers.among(allowed))  # as the shortest end was found
+            c = self._closers
+            if not has(c.quotes | c.brackets | c.ends, wanted):
+                self.cut = "end" if has(c.ends, token) else "value"
+        only = np.zeros(self._vocab_size, bool)
+        only[token] = True
+        return self._masked(logits, packed_bits(only))
 
     def permits(self, token: int, remaining: int) -> bool:
         """Whether `mask` leaves this token, and so the best of all stays the best."""
@@ -331,6 +337,13 @@ class Grammar:
         if self._left[0] != self._count:
             self._left = self._count, self._shortest()
         return self._left[1] is None or remaining <= self._left[1] + self._spare
+
+    def _fits(self, token: int, remaining: int) -> bool:
+        """Whether the output can still be ended after a token."""
+        trial = Grammar(self._matcher.deep_copy(), self._vocab_size, self._closers)
+        trial.accept(token)
+        used, rest = 1 + len(trial.forced()), trial._shortest()
+        return rest is not None and used + rest < remaining
 
     def _allowed(self, *, closing: bool) -> Bits:
         """What may come next; the buffer is written anew by the next call."""

@@ -432,9 +432,10 @@ def _use(body: Any) -> Use:
 
 def _write_uses(adapters_dir: Path, uses: dict[str, Use]) -> None:
     private_dir(adapters_dir)
-    body = {
+    told = {
         base: {key: value for key, value in asdict(found).items() if value} for base, found in uses.items()
     }
+    body = {base: found if len(found) > 1 else found["adapter"] for base, found in told.items()}
     draft = adapters_dir / f".{IN_USE}.{os.getpid()}"
     draft.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     draft.chmod(0o600)

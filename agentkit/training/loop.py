@@ -129,7 +129,10 @@ class _ChatLearner(Learner):
         # Lengths will do, as the settings hold the digest of the data: some templates tell the day, which may pass.
         every = [step for epoch in self.plan for step in epoch]
         return str(
-            [[(len(packed.ids), len(packed.targets), packed.keep) for packed in step] for step in every]
+            [
+                [(len(packed.ids), len(packed.targets), packed.learned, packed.keep) for packed in step]
+                for step in every
+            ]
         )
 
     def after_step(self, step: int) -> None:
