@@ -42,7 +42,8 @@ CLI_INTRODUCTION = """\
 
 Written by `python docs/generate.py` from the program's own help; change the docstrings, not this page.
 
-Every command takes the options of the first block, before or after its name; below that they are left out.
+Every command takes the options of the first block but the two for completion, before or after its name; below that
+they are left out. `demo` refuses `--project`, and `finetune start` refuses `--adapter` and `--quantize`.
 Data goes to stdout and everything else to stderr. Exit codes: 0 done, 1 failed while running, 2 wrong usage or
 configuration, 130 stopped by Ctrl+C, 143 by SIGTERM. An error is one line that names the cause and the remedy.
 """
@@ -59,6 +60,9 @@ default. Unknown keys are refused everywhere, with the list of the known ones. `
 Environment names follow the keys, in capitals, with two underscores between section and key: `AGENTKIT_MODEL` is
 `model`, `AGENTKIT_SAMPLING__SEED` is `[sampling] seed`. Lists and tables are written as in TOML. In Python the same
 keys are keyword arguments, with two underscores too: `Agent.from_project(sampling__seed=3)`.
+
+Relative paths (`model`, `adapter`, `[knowledge] embedder` and `reranker`, `model` of a tool) begin at `agentkit.toml`
+where they stand in it, else at the current folder.
 """
 
 TRAINING_INTRODUCTION = """\

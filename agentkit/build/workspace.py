@@ -284,7 +284,18 @@ def open_project(project: str | Path | None = None, options: Mapping[str, Any] |
 def start_finetune(
     data: str | Path | Selection, name: str | None = None, epochs: int | None = None, **options: Any
 ) -> Job:
-    """Start a fine-tuning run in the current project; see `Workspace.start_finetune`."""
+    """Start a fine-tuning run in the current project, in a process of its own.
+
+    Args:
+        data: A file of chats, labelled texts, tagged tokens or pairs, or which sessions to learn from.
+        name: Of the adapter or model; by default that of the file.
+        epochs: Passes over the data; by default by the number of examples.
+        **options: ``options``, other fields of `agentkit.training.settings.JobSettings`, and ``keep_personal_data``.
+
+    Raises:
+        TrainingError: The data cannot be trained on.
+        UsageError: The model is on a server or does not suit the data; a line of the data or a setting is wrong.
+    """
     with open_project() as workspace:
         return workspace.start_finetune(data, name, epochs, **options)
 

@@ -53,7 +53,8 @@ def rag(
 
     Measured are hit@k, MRR and nDCG of the search and of cosine alone, groundedness, right answers, abstention and
     latency; the same model without knowledge stands beside. Each line of FILE holds id, question, kind (plain,
-    paraphrase, misspelt, follow_up or unanswerable), documents, facts, history and split. An interrupted run loses
+    paraphrase, misspelt, follow_up or unanswerable), documents, facts, history and split. Facts are texts that a right
+    answer holds, alternatives separated by |, each to be found in one of the documents. An interrupted run loses
     nothing: the same command goes on where it stopped.
     """
     from agentkit.evaluation.journal import Journal

@@ -16,7 +16,7 @@ app = command_app()
 @app.command()
 @common
 def init(
-    options: Common, dir: Annotated[Path, typer.Argument(metavar="DIR", help="A new or an empty folder.")]
+    options: Common, dir: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one that holds none of these yet.")]
 ) -> None:
     """Make a new project: tools, prompts, knowledge and a commented agentkit.toml."""
     from agentkit.project import init_project

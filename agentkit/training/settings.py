@@ -100,7 +100,8 @@ class JobSettings(BaseModel):
     """Largest norm of the gradient."""
     rank: int = Field(default=16, ge=1, le=1024)
     """Of the adapter's matrices: what it can hold, and its size. Unset it is that of the adapter the run begins from,
-    which a larger one adds to. Refused under ``full``, which makes no adapter; so is ``alpha``."""
+    which a larger one adds to; a smaller one is refused. Refused too under ``full``, which makes no adapter; so is
+    ``alpha``."""
     alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by ``alpha / rank``. Unset it goes by the adapter the run begins from; another one
     leaves what that computes as it is."""

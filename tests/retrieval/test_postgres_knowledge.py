@@ -74,7 +74,7 @@ def names(base: KnowledgeBase) -> list[str]:
 def test_the_same_passages_as_with_sqlite(
     starter: KnowledgeBase, postgres: PostgresServer, new_schema: Callable[[], str], tmp_path: Path
 ) -> None:
-    """Measured over all 466 questions, not only the sample: the same three passages."""
+    """Measured once over all labelled questions, here over a sample of them: the same three passages."""
     place = PostgresPlace(postgres.get_uri(), new_schema())
     base = KnowledgeBase(STARTER, tmp_path / "index", starter.embedder, place=place)
     assert base.sync().skipped == ()
