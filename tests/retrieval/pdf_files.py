@@ -17,6 +17,7 @@ def make_pdf(
     info: str = "",
     language: str = "",
     picture: bool = False,
+    emoji: bool = False,
 ) -> bytes:
     """A PDF of A4 pages.
 
@@ -24,6 +25,7 @@ def make_pdf(
         bookmarks: (title, page from 1), all of one level.
         info: Entries of the document's information, as PDF source.
         picture: Whether every page shows a picture of one pixel.
+        emoji: Whether ``~`` stands for one; not together with a picture.
     """
     objects: list[bytes] = [b"", b"", _FONT, b"", b""]
     image = b""
@@ -31,6 +33,13 @@ def make_pdf(
         image = b"/XObject << /I 5 0 R >>"
         head = b"<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8"
         objects[4] = head + b" /Length 1 >>\nstream\n\x80\nendstream"
+    if emoji:
+        codes = b" ".join(b"<%02x> <%04x>" % (code, code) for code in range(32, 126))
+        codes = b"<7e> <d83dde00> " + codes
+        head = b"/CIDInit /ProcSet findresource begin begincmap 1 begincodespacerange <00> <ff> endcodespacerange"
+        cmap = b"%s 95 beginbfchar %s endbfchar endcmap end" % (head, codes)
+        objects[2] = _FONT[:-2] + b"/ToUnicode 5 0 R >>"
+        objects[4] = b"<< /Length %d >>\nstream\n%s\nendstream" % (len(cmap), cmap)
     kids = []
     for texts in pages:
         stream = b"".join(

@@ -448,3 +448,66 @@ Then a paragraph.
         "Then a paragraph.",
         "- New",
     ]
+
+
+def md(text: str) -> str:
+    return load_markdown(text, "x.md").text
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (
+            "| Plan | Days |\n|---|---|\n| Basic<br>Pro | 14<br/>30 |",
+            "Plan ¦ Days\nBasic Pro | 14 30",
+        ),
+        ("Mon-Fri<br>9-17 h, <b>bo</b>ld", "Mon-Fri 9-17 h, bold"),
+        ("<td>Basic</td><td>14</td>", "Basic 14"),
+        (r"Replace \<order-id\> with 5\*3\*2, \*required\*", "Replace <order-id> with 5*3*2, *required*"),
+        (
+            r"\[not a link\](x), \`no code\`, C:\Users and `a\b`",
+            r"[not a link](x), `no code`, C:\Users and a\b",
+        ),
+        ("| a | b | c |\n|---|---|---|\n| yes \\| no | c | d |", "a ¦ b ¦ c\nyes / no | c | d"),
+        ("Use `<!--` and `-->`. <!-- gone\ngone --> Stays.<!-- x -->", "Use <!-- and -->. Stays."),
+        ("```\n<!-- code -->\n```\n\n<!-- has no end", "<!-- code -->\n\n<!-- has no end"),
+    ],
+)
+def test_marks_that_are_none_and_tags_between_words(text: str, read: str) -> None:
+    assert md(text) == read
+
+
+def test_code_in_a_quote_or_an_item_is_no_heading() -> None:
+    quoted = load_markdown("> ```\n> # install\n> pip install x\n> ```\n\nafter", "x.md")
+    assert [(block.headings[1:], block.text) for block in quoted.blocks] == [
+        ((), "# install\npip install x"),
+        ((), "after"),
+    ]
+    left = load_markdown("> ```\n> open\nplain\n# H\nz", "x.md")  # the quote ends, and its code with it
+    assert left.blocks[-1].headings[-1] == "H"
+    assert md("1. Run\n\n    ```bash\n    # update\n    - x\n    ```\n\n2. Next") == (
+        "1. Run\n\n# update\n- x\n\n2. Next"
+    )
+
+
+def test_text_between_rules_is_no_front_matter() -> None:
+    text = "---\nNote: closed on Sundays.\n\nWe open at nine on all other days.\n---\n# Hours\n\nSee above."
+    assert "closed on Sundays" in md(text)
+    assert md("---\ntags:\n  - b\n- c\n# remark\nlist: [a,\n b]\n---\ntext") == "text"
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        (
+            "<table><tr><th>Size<th>Price<tr><td>S<td>10<tr><td>M<td>12</table>",
+            "Size ¦ Price\nS | 10\nM | 12",
+        ),
+        ("<ul><li>A<li>B<ul><li>in<li>ner</ul><li>C</ul>", "- A\n- B\n  - in\n  - ner\n- C"),
+        ("<dl><dt>A<dd>a<dt>B<dd>b</dl>", "A\na\nB\nb"),
+        ("<form id=f><h1>T</h1><p>All is here</p><select><option>q</select></form>", "T\n\nAll is here"),
+        ("<p>x</p><form><label>Mail</label></form>", "x"),
+    ],
+)
+def test_html_as_servers_and_people_write_it(tmp_path: Path, body: str, read: str) -> None:
+    assert load(tmp_path, "x.html", f"<html><body>{body}</body></html>").text == read

@@ -226,3 +226,44 @@ def test_entities_do_not_expand(tmp_path: Path) -> None:
     members["word/document.xml"] = body[:start] + laughs + b"]>" + body[start:].replace(b"here", b"&h;")
     with pytest.raises(KnowledgeError):
         load(tmp_path, zipped(members))
+
+
+@pytest.mark.parametrize(
+    ("format", "start", "override", "marks"),
+    [
+        ("decimal", "5", "", ["5. one", "6. two"]),
+        ("decimal", "1", "3", ["3. one", "4. two"]),
+        ("lowerLetter", "1", "", ["a. one", "b. two"]),
+        ("upperLetter", "26", "", ["Z. one", "AA. two"]),
+        ("lowerRoman", "4", "", ["iv. one", "v. two"]),
+        ("none", "1", "", ["one", "two"]),
+        ("ordinalText", "1", "", ["1. one", "2. two"]),
+    ],
+)
+def test_items_are_numbered_as_word_shows_them(
+    tmp_path: Path, format: str, start: str, override: str, marks: list[str]
+) -> None:
+    word = docx.Document()
+    numbering = word.part.numbering_part.element
+    numbering.insert(
+        0,
+        parse_xml(
+            f'<w:abstractNum {nsdecls("w")} w:abstractNumId="77"><w:lvl w:ilvl="0"><w:start w:val="{start}"/>'
+            f'<w:numFmt w:val="{format}"/></w:lvl></w:abstractNum>'
+        ),
+    )
+    again = f'<w:lvlOverride w:ilvl="0"><w:startOverride w:val="{override}"/></w:lvlOverride>' * bool(
+        override
+    )
+    numbering.append(
+        parse_xml(
+            f'<w:num {nsdecls("w")} w:numId="77"><w:abstractNumId w:val="77"/>{again}</w:num>',
+        )
+    )
+    for text in ("one", "two"):
+        properties = word.add_paragraph(text)._p.get_or_add_pPr()
+        properties.append(
+            parse_xml(f'<w:numPr {nsdecls("w")}><w:ilvl w:val="0"/><w:numId w:val="77"/></w:numPr>')
+        )
+    text = load(tmp_path, saved(word)).text
+    assert text.split() == " ".join(marks).split()

@@ -101,7 +101,7 @@ def test_bad_rows_are_named_and_the_others_kept(tmp_path: Path) -> None:
 
 def test_bad_lines_of_json(tmp_path: Path) -> None:
     good = '{"question": "A?", "answer": "a"}'
-    bad = ["{", "[1]", '{"question": "B?", "answer": 7}', '{"answer": "c"}', "[" * 90_000, "null"]
+    bad = ["{", "[1]", '{"question": "B?", "answer": true}', '{"answer": "c"}', "[" * 90_000, "null"]
     document = load(tmp_path, "faq.jsonl", "\n".join([*bad, good]))
     assert [block.text for block in document.blocks] == ["a"]
     assert document.notices == (
@@ -136,3 +136,19 @@ def test_bad_files(tmp_path: Path, name: str, text: str, cause: str) -> None:
         load(tmp_path, name, text)
     assert caught.value.cause.startswith(f"{tmp_path / name} {cause}")
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answers"),
+    [
+        ("faq.tsv", "\tquestion\tanswer\n0\tHow?\tSo.\n1\tWhy?\tDue.\n", ["So.", "Due."]),
+        ("faq.csv", "question,answer\nHow?,So.,,\n", ["So."]),
+        ("faq.jsonl", '{"question": "How many?", "answer": 30}', ["30"]),
+    ],
+)
+def test_tables_as_other_programs_write_them(
+    tmp_path: Path, name: str, text: str, answers: list[str]
+) -> None:
+    document = load(tmp_path, name, text)
+    assert [block.text for block in document.blocks] == answers
+    assert document.notices == ()

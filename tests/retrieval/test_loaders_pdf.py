@@ -163,3 +163,12 @@ def test_every_damage_is_one_clear_line(tmp_path: Path) -> None:
             errors.append(error)
     assert all(error.cause.startswith(str(tmp_path)) and error.remedy for error in errors)
     assert 0 < len(errors) < len(places)  # most damage is repaired or touches what is not read
+
+
+def test_an_emoji_moves_no_line_that_follows(tmp_path: Path) -> None:
+    """PDFium counts characters in UTF-16."""
+    happy = column(["Glad to help ~~~~~~~~~~~~", *BODY], 700)
+    pages = [[*column(["Help book"], 760, 24), *happy, *column(["Returns"], 500, 16), *column(BODY, 470)]]
+    document = load(tmp_path, make_pdf(pages, emoji=True))
+    assert "Glad to help " + 12 * "\U0001f600" in document.text
+    assert {block.headings for block in document.blocks} == {("Help book",), ("Help book", "Returns")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
 Mark = tuple[str, str]
 """Of a note: (part of the file, id)."""
 _HEADING = re.compile(r"heading (\d)", re.IGNORECASE)
+_ROMAN = (
+    (1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
+    (9, "ix"), (5, "v"), (4, "iv"), (1, "i"),
+)  # fmt: skip
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _SKIPPED = {
     f"{_W}del",
@@ -61,7 +64,7 @@ class _Reader:
         self.builder = DocumentBuilder()
         self._styles = {style.style_id: style for style in document.styles}
         self._numbering = _number_formats(document)
-        self._counts = Counter[tuple[str, str]]()
+        self._counts = dict[tuple[str, str], int]()
         self._notes = _notes(document)
         self._in_list = False
         self._waiting: list[str] = []
@@ -172,20 +175,21 @@ class _Reader:
         return int(level) if level in tuple("12345678") else 0
 
     def _number(self, element: Any) -> str:
-        """The mark of a list item, ``-`` or its number; empty for other paragraphs."""
+        """The mark of a list item, ``-`` or its number or letter; empty for other paragraphs, and items without one."""
         properties = self._numbered(element)
         if properties is None:
             return ""
         number, level = _value(properties, "numId"), _value(properties, "ilvl") or "0"
         if number in ("", "0"):
             return ""
-        if self._numbering.get((number, level), "bullet") == "bullet":
-            return "-"
-        self._counts[number, level] += 1
+        format, first = self._numbering.get((number, level), ("bullet", 1))
+        if format in ("bullet", "none"):
+            return "-" if format == "bullet" else ""
+        self._counts[number, level] = self._counts.get((number, level), first - 1) + 1
         for key in list(self._counts):
             if key[0] == number and key[1] > level:
                 del self._counts[key]
-        return f"{self._counts[number, level]}."
+        return f"{_ordinal(self._counts[number, level], format)}."
 
 
 def _is_of(cell: Any, row: Any) -> bool:
@@ -202,8 +206,22 @@ def _outline_level(element: Any) -> int:
     return int(value) + 1 if value in ("0", "1", "2", "3", "4", "5") else 0
 
 
-def _number_formats(document: WordDocument) -> dict[tuple[str, str], str]:
-    """(numId, level) to its format, e.g. ``decimal`` or ``bullet``."""
+def _ordinal(number: int, format: str) -> str:
+    """A number as a list shows it; in digits where that is by no letters."""
+    if format in ("lowerLetter", "upperLetter") and number > 0:
+        letter = chr(ord("a") + (number - 1) % 26) * ((number - 1) // 26 + 1)  # … z, aa, bb
+        return letter if format == "lowerLetter" else letter.upper()
+    if format in ("lowerRoman", "upperRoman") and 0 < number < 4000:
+        roman = ""
+        for value, numeral in _ROMAN:
+            roman += numeral * (number // value)
+            number %= value
+        return roman if format == "lowerRoman" else roman.upper()
+    return str(number)
+
+
+def _number_formats(document: WordDocument) -> dict[tuple[str, str], tuple[str, int]]:
+    """(numId, level) to its format, e.g. ``decimal`` or ``bullet``, and its first number."""
     part = next(
         (r.target_part for r in document.part.rels.values() if r.reltype.endswith("/numbering")), None
     )
@@ -211,16 +229,30 @@ def _number_formats(document: WordDocument) -> dict[tuple[str, str], str]:
         return {}
     root = part.element
     abstract = {
-        (each.get(f"{_W}abstractNumId"), level.get(f"{_W}ilvl")): _value(level, "numFmt")
+        (each.get(f"{_W}abstractNumId"), level.get(f"{_W}ilvl")): (
+            _value(level, "numFmt"),
+            _first(level, "start", 1),
+        )
         for each in root.iter(f"{_W}abstractNum")
         for level in each.iter(f"{_W}lvl")
     }
-    return {
-        (number.get(f"{_W}numId"), level): format
+    found = {
+        (number.get(f"{_W}numId"), level): shown
         for number in root.iter(f"{_W}num")
-        for (owner, level), format in abstract.items()
+        for (owner, level), shown in abstract.items()
         if owner == _value(number, "abstractNumId")
     }
+    for number in root.iter(f"{_W}num"):
+        for override in number.iter(f"{_W}lvlOverride"):
+            key = (number.get(f"{_W}numId"), override.get(f"{_W}ilvl"))
+            if key in found:
+                found[key] = (found[key][0], _first(override, "startOverride", found[key][1]))
+    return found
+
+
+def _first(element: Any, name: str, default: int) -> int:
+    value = _value(element, name)
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < 7 else default
 
 
 def _notes(document: WordDocument) -> dict[Mark, str]:

@@ -68,7 +68,7 @@ def _csv_rows(text: str, limits: Limits) -> Iterator[_Row]:
 
 def _header(text: str) -> tuple[str, list[str]]:
     """(delimiter, field of each column or empty), by the first line."""
-    first = text.lstrip().split("\n", 1)[0]
+    first = text.lstrip("\r\n ").split("\n", 1)[0]  # a tab begins a column without a name
     for delimiter in DELIMITERS:
         try:
             cells = next(csv.reader([first], delimiter=delimiter), [])
@@ -86,6 +86,8 @@ def _header(text: str) -> tuple[str, list[str]]:
 def _csv_row(line: int, cells: list[str], fields: list[str], limits: Limits) -> _Row:
     if any(len(cell) > limits.cell for cell in cells):
         return _Row(line, {}, f"has a cell of more than {limits.cell:,} characters")
+    while len(cells) > len(fields) and not cells[-1].strip():
+        cells = cells[:-1]
     if len(cells) > len(fields):
         return _Row(line, {}, f"has {len(cells)} cells for {len(fields)} columns")
     return _checked(line, zip(fields, cells, strict=False))
@@ -104,7 +106,13 @@ def _json_row(line: int, text: str, limits: Limits) -> _Row:
     for key, entry in value.items():
         if isinstance(entry, list):
             entry = ", ".join(str(part) for part in entry)
-        cells.append((_NAMES.get(clean_line(key).lower(), ""), entry if isinstance(entry, str) else ""))
+        is_number = isinstance(entry, int | float) and not isinstance(entry, bool)
+        cells.append(
+            (
+                _NAMES.get(clean_line(key).lower(), ""),
+                str(entry) if is_number else entry if isinstance(entry, str) else "",
+            )
+        )
     return _checked(line, cells)
 
 

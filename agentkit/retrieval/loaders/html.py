@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import cache
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Any
 
 from agentkit.retrieval.documents import CELL, EMPTY_CELL, Document, DocumentBuilder, clean_line
 
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 DROPPED = (
-    "nav", "header", "footer", "script", "style", "noscript", "template", "form", "button", "svg", "iframe",
-    "head",
+    "nav", "header", "footer", "script", "style", "noscript", "template", "form", "button", "select", "textarea",
+    "svg", "iframe", "head",
 )  # fmt: skip
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 LINES = ("li", "tr", "dt", "dd")
@@ -23,14 +25,22 @@ BLOCKS = (
     "hr", "body",
 )  # fmt: skip
 TECHNICAL = ("viewport", "robots", "generator", "referrer", "theme-color", "color-scheme", "googlebot")
+CLOSED = {
+    "li": (("li",), ("ul", "ol", "menu")),
+    **dict.fromkeys(("dt", "dd"), (("dt", "dd"), ("dl",))),
+    **dict.fromkeys(("td", "th"), (("td", "th"), ("tr", "table"))),
+    "tr": (("tr", "td", "th"), ("table",)),
+    **dict.fromkeys(("thead", "tbody", "tfoot"), (("thead", "tbody", "tfoot", "tr", "td", "th"), ("table",))),
+}
+"""What the start of a tag ends that has no end tag of its own, and within what: those may be left out in HTML."""
+NESTED = 50
+"""Open elements that are looked at for it."""
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
 def load_html(text: str, name: str) -> Document:
     """HTML without navigation, header, footer, scripts and hidden elements; ``<meta>`` gives keywords."""
-    from bs4 import BeautifulSoup
-
-    soup = BeautifulSoup(text, "html.parser")
+    soup = _soup()(text, "html.parser")
     # The first h1 names the page even where it stands in a <header> that is dropped below.
     title = soup.find("h1") or soup.find("title")
     fallback = title.get_text(" ") if title is not None else ""
@@ -46,6 +56,24 @@ def load_html(text: str, name: str) -> Document:
         reader.read(event, name_of_tag, string)
     reader.close()
     return reader.builder.build(name, fallback, keywords, language, fields.items())
+
+
+@cache
+def _soup() -> type[BeautifulSoup]:
+    from bs4 import BeautifulSoup
+
+    class Soup(BeautifulSoup):
+        """Ends elements whose end tags are left out (`CLOSED`); the parser would nest them."""
+
+        def handle_starttag(self, name: str, *args: Any, **kwargs: Any) -> Tag | None:
+            ended, within = CLOSED.get(name, ((), ()))
+            inner = islice(reversed(self.tagStack), NESTED) if ended else ()
+            for tag in [*takewhile(lambda tag: tag.name not in within, inner)]:
+                if tag.name in ended:
+                    self.handle_endtag(tag.name)
+            return super().handle_starttag(name, *args, **kwargs)
+
+    return Soup
 
 
 def _meta(soup: BeautifulSoup) -> dict[str, str]:
@@ -70,8 +98,11 @@ def _is_dropped(tag: Tag) -> bool:
         or _HIDDEN.search(str(tag.get("style", "")))
     )
     # The head of a section is no page header, and what opens a folded answer is a question, be it a button.
-    kept = (tag.name == "header" and tag.find_parent(("article", "section", "main"))) or (
-        tag.name == "button" and tag.find_parent((*HEADINGS, "summary", "dt"))
+    # Some servers wrap the whole page into a form.
+    kept = (
+        (tag.name == "header" and tag.find_parent(("article", "section", "main")))
+        or (tag.name == "button" and tag.find_parent((*HEADINGS, "summary", "dt")))
+        or (tag.name == "form" and tag.find(("main", "article", *HEADINGS)))
     )
     return bool(hidden) or (tag.name in DROPPED and not kept)
 

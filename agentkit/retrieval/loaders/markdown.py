@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 
-from agentkit.retrieval.documents import Document, DocumentBuilder, clean_line
+from agentkit.retrieval.documents import CELL, Document, DocumentBuilder, clean_line
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_ITEM_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 _QUOTE = re.compile(r"\A(?: {0,3}>[ ]?)++")
 _RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
 _ITEM = re.compile(r"([ \t]*)(?:([-*+])|(\d{1,9}[.)]))[ \t]+(.*)")
@@ -22,24 +24,30 @@ _DEFINITION = re.compile(
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _FIRST_KEY = re.compile(r"[\"']?\w[\w.-]{0,39}[\"']?[ \t]*:(?!//)")
 _FIELD = re.compile(r"^([A-Za-z][\w-]{0,39}):(.*)$", re.MULTILINE)
+_GOES_ON = (" ", "\t", "- ", "#", "]", "}")
+"""Begins of front matter's lines that have no key of their own."""
 _NO_SCALAR = ("[", "{", "|", ">", "&", "*", "!", "-")
 """Begins of YAML values that are no plain text."""
 
 # The repeat counts are bounded, and runs of spaces are stripped in code, so that no line, however odd, costs
 # quadratic time.
 _CODE = re.compile(r"(?<!`)(`{1,2})(?!`)([^`]{1,500})\1(?!`)")
+_LITERAL = re.compile(rf"\\([!-/:-@\[-`{{-~])|{_CODE.pattern.replace(chr(92) + '1', chr(92) + '2')}")
+"""A mark that is none, as it is escaped, or a code span."""
 _KEPT = re.compile("\ue000(\\d{1,9})\ue001")
-"""What stands for a code span while marks are taken out: there are none in it."""
+"""What stands for a `_LITERAL` while marks are taken out: there are none in it."""
+_APART = "br|hr|p|div|section|article|blockquote|pre|ul|ol|li|dl|dt|dd|table|tr|td|th|h[1-6]|details|summary"
+"""Tags that stand between words: what is before them goes not on behind them."""
 _INLINE = (
     (re.compile(r"\[\^[^\]\s]{1,40}\]:?"), ""),
     (re.compile(r"!?\[([^\[\]]{0,500})\]\([^()\s]{0,2000}(?:\s+[\"'(][^\"')]{0,500}[\"')])?\)"), r"\1"),
     (re.compile(r"!?\[([^\[\]]{1,500})\]\[[^\[\]]{0,200}\]"), r"\1"),
     (re.compile(r"<((?:https?://|mailto:)[^\s<>]{1,500}|[\w.+-]{1,64}@[\w.-]{1,255})>"), r"\1"),
+    (re.compile(rf"</?(?:{_APART})(?![\w-])[^<>]{{0,500}}>", re.IGNORECASE), " "),
     (re.compile(r"</?[A-Za-z][^<>]{0,500}>"), ""),
     (re.compile(r"(\*{1,3})(?=[^\s*])([^*]{1,500}?)(?<=[^\s*])\1"), r"\2"),
     (re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^\n]{1,500}?)(?<=[^\s_])\1(?!\w)"), r"\2"),
     (re.compile(r"~~([^~]{1,500})~~"), r"\1"),
-    (re.compile(r"\\([\\`*_{}\[\]()#+.!|<>~-])"), r"\1"),
 )
 
 
@@ -64,19 +72,42 @@ def load_markdown(text: str, name: str) -> Document:
 
 
 def _front_matter(text: str) -> str:
-    """What stands between two rules at the start, with them; empty where that is text: it begins with no key."""
+    """What stands between two rules at the start, with them; empty where that is text: lines without a key."""
     found = _FRONT_MATTER.match(text)
     lines = found.group().splitlines()[1:-1] if found else []
-    first = next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
-    return found.group() if found and _FIRST_KEY.match(first) else ""
+    own = [line for line in lines if line.strip() and not line.startswith(_GOES_ON)]
+    return found.group() if found and own and all(map(_FIRST_KEY.match, own)) else ""
 
 
 def _without_comments(text: str) -> str:
-    kept, at = list[str](), 0
-    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
-        kept.append(text[at:start])
-        at = end + 3
-    return "".join([*kept, text[at:]])
+    """Without comments; what looks like one in code is none, and neither is what has no end."""
+    kept, mark, place, last = list[str](), "", 0, text.rfind("-->")
+    inside = False
+    for line in text.splitlines(keepends=True):
+        place += len(line)
+        if inside:
+            _, closed, line = line.partition("-->")
+            inside = not closed
+        elif mark or _FENCE.match(line):
+            fence = _FENCE.match(line)
+            mark = ("" if line.strip().startswith(mark) else mark) if mark else fence[1] if fence else ""
+            kept.append(line)
+            continue
+        code, at = [span.span() for span in _CODE.finditer(line)], 0
+        while not inside and (start := line.find("<!--", at)) >= 0:
+            if around := next((end for begin, end in code if begin < start < end), 0):
+                at = around
+                continue
+            end = line.find("-->", start + 4)
+            if end >= 0:
+                line, code = line[:start] + line[end + 3 :], []
+                at = start
+            elif place - len(line) + start + 4 <= last:
+                line, inside = line[:start], True
+            else:
+                break
+        kept.append(line)
+    return "".join(kept)
 
 
 def _heading_text(line: str) -> str:
@@ -98,17 +129,17 @@ def _is_row_rule(line: str) -> bool:
 
 def plain(text: str) -> str:
     """Inline Markdown without its marks."""
-    code: list[str] = []
+    kept: list[str] = []
 
-    def keep(span: re.Match[str]) -> str:
-        code.append(span[2])
-        return f"\ue000{len(code) - 1}\ue001"
+    def keep(literal: re.Match[str]) -> str:
+        kept.append(literal[1] or literal[3])
+        return f"\ue000{len(kept) - 1}\ue001"
 
-    text = _CODE.sub(keep, text)
+    text = _LITERAL.sub(keep, text)
     for pattern, replacement in _INLINE:
         text = pattern.sub(replacement, text)
     text = html.unescape(text)
-    return clean_line(_KEPT.sub(lambda n: code[int(n[1])] if int(n[1]) < len(code) else n[0], text))
+    return clean_line(_KEPT.sub(lambda n: kept[int(n[1])] if int(n[1]) < len(kept) else n[0], text))
 
 
 class _Reader:
@@ -125,21 +156,29 @@ class _Reader:
         """Where the items of the open list and of those around it begin."""
 
     def read(self, text: str) -> DocumentBuilder:
-        mark, code = "", list[str]()
-        for line in text.splitlines():
+        mark, code, is_quoted = "", list[str](), False
+        for whole in text.splitlines():
+            bare = _QUOTE.sub("", whole)
+            if mark and is_quoted and bare == whole:  # the quote ends, and with it its code
+                self._code(code)
+                mark, code = "", []
+            line = bare if is_quoted or not mark else whole
             if mark and not line.strip().startswith(mark):
                 code.append(line)
             elif mark:
-                self.builder.paragraph("\n".join(code))
-                mark, code = "", []
-            elif fence := _FENCE.match(line):
+                self._code(code)
+                mark, code, is_quoted = "", [], False
+            elif fence := (_ITEM_FENCE if self._in_list else _FENCE).match(bare):
                 self._close()
-                mark = fence.group(1)
+                mark, is_quoted = fence.group(1), bare != whole
             else:
-                self._line(_QUOTE.sub("", line))
+                self._line(bare)
         self._close()
-        self.builder.paragraph("\n".join(code))
+        self._code(code)
         return self.builder
+
+    def _code(self, lines: list[str]) -> None:
+        self.builder.paragraph(textwrap.dedent("\n".join(lines)))
 
     def _line(self, line: str) -> None:
         if not line.strip():
@@ -193,9 +232,9 @@ class _Reader:
             self.builder.flush()  # another table
         self._gap = False
         cells = re.split(r"(?<!\\)\|", line.strip().removeprefix("|"))
-        self.builder.row(
-            [plain(cell) for cell in (cells[:-1] if len(cells) > 1 and not cells[-1].strip() else cells)]
-        )
+        own = cells[:-1] if len(cells) > 1 and not cells[-1].strip() else cells
+        # A bar that was escaped would make two cells of one.
+        self.builder.row([plain(cell).replace(CELL, " / ") for cell in own])
 
     def _close(self) -> None:
         """End the open paragraph, list item or table."""

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 from statistics import median
 from typing import Any
 
@@ -57,12 +57,14 @@ def page_lines(document: Any, number: int) -> tuple[list[Line], bool]:
     textpage = page.get_textpage()
     try:
         text, height = textpage.get_text_range(), page.get_height()
+        # PDFium counts in UTF-16, where an emoji is two.
+        units = [*accumulate((1 + (character > "\uffff") for character in text), initial=0)]
         lines: list[Line] = []
         offset = 0
         for match in _LINE_END.finditer(text + "\n"):
             part = text[offset : match.start()]
             if part.strip():
-                line = _line(raw, textpage, part, offset, number, height)
+                line = _line(raw, textpage, part, units[offset : match.start()], number, height)
                 hyphen = match.group() in _HYPHENS
                 lines.append(replace(line, text=line.text + "-") if hyphen else line)
             offset = match.end()
@@ -73,10 +75,12 @@ def page_lines(document: Any, number: int) -> tuple[list[Line], bool]:
         page.close()
 
 
-def _line(raw: Any, textpage: Any, part: str, offset: int, number: int, height: float) -> Line:
-    start = offset + len(part) - len(part.lstrip())
-    end = offset + len(part.rstrip()) - 1
-    chars = [raw.FPDFText_GetCharIndexFromTextIndex(textpage, i) for i in (start, (start + end) // 2, end)]
+def _line(raw: Any, textpage: Any, part: str, places: Sequence[int], number: int, height: float) -> Line:
+    """A line; ``places`` are those of its characters in the page's text as PDFium counts them."""
+    start, end = len(part) - len(part.lstrip()), len(part.rstrip()) - 1
+    chars = [
+        raw.FPDFText_GetCharIndexFromTextIndex(textpage, places[n]) for n in (start, (start + end) // 2, end)
+    ]
     box, x, y = raw.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
     edges = []
     for char in (chars[0], chars[2]):
