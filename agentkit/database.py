@@ -190,7 +190,7 @@ class Database:
 
     def _prepare(self, schema: str, application_id: int, version: int, upgrades: Mapping[int, str]) -> None:
         os.chmod(self.path, 0o600)
-        self._use_log()
+        use_log(self._db)
         for setting in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {setting}")
         if _pragma(self._db, "user_version") < version:
@@ -201,19 +201,6 @@ class Database:
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id={application_id}")
                 db.execute(f"PRAGMA user_version={version}")
-
-    def _use_log(self) -> None:
-        """Write to a log from now on; SQLite does not wait where another connection is just changing to it."""
-        end = time.monotonic() + BUSY_TIMEOUT_S
-        while True:
-            try:
-                if _pragma(self._db, "journal_mode") != "wal":
-                    _pragma(self._db, "journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if _code(error) not in _BUSY or time.monotonic() >= end:
-                    raise
-            time.sleep(RETRY_S)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -246,6 +233,20 @@ class Database:
                 cause, "check the disk and the rights, or set AGENTKIT_DATA_DIR to another folder"
             )
         return StoreError(cause, "run with --debug to see where this comes from")
+
+
+def use_log(db: sqlite3.Connection) -> None:
+    """Write to a log from now on; SQLite does not wait where another connection is just changing to it."""
+    end = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            if _pragma(db, "journal_mode") != "wal":
+                _pragma(db, "journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _code(error) not in _BUSY or time.monotonic() >= end:
+                raise
+        time.sleep(RETRY_S)
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> Any:

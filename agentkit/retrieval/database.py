@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from agentkit.database import create_private
+from agentkit.database import create_private, use_log
 from agentkit.errors import IndexDamaged, IndexOutdated, KnowledgeError
 from agentkit.retrieval.postings import POSTINGS, TOKENIZER
 
@@ -124,7 +124,7 @@ def connect(path: Path) -> sqlite3.Connection:
         try:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             if writable:
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_log(connection)
                 # FULL: a commit must outlast the power, or a view written after it would be ahead of the database.
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten

@@ -118,8 +118,9 @@ def open_schema(server: Server, dimension: int) -> None:
     """
     if not server.read(server.sql("SELECT to_regclass({meta}) IS NOT NULL", meta=_meta(server)))[0][0]:
         with server.write() as connection:
-            if _has_meta(server, connection):
-                return  # another process was faster
+            if _has_meta(server, connection):  # another process was faster
+                server.configure(connection)  # made when there was no type for vectors yet
+                return
             names = connection.execute(
                 "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s"
                 " AND c.relkind IN ('r', 'p', 'v', 'm') AND c.relname <> 'files' LIMIT 1",
