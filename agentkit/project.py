@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -187,7 +188,9 @@ def _named(path: Path, source: str) -> Project:
     if root == starter_root():
         return Project(root, is_starter=True)
     what = f"has no {MARKER}" if root.is_dir() else "is not a folder"
-    raise ProjectError(f"{source}: {path} {what}", f"make a project there with `agentkit init {path}`")
+    raise ProjectError(
+        f"{source}: {path} {what}", f"make a project there with `agentkit init {shlex.quote(str(path))}`"
+    )
 
 
 def _ancestors(cwd: Path | None) -> Iterator[Path]:

@@ -51,7 +51,8 @@ def ask(
                 agent,
                 question,
                 as_json=options.as_json,
-                no_input=options.no_input or text in (None, "-"),  # stdin holds the question, not the answers
+                # Where stdin holds the question, it does not hold answers.
+                no_input=options.no_input or text == "-" or (text is None and not is_terminal(sys.stdin)),
                 tool_choice=choice,
                 image=str(image.resolve()) if image is not None else None,
             )

@@ -32,7 +32,7 @@ def chat(
         if watched and not (options.as_json or options.no_input):
             from agentkit.ui.app import run_chat
 
-            run_chat(workspace, session, note)
+            run_chat(workspace, session, note, options.again)
             return 0
         return LineChat(workspace, options, session).run()
 

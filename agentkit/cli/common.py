@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
@@ -38,6 +39,11 @@ class Common:
         own = {name: getattr(self, name) for name in ("model", "adapter", "device", "quantize")}
         values = {**own, "sampling.seed": self.seed, **more}
         return {key: value for key, value in values.items() if value is not None}
+
+    @property
+    def again(self) -> str:
+        """What a further command has to say to find the same project; empty, or with a blank before it."""
+        return f" --project {shlex.quote(str(self.project))}" if self.project is not None else ""
 
     @contextmanager
     def workspace(self, **more: Any) -> Iterator[Workspace]:

@@ -199,6 +199,8 @@ def _open(options: Mapping[str, Any]) -> Workspace:
     from agentkit.project import Project, starter_root
 
     project = Project(starter_root(), is_starter=True)
+    # An index on a server that the environment names is the user's own.
+    options = {**options, "knowledge.index": "", "knowledge.path": "knowledge", "agent.approve": "ask"}
     settings = project.settings(options)
     if is_remote(settings.model):  # it trains the model, and measures its own engine
         raise UsageError(

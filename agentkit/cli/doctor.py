@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agentkit.cli.common import Common, command_app, common
 from agentkit.cli.output import data, json_line, one_line
+from agentkit.ui.clean import first_of
 
 if TYPE_CHECKING:
     from agentkit.assets import Asset
@@ -191,7 +192,8 @@ def _knowledge(options: Common) -> Check:
         workspace.knowledge.verify()
         documents = workspace.knowledge.list()
         chunks = sum(document.chunks for document in documents)
-        return Check("knowledge", True, f"{len(documents)} documents, {chunks} chunks")
+        told = "".join(f"; {notice}" for notice in first_of(workspace.knowledge.notices))
+        return Check("knowledge", True, f"{len(documents)} documents, {chunks} chunks{told}")
 
 
 def _sessions(options: Common) -> Check:

@@ -92,7 +92,7 @@ def start(
         job = workspace.start_finetune(
             source, name, epochs, options=chosen, keep_personal_data=keep_personal_data
         )
-        return _begun(job, options.as_json, wait)
+        return _begun(job, options, wait)
 
 
 @app.command()
@@ -103,7 +103,7 @@ def resume(options: Common, id: JobId, wait: Wait = False) -> int:
 
     with options.workspace() as workspace:
         job = jobs.resume(jobs.get_job(workspace.jobs_dir, id))
-        return _begun(job, options.as_json, wait)
+        return _begun(job, options, wait)
 
 
 @app.command("status")
@@ -230,14 +230,15 @@ def _training_settings(file: Path | None, **options: Any) -> dict[str, Any]:
     return {**(read_settings_file(file) if file else {}), **given}
 
 
-def _begun(job: Job, as_json: bool | None, wait: bool) -> int:
+def _begun(job: Job, options: Common, wait: bool) -> int:
+    as_json = options.as_json
     if not as_json:
         note(job.report)
         if job.start != "none":
             note(f"begins from the adapter {job.start}")
     if not wait:
         _print_job(job, as_json)
-        note(f"follow it with `agentkit finetune status {job.id}`")
+        note(f"follow it with `agentkit finetune status {job.id}{options.again}`")
         return 0
     note(f"job {job.id}; Ctrl+C leaves it running")
     return _follow(job, as_json)

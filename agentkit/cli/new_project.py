@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,10 @@ app = command_app()
 @app.command()
 @common
 def init(
-    options: Common, dir: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one that holds none of these yet.")]
+    options: Common,
+    dir: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder, or one that holds none of these yet.")
+    ],
 ) -> None:
     """Make a new project: tools, prompts, knowledge and a commented agentkit.toml."""
     from agentkit.project import init_project
@@ -27,4 +31,4 @@ def init(
         return
     for path in created:
         data(f"{path}{'/' if path.is_dir() else ''}")
-    note(f"chat with it: cd {dir} && agentkit chat")
+    note(f"chat with it: cd {shlex.quote(str(dir))} && agentkit chat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,13 +109,16 @@ def delete(
     id: Id,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> int:
-    """Delete a conversation; asks first on a terminal."""
+    """Delete a conversation; asks first on a terminal, and needs --yes there where it cannot ask."""
     with options.workspace() as workspace:
         session = workspace.store.open(id)
         title = session.title or "empty"
-        if not yes and can_ask(options.no_input) and not confirm(f"Delete {session.id} ({title}) for good?"):
-            note("nothing was deleted")
-            return 1
+        if not yes and can_ask(options.no_input):
+            if not confirm(f"Delete {session.id} ({title}) for good?"):
+                note("nothing was deleted")
+                return 1
+        elif not yes and sys.stdin is not None and sys.stdin.isatty():  # a dumb terminal is one too
+            raise UsageError(f"nobody was asked whether to delete {session.id} ({title})", "add --yes")
         workspace.store.delete(session.id)
         if options.as_json:
             json_line({"deleted": session.id})

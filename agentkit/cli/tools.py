@@ -93,10 +93,11 @@ def call(
 
 def _arguments(text: str) -> dict[str, Any]:
     from agentkit.errors import UsageError
+    from agentkit.messages import no_json
 
     example = 'pass an object, e.g. \'{"text": "hello"}\''
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_constant=no_json)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the arguments are not JSON: {error}", example) from error
     if not isinstance(values, dict):

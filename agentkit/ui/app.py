@@ -123,7 +123,10 @@ class ChatApp(App[str]):
 
 
 def run_chat(
-    workspace: ChatWorkspace, session: str | None = None, tell: Callable[[str], None] = lambda text: None
+    workspace: ChatWorkspace,
+    session: str | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    project: str = "",
 ) -> None:
     """Run the chat until it is quit. A session in which nothing was said is forgotten.
 
@@ -131,6 +134,7 @@ def run_chat(
         workspace: The opened project.
         session: Id of the session to resume.
         tell: Hears of every message that was typed and not sent, and how to go on with the session.
+        project: The option that a command needs to find this project, if it needs one.
 
     Raises:
         AgentkitError: The agent cannot be loaded, or the chat has crashed.
@@ -141,7 +145,7 @@ def run_chat(
     for text in app.unsent:
         tell(f"not sent: {text}")
     if (ended := app.session_id) and not forget_if_empty(workspace, ended):
-        tell(f"Go on with: agentkit chat --session {ended}")
+        tell(f"Go on with: agentkit chat --session {ended}{project}")
     if app.load_error is not None:
         raise app.load_error
     if app.return_code and app.return_code > 128:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from textual.message import Message
 
@@ -38,18 +38,18 @@ class Runner:
         self._cancel = threading.Event()
         self._approval: Approval | None = None
         self._quitting = False
+        self._told = 0
+        """Notices of the knowledge base that were shown."""
 
     def load(self, session: str | None) -> None:
         """Get everything ready; ends with `Ready` or `LoadFailed`."""
         try:
-            self._loading("reading the knowledge base")
-            knowledge = self._workspace.ready_knowledge(lambda name: self._loading(f"indexing {name}"))
+            notices = self._index()
             self._loading(f"loading {self._workspace.settings.model}")
             _ = self._workspace.model  # before the session: quitting meanwhile must not leave an empty one
             self._loading("opening the conversation")
             self._open(session)
-            for text in first_of(knowledge.notices):
-                self._post(AgentEvent(Notice("knowledge", text)))
+            self._tell(notices)
         except _Quit:
             return
         except Exception as error:  # the screen has to tell, whatever loading dies of
@@ -58,7 +58,11 @@ class Runner:
     def new_session(self) -> None:
         """Go on in a new session."""
         try:
+            notices = self._index()
             self._open(None)
+            self._tell(notices)
+        except _Quit:
+            return
         except Exception as error:  # told in the conversation; the thread serves on
             self._post(AgentEvent(_failure(error)))
         self._post(TurnEnded())
@@ -97,8 +101,27 @@ class Runner:
         self._quitting = True
         self.stop()
 
+    def _index(self) -> Sequence[str]:
+        """Bring the knowledge base in step with its folder.
+
+        Returns:
+            What it has to tell that is new.
+        """
+        self._loading("reading the knowledge base")
+        knowledge = self._workspace.ready_knowledge(lambda name: self._loading(f"indexing {name}"))
+        told, self._told = self._told, len(knowledge.notices)
+        return tuple(knowledge.notices[told:])
+
+    def _tell(self, notices: Sequence[str]) -> None:
+        for text in first_of(notices):
+            self._post(AgentEvent(Notice("knowledge", text)))
+
     def _open(self, session: str | None) -> None:
         agent, before = self._workspace.agent(session), self._agent
+        if self._quitting:  # nobody knows of this session
+            agent.close()
+            forget_if_empty(self._workspace, agent.session.id)
+            raise _Quit
         self._agent = agent
         name = str(self._workspace.settings.model)
         self._post(Ready(name, agent.session.id, agent.session.messages()))

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_helpers import Cli, ScriptedWorkspace
@@ -147,6 +148,8 @@ def test_tools_call(cli: Cli) -> None:
     assert "out of order" in result["error"]
     assert cli("tools", "call", "send", '{"to": "Rome"}', "--approve", "all") == 0
     assert json.loads(cli.out) == {"sent": "Rome"}
+    assert cli("tools", "call", "shout", '{"text": "hi", "times": NaN}') == 2
+    assert "the arguments are not JSON: NaN is no JSON" in cli.err
 
 
 def test_knowledge_search(cli: Cli) -> None:
@@ -394,3 +397,35 @@ def test_models_and_init(cli: Cli, tmp_path: Path) -> None:
     assert str(tmp_path / "shop" / "agentkit.toml") in cli.out.splitlines()
     assert cli("init", str(tmp_path / "shop")) == 2
     assert "already holds" in cli.err
+    assert cli("init", str(tmp_path / "my shop")) == 0
+    assert f"cd '{tmp_path / 'my shop'}' && agentkit chat" in cli.err
+    assert cli("knowledge", "list", "--project", str(tmp_path / "no shop")) == 2
+    assert f"agentkit init '{tmp_path / 'no shop'}'" in cli.err
+
+
+def test_nothing_is_deleted_unasked_at_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.steps = ["One."]
+    assert cli("ask", "first") == 0
+    assert cli("sessions", "list", "--json") == 0
+    [info] = cli.lines()
+    monkeypatch.setattr(
+        "agentkit.cli.sessions.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    )
+    assert cli("sessions", "delete", info["id"], "--no-input") == 2
+    assert f"nobody was asked whether to delete {info['id']} (first); add --yes" in cli.err
+    assert cli("sessions", "delete", info["id"], "--no-input", "--yes") == 0
+
+
+def test_who_sends_a_picture_alone_is_there_to_be_asked(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    monkeypatch.setattr("agentkit.cli.ask.is_terminal", lambda stream: True)
+    asked: list[bool | None] = []
+    monkeypatch.setattr(
+        "agentkit.cli.turns.play_turn", lambda *_, no_input, **more: asked.append(no_input) or 0
+    )
+    assert cli("ask", "--image", str(tmp_path / "a.png")) == 0
+    monkeypatch.setattr("agentkit.cli.ask.is_terminal", lambda stream: False)
+    assert cli("ask", "--image", str(tmp_path / "a.png"), stdin="What is it?") == 0
+    assert [bool(value) for value in asked] == [False, True]

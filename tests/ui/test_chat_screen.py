@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chat_helpers import ScriptedWorkspace, Turn, call_tool, say, say_until_stopped, wait_until
@@ -19,7 +20,7 @@ from agentkit.errors import AgentkitError, ModelError, StoreError
 from agentkit.events import ApprovalRequired, Event, Notice, TextDelta, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
 from agentkit.ui.app import ChatApp, run_chat
-from agentkit.ui.messages import Loading
+from agentkit.ui.messages import AgentEvent, Loading
 from agentkit.ui.runner import Runner
 from agentkit.ui.screens.chat import ChatScreen
 from agentkit.ui.widgets import question
@@ -154,8 +155,9 @@ async def test_what_waits_when_the_chat_ends_is_told(tmp_path: Path) -> None:
         await send(pilot, "Talk", wait=False)
         await wait_until(lambda: answers(app) and "more more" in answers(app)[0], "some text")
         await send(pilot, "And this", wait=False)
+        app.screen.query_one(Composer).text = "and a draft"
         await pilot.press("ctrl+q")
-    assert app.unsent == ["And this"]
+    assert app.unsent == ["And this", "and a draft"]
 
 
 async def test_no_control_reaches_the_screen_through_a_link(tmp_path: Path) -> None:
@@ -399,6 +401,65 @@ async def test_results_of_calls_with_the_same_id_stand_at_their_own_call(tmp_pat
         await wait_until(lambda: len(app.screen.query(ToolCallLine)) == 2, "the history")
         titles = [str(line.title) for line in app.screen.query(ToolCallLine)]
         assert [title.rpartition("→ ")[2] for title in titles] == ['"shipped"', '"lost"']
+
+
+async def test_a_call_that_has_no_result_does_not_run_any_more(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    session = workspace.store.create()
+    session.append(Message("user", "Where is it?"))
+    session.append(Message("assistant", "", (CALL,)))  # and then the program was killed
+    app = ChatApp(workspace, session.id)
+    async with app.run_test(size=(110, 30)) as pilot:
+        await ready(pilot)
+        await wait_until(lambda: len(app.screen.query(ToolCallLine)) == 1, "the history")
+        (line,) = app.screen.query(ToolCallLine)
+        assert "failed: interrupted" in str(line.title)
+
+
+async def test_quitting_while_a_new_session_opens_leaves_none(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    runner = Runner(workspace, lambda message: None)
+    runner.load(None)
+    workspace.agents[0].session.append(Message("user", "Hi"))
+    opened = workspace.agent
+
+    def slow(session: str | None = None) -> Any:
+        runner.quit()
+        return opened(session)
+
+    workspace.agent = slow  # type: ignore[method-assign]
+    runner.new_session()
+    assert [info.id for info in workspace.store.list()] == [workspace.agents[0].session.id]
+
+
+async def test_a_new_session_tells_what_became_of_the_documents(tmp_path: Path) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    workspace.notices = ["a.pdf skipped"]
+    posted: list[Any] = []
+    runner = Runner(workspace, posted.append)
+    runner.load(None)
+    workspace.notices.append("b.pdf skipped")
+    del posted[:]
+    runner.new_session()
+    assert [message.event.text for message in posted if isinstance(message, AgentEvent)] == ["b.pdf skipped"]
+    assert isinstance(posted[0], Loading)
+
+
+async def test_the_hint_of_ctrl_c_goes_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentkit.ui.app.AGAIN_S", 0.2)
+    workspace = ScriptedWorkspace(tmp_path)
+    workspace.loaded.clear()
+    app = ChatApp(workspace)
+    async with app.run_test(size=(110, 30)) as pilot:
+        await wait_until(lambda: "indexing" in screen_text(app), "loading")
+        await pilot.press("ctrl+c")
+        assert "press Ctrl+C again" in screen_text(app)
+        await wait_until(lambda: "press Ctrl+C again" not in screen_text(app), "the end of the hint")
+        assert "indexing" in screen_text(app)
+        workspace.loaded.set()
+        await ready(pilot)
 
 
 async def test_quitting_while_loading_opens_no_session(tmp_path: Path) -> None:

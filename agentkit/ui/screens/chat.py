@@ -26,6 +26,7 @@ from agentkit.ui.widgets.status import StatusBar
 
 WATCH_S = 2.0
 """Between two looks at the fine-tuning jobs."""
+NOT_ANSWERED = "no result: the turn has ended; whether it took effect is not known"
 KEYS = """
 
 Enter          send                       Esc       stop the answer; its text is kept
@@ -55,9 +56,9 @@ class ChatScreen(Screen[None]):
         self._watch = JobWatch(workspace)
         self._resume = session
         self._waiting: deque[str] = deque()
-        self.unsent: list[str] = []
-        """What waited when the chat ended."""
         """Messages sent while the agent was loading or busy."""
+        self.unsent: list[str] = []
+        """What waited or was being written when the chat ended."""
         self._busy = True
         self.session = ""
         """Id of the session, once it is open."""
@@ -81,9 +82,12 @@ class ChatScreen(Screen[None]):
         return self._busy
 
     def quit(self) -> None:
-        """Let the agent's thread end; `unsent` holds what waited."""
+        """Let the agent's thread end; `unsent` holds what waited, and last what was being written."""
         self.unsent += self._waiting
         self._waiting.clear()
+        for composer in self.query(Composer):  # none any more where the screen is gone
+            self.unsent += [composer.text] * bool(composer.text.strip())
+            composer.clear()
         self._runner.quit()
 
     # What the user does
@@ -114,8 +118,14 @@ class ChatScreen(Screen[None]):
         """Ctrl+C: stop the answer and tell, for as long as it is true, what a second one does."""
         self.action_stop()
         status = self.query_one(StatusBar)
+        before = status.shown
         status.doing(hint, busy=True)
-        self.set_timer(seconds, lambda: None if self._busy else status.doing(""))
+
+        def restore() -> None:
+            if status.shown[0] == hint:
+                status.doing(*before) if self._busy else status.doing("")
+
+        self.set_timer(seconds, restore)
 
     def copy_selection(self) -> bool:
         """Copy text selected in the conversation or in the input, if there is any."""
@@ -147,8 +157,11 @@ class ChatScreen(Screen[None]):
         self.query_one(StatusBar).doing(f"link copied: {one_line(href, 100)}")
 
     @on(ApprovalQuestion.Decided)
-    def go_on(self) -> None:
-        """Back to writing."""
+    async def go_on(self) -> None:
+        """Back to writing; what has been answered asks no more."""
+        for question in self.query(ApprovalQuestion):
+            if question.approval.answered:
+                await question.remove()
         self.query_one(Composer).focus()
 
     # What the agent's thread tells
@@ -209,6 +222,7 @@ class ChatScreen(Screen[None]):
     @on(TurnEnded)
     async def _free_again(self) -> None:
         await self.query(ApprovalQuestion).remove()
+        self.query_one(Conversation).end_calls(NOT_ANSWERED)
         self.query_one(Composer).focus()
         self._free()
 

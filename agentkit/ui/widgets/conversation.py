@@ -10,6 +10,7 @@ from textual.widget import Widget
 
 from agentkit.events import Event, Notice, TextDelta, ToolCallProposed, ToolFinished, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, ToolCall, ToolResult
+from agentkit.store import INTERRUPTED
 from agentkit.ui.approval import Approval
 from agentkit.ui.clean import clean
 from agentkit.ui.widgets.answer import Answer
@@ -97,13 +98,14 @@ class Conversation(VerticalScroll, can_focus=False):
         for message in messages[first:]:
             if message.role == "tool":
                 result = _stored_result(message)
-                if line := self._calls.get(result.call_id):  # later turns may use the same id again
+                if line := self._calls.pop(result.call_id, None):  # later turns may use the same id again
                     results.append((line, result))
             elif _is_shown(message):
                 widgets += self._stored(message)
         await self.mount_all(widgets)
         for line, result in results:
             line.show_result(result)
+        self.end_calls(INTERRUPTED)
 
     def _stored(self, message: Message) -> list[Widget]:
         if message.role == "user":
@@ -120,8 +122,14 @@ class Conversation(VerticalScroll, can_focus=False):
         self._calls[call.id] = ToolCallLine(call)
         await self.mount(self._calls[call.id])
 
+    def end_calls(self, error: str) -> None:
+        """Calls without a result do not run any more: say why there is none."""
+        for line in self._calls.values():
+            line.show_result(ToolResult(line.call.id, line.call.name, ok=False, error=error))
+        self._calls.clear()
+
     def _finish_call(self, result: ToolResult) -> None:
-        if line := self._calls.get(result.call_id):
+        if line := self._calls.pop(result.call_id, None):
             line.show_result(result)
 
     async def _end_answer(self, text: str | None = None, citations: tuple[Citation, ...] = ()) -> None:

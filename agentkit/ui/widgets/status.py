@@ -32,6 +32,8 @@ class StatusBar(Horizontal):
     def __init__(self) -> None:
         super().__init__()
         self._model = self._session = self._usage = self._training = ""
+        self.shown = ("", False)
+        """What goes on, and whether it stands out."""
 
     def compose(self) -> ComposeResult:
         yield Static(id="doing")
@@ -39,6 +41,7 @@ class StatusBar(Horizontal):
 
     def doing(self, text: str, busy: bool = False) -> None:
         """Show what goes on; ``busy`` makes it stand out."""
+        self.shown = (text, busy)
         self.set_class(busy, "busy")
         self.query_one("#doing", Static).update(Content(one_line(text)))
 
