@@ -273,3 +273,30 @@ def test_every_public_name_resolves() -> None:
 def test_a_model_whose_name_no_file_can_have() -> None:
     with pytest.raises(NotFoundError, match=r"there is no model x{60}… \(File name too long\)"):
         load_model("x" * 300, adapter="none", router=None)
+
+
+def test_what_a_project_says_of_its_own_model_is_not_said_of_others(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("agentkit.build.workspace.load_model", lambda name, **options: seen.update(options))
+    (project / "agentkit.toml").write_text('adapter = "warm-wishes"\nquantize = "int8"\n', encoding="utf-8")
+
+    def loaded(name: str | None, **options: Any) -> tuple[str, str]:
+        with open_project(project, options) as workspace:
+            workspace.load(name)
+        return seen["adapter"], seen["quantize"]
+
+    assert loaded(None) == ("warm-wishes", "int8")
+    assert loaded("smollm2-135m") == ("warm-wishes", "int8")
+    assert loaded("gemma3-270m") == ("auto", "int8")
+    assert loaded("openai+http://127.0.0.1:1/v1#x") == ("auto", "auto")
+    assert loaded("gemma3-270m", adapter="own") == ("own", "int8")
+    (project / "agentkit.toml").write_text('adapter = "none"\n', encoding="utf-8")
+    assert loaded("gemma3-270m") == ("none", "auto")
+
+
+def test_agents_of_one_project_share_its_model(project: Path) -> None:
+    with open_project(project, {"agent.routing": "model"}) as workspace:
+        first, second = Agent(workspace=workspace), Agent(workspace=workspace)
+        assert first.model is second.model is workspace.model

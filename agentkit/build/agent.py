@@ -53,7 +53,7 @@ class Agent(AgentLoop, Closing):
         self._owns_workspace = workspace is None
         self.workspace = workspace or open_project()
         options = self.workspace.settings.agent
-        loaded = self.workspace.load(model) if model is None or isinstance(model, str) else model
+        loaded = self.workspace.load(model) if isinstance(model, str) else model or self.workspace.model
         registry = (
             tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools, self.workspace.settings.tools)
         )

@@ -162,15 +162,28 @@ class Workspace(Closing):
             options = self.settings
             return load_model(
                 name or options.model,
-                adapter=options.adapter,
-                device=options.device,
-                quantize=options.quantize,
-                compile=options.compile,
-                tool_format=options.tool_format,
+                **self._pinned(name or options.model),
                 router=self.router if options.agent.routing == "auto" else None,
                 remote=options.remote,
                 **options.sampling.model_dump(),
             )
+
+    def _pinned(self, model: str) -> dict[str, Any]:
+        """How a model runs; what the project's file says of that is about its own model."""
+        from agentkit.llm.openai.address import is_remote
+
+        settings = self.settings
+        found = {
+            key: getattr(settings, key) for key in ("adapter", "device", "quantize", "compile", "tool_format")
+        }
+        if model == settings.model:
+            return found
+        about_it = set(found) if is_remote(model) else {"adapter", "tool_format"}
+        if settings.adapter == "none":
+            about_it -= {"adapter"}
+        for key in about_it - self.options.keys():
+            found[key] = type(settings).model_fields[key].default
+        return found
 
     def agent(self, session: str | None = None) -> Agent:
         """The project's agent, in a new session or a resumed one.
