@@ -140,7 +140,14 @@ _SCRIPTS = (
     ("zh", re.compile(r"[\u4e00-\u9fff]")),
     ("ru", re.compile(r"[\u0400-\u04ff]")),
     ("hi", re.compile(r"[\u0900-\u097f]")),
+    ("ko", re.compile(r"[\u1100-\u11ff\uac00-\ud7af]")),
+    ("el", re.compile(r"[\u0370-\u03ff]")),
+    ("he", re.compile(r"[\u0590-\u05ff]")),
+    ("th", re.compile(r"[\u0e00-\u0e7f]")),
+    ("ar", re.compile(r"[\u0600-\u06ff]")),
 )
+_NOT_ARABIC = re.compile(r"[پچژگکیٹڈڑںہے]")
+"""Of the languages that write with the letters and some more: Persian, Urdu and others."""
 _UKRAINIAN, _RUSSIAN = (re.compile(f"[{letters}]", re.IGNORECASE) for letters in ("іїєґ", "ыэъё"))
 
 
@@ -159,6 +166,8 @@ def detect(text: str) -> str | None:
     """The most likely language by script, frequent words and telling letters; ``None`` where it is open."""
     for code, pattern in _SCRIPTS:
         if len(pattern.findall(text)) * 3 >= sum(character.isalpha() for character in text) > 0:
+            if code == "ar" and _NOT_ARABIC.search(text):
+                return None
             ukrainian = code == "ru" and _UKRAINIAN.search(text) and not _RUSSIAN.search(text)
             return "uk" if ukrainian else code
     words = re.findall(r"[^\W\d_]+", text.lower())
@@ -168,6 +177,11 @@ def detect(text: str) -> str | None:
             scores[code] += 0.75 * sum(text.lower().count(letter) for letter in letters)
     best, second = sorted(scores, key=lambda code: scores[code], reverse=True)[:2]
     return best if scores[best] > scores[second] else None
+
+
+def is_plain(text: str) -> bool:
+    """Whether there are only Latin letters in a text, and none that English has not even in foreign words."""
+    return all(letter < "\u0250" for letter in text if letter.isalpha()) and not _STRANGE.search(text.lower())
 
 
 def package_for(source: str, target: str) -> str | None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from agentkit import AgentkitError, MissingBackendError, UsageError, tool, tool_options
 
-from ._languages import detect, normalise, package_for, spellings, synonyms
+from ._languages import detect, is_plain, normalise, package_for, spellings, synonyms
 from ._models import device_of, load_model
 
 MAX_CHARACTERS = 50_000
@@ -50,15 +50,15 @@ def translator(text: str, target: Target, source: str | None = None) -> dict[str
     Args:
         text: The text to translate, word for word.
         target: The language to translate into, as an ISO 639-1 code such as "es" or "en".
-        source: The language of the text, as an ISO 639-1 code; detected where it is not given, and English where a word
-            or two do not tell.
+        source: The language of the text, as an ISO 639-1 code; detected where it is not given, and English where a few
+            words do not tell.
     """
     if not text.strip():
         raise UsageError("the text is empty", "give the text to translate")
     if len(text) > MAX_CHARACTERS:
         raise UsageError(f"the text has {len(text)} characters", f"give at most {MAX_CHARACTERS}")
     into = _code(target)
-    origin = _code(source) if source and source.strip() else detect(text) or ("en" if into != "en" else None)
+    origin = _code(source) if source and source.strip() else detect(text) or _guess(text, into)
     if origin is None:
         raise UsageError("the language of the text cannot be told", 'name it as `source`, e.g. "en"')
     if origin == into:
@@ -69,6 +69,15 @@ def translator(text: str, target: Target, source: str | None = None) -> dict[str
     else:
         translation, backend = _with_apertium(text, origin, into), "apertium"
     return {"translation": translation, "source": origin, "target": into, "backend": backend}
+
+
+FEW_WORDS = 5
+"""Of English, of which so few may tell no language."""
+
+
+def _guess(text: str, target: str) -> str | None:
+    """What a text is taken for whose language its words do not tell."""
+    return "en" if target != "en" and is_plain(text) and len(text.split()) <= FEW_WORDS else None
 
 
 def _code(language: str) -> str:
@@ -146,6 +155,10 @@ def _with_model(text: str, source: str, target: str, name: str) -> str:
     if hasattr(tokenizer, "get_lang_id"):  # M2M100: one model for many languages
         tokenizer.src_lang = _M2M.get(source, source)
         options["forced_bos_token_id"] = _lang_id(tokenizer, target, name)
+    elif hasattr(
+        tokenizer, "src_lang"
+    ):  # NLLB, mBART: their codes are others, and they would translate into any
+        raise UsageError(f"{name} has language codes of its own", "name a model of one pair, or an M2M100")
     lines = []
     for line in text.splitlines():
         sentences = [part for part in _SENTENCE_END.split(line.strip()) if part]

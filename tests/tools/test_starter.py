@@ -175,6 +175,8 @@ def test_a_missing_program_names_the_package(run_with: Any, monkeypatch: pytest.
 def test_languages_that_cannot_be_told(run: Any) -> None:
     failed(run("translator", text="the house", target="klingon"), "'klingon' is no language known here")
     failed(run("translator", text="Xyzzy", target="en"), "the language of the text cannot be told")
+    polish = "Gdzie jest najbliższa apteka w tym mieście"
+    failed(run("translator", text=polish, target="es"), "the language of the text cannot be told")
     same = run("translator", text="the house is here", target="en").value
     assert (same["translation"], same["backend"]) == ("the house is here", "none")
 
@@ -199,6 +201,11 @@ def test_languages_that_cannot_be_told(run: Any) -> None:
         ("Siparişim nerede, lütfen?", None),
         ("注文はどこですか", "ja"),
         ("12345", None),
+        ("나는 집에 갑니다", "ko"),
+        ("Πού είναι η παραγγελία μου;", "el"),
+        ("מתי זה מגיע", "he"),
+        ("أين طلبي", "ar"),
+        ("سفارش من کجاست", None),
     ],
 )
 def test_language_detection(text: str, code: str | None) -> None:
