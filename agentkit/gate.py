@@ -154,6 +154,7 @@ def basis_of(workspace: Workspace, adapter: Adapter) -> Basis:
     own = adapters.shipped(adapter.base)
     held_out = adapter.path / HELD_OUT
     applied = _settings(workspace.settings, adapter.base)
+    sampling = applied.sampling.model_dump_json(exclude={"seed"})  # which decides nothing, as that is greedy
     try:
         chats = hashlib.sha256(held_out.read_bytes()).hexdigest() if held_out.is_file() else ""
     except OSError as error:
@@ -166,7 +167,7 @@ def basis_of(workspace: Workspace, adapter: Adapter) -> Basis:
         chats,
         suites_digest(),
         f"agentkit {__version__}, quantize = {applied.quantize}, tool_format = {applied.tool_format}, "
-        f"routing = {applied.agent.routing}, answers = {applied.agent.answers}",
+        f"routing = {applied.agent.routing}, answers = {applied.agent.answers}, sampling = {sampling}",
     )
 
 

@@ -100,7 +100,7 @@ def test_judging_what_came_of_both() -> None:
     own = Side({ROUTING: scores(ROUTING, True, True)}, [(4.0, 2)], {CALLS: "no memory"})
     parts = {part.name: part for part in judge(base, own, "")}
     assert {name: part.verdict for name, part in parts.items()} == {
-        HELD: "better", ROUTING: "better", ANSWERS: "not run", CALLS: "worse"}  # fmt: skip
+        HELD: "better", ROUTING: "match", ANSWERS: "not run", CALLS: "worse"}  # fmt: skip
     assert parts[ANSWERS].remark == "no index"
     assert parts[CALLS].remark == "with the adapter it fails: no memory"
     assert parts[ROUTING].figures == {"a": [0.5, 1.0], "b": [1.0, 1.0]}
@@ -115,7 +115,8 @@ def test_a_report_counts_only_where_it_was_made_alike(folder: Path, monkeypatch:
     with open_project() as workspace:
         gate.evaluate(workspace, "shop")
         before = workspace.settings
-        for change in ({}, {"quantize": "int8"}, {"tool_format": "llama3"}):
+        penalty = before.sampling.model_copy(update={"repetition_penalty": 1.3})
+        for change in ({}, {"quantize": "int8"}, {"tool_format": "llama3"}, {"sampling": penalty}):
             workspace.settings = before.model_copy(update={"model": BASE, **change})
             report, why = gate.standing(workspace, "shop")
             assert (report is None, "under another quantize, tool_format" in why) == (bool(change),) * 2

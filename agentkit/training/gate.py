@@ -110,7 +110,7 @@ BASIS = {
     "base_adapter": "the adapter that comes with agentkit has changed",
     "held_out": "the held-out chats have changed",
     "suites": "the suites have changed",
-    "settings": "it was made by another agentkit, or under another quantize, tool_format, routing or answers",
+    "settings": "it was made by another agentkit, or under another quantize, tool_format, routing, answers or sampling",
 }
 
 
@@ -237,6 +237,8 @@ def compare(
     worse = sum(base[id] and not adapter[id] for id in base)
     fall, p = (worse - better) / count, sign_test(better, worse)
     verdict, remark = _judge(fall, p, count)
+    if verdict == "match" and fall < 0 and sign_test(worse, better) <= ALPHA:
+        verdict = "better"
     shares = sum(base.values()) / count, sum(adapter.values()) / count
     return Part(name, verdict, "share", count, *shares, better, worse, p, remark, more)
 
@@ -271,8 +273,10 @@ def compare_losses(name: str, base: Sequence[Loss], adapter: Sequence[Loss]) -> 
     worse = sum(new > old for (old, _), (new, _) in zip(base, adapter, strict=True))
     better = sum(new < old for (old, _), (new, _) in zip(base, adapter, strict=True))
     few = len(base) < FEW_CHATS
-    verdict: Verdict = "better" if after < before else "match"
+    verdict: Verdict = "match"
     remark = f"under {FEW_CHATS} chats the figure itself decides" if few else ""
+    if after < before and (few or _rises(adapter, base)):
+        verdict = "better"
     if after - before > LOSS_TOLERANCE * before:
         if few or _rises(base, adapter):
             verdict = "worse"
@@ -301,7 +305,7 @@ def file_digest(adapter: Adapter | Path) -> str:
 
 def _judge(fall: float, p: float, count: int) -> tuple[Verdict, str]:
     if fall <= TOLERANCE:
-        return ("better" if fall < 0 else "match"), ""
+        return "match", ""
     if p <= ALPHA:
         return "worse", ""
     if fall > LARGE and count >= ENOUGH:

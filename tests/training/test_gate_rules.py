@@ -53,8 +53,10 @@ def test_the_sign_test_is_exact(better: int, worse: int, p: float) -> None:
     ("cases", "lost", "won", "verdict", "remark"),
     [
         (60, 0, 0, "match", ""),
-        (60, 0, 1, "better", ""),
-        (60, 3, 5, "better", ""),
+        (60, 0, 1, "match", ""),
+        (60, 3, 5, "match", ""),
+        (60, 0, 4, "match", ""),  # p = 1/16
+        (60, 0, 5, "better", ""),
         (60, 4, 4, "match", ""),
         (60, 1, 0, "match", ""),  # 1.7 points
         (60, 4, 0, "match", "so few cases cannot prove the fall"),
@@ -94,6 +96,8 @@ def test_held_out_losses() -> None:
     assert (better.verdict, better.better, better.worse) == ("better", 12, 0)
     assert better.change == "loss 2.550 → 1.275 (-1.275)"
     assert compare_losses("chats", base, base).verdict == "match"
+    lower = compare_losses("chats", base, [(base[0][0] - 1e-3, 10), *base[1:]])
+    assert (lower.verdict, lower.better, lower.worse) == ("match", 1, 0)  # it proves nothing
     worse = compare_losses("chats", base, [(loss * 1.05, n) for loss, n in base])
     assert (worse.verdict, worse.p) == ("worse", None)
     assert compare_losses("chats", base, [(loss * 1.005, n) for loss, n in base]).verdict == "match"
