@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
+import pytest
 import tune_abstention
 import tune_routing
 
@@ -28,6 +30,49 @@ def test_what_asks_the_same_as_a_report_question_trains_nothing() -> None:
     assert {question["split"] for question in training} == {"tune", "stress"}
     routed = [turn for turn in tune_routing.questions() if tune_routing.trains(turn)]
     assert not twins & {turn["text"] for turn in routed}
+
+
+KEYS = {"knowledge_questions": "question", "rag": "question", "routing": "text"}
+"""What is asked, by file."""
+ALIKE = 0.6
+"""Words in common (Jaccard) from which on two texts are taken to ask the same."""
+
+
+def texts(*, of_report: bool) -> list[tuple[str, bool]]:
+    """What the reporting halves ask, or all others, and whether it is marked as asking the same."""
+    rows = [
+        (json.loads(line), key)
+        for name, key in KEYS.items()
+        for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    return [(row[key], "same_as" in row) for row, key in rows if (row["split"] == "report") == of_report]
+
+
+def likeness(one: str, other: str) -> float:
+    a, b = (set(re.findall(r"[a-z0-9]+", text.lower())) for text in (one, other))
+    return len(a & b) / len(a | b)
+
+
+def test_nothing_that_is_fitted_on_repeats_a_report_turn() -> None:
+    report = [text for text, _ in texts(of_report=True)]
+    assert len(report) > 300
+    twins = [
+        (own, text)
+        for own, marked in texts(of_report=False)
+        if not marked
+        for text in report
+        if likeness(own, text) > ALIKE
+    ]
+    assert twins == []
+
+
+@pytest.mark.parametrize("name", ["out_of_scope", "small_talk"])
+def test_no_phrase_repeats_a_report_turn(name: str) -> None:
+    lines = (DATA.parents[1] / "prompts" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    phrases = [line.partition("=>")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    assert len(phrases) > 300
+    report = [text for text, _ in texts(of_report=True)]
+    assert [(own, text) for own in phrases for text in report if likeness(own, text) > ALIKE] == []
 
 
 def adapter(folder: Path) -> AdapterFolder:
