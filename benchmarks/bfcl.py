@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bfcl_engines import MODEL, Prompt, engine
-from machine import ROOT, positive, write
+from machine import ROOT, positive, version, write
 
 from agentkit.evaluation.bfcl import Case, load, load_checker
 from agentkit.evaluation.calls import are_valid
@@ -62,10 +61,11 @@ def run(category: str, mode: str, limit: int, out: Path, quantize: str) -> None:
         SystemExit: The file holds rows of other code or weights.
     """
     rows = read(out) if out.exists() else []
-    made_by = {"code": code(), "quantize": quantize}
+    versions = " ".join(f"{peer} {version(peer)}" for peer in ("transformers", "xgrammar", "bfcl-eval"))
+    made_by = {"code": code(), "quantize": quantize, "versions": versions}
     if any(row.get(key) != value for row in rows for key, value in made_by.items()):
         raise SystemExit(
-            f"{out} holds rows of other code or weights: delete it, or name another file with --out"
+            f"{out} holds rows of other code, weights or versions: delete it, or name another file with --out"
         )
     done = {row["id"] for row in rows if row["category"] == category and row["mode"] == mode}
     cases = {case.id: case for case in load_cases(category, limit)}
@@ -115,12 +115,9 @@ def summary(rows: list[Row]) -> Row:
     }
     timed = [row for row in rows if row["span"]]
     if timed:
-        masks = [seconds for row in timed for seconds in row["masks"]]
         span, within = sum(row["span"] for row in timed), sum(sum(row["masks"][:-1]) for row in timed)
         body["mask"] = {
             "cases": len(timed),
-            "median_us": round(1e6 * statistics.median(masks)),
-            "mean_us": round(1e6 * statistics.mean(masks)),
             # The first pass, the prompt's, is over before the first mask.
             "step_us": round(1e6 * span / sum(row["passes"] - 1 for row in timed)),
             "share": round(within / span, 4),
@@ -132,7 +129,7 @@ def report(rows: list[Row]) -> dict[str, dict[str, Row]]:
     """Print and return the figures by category and engine."""
     found: dict[str, dict[str, Row]] = {}
     print(
-        "| category | decoding | cases | valid | correct | passes a case / a call | mask, share of a step |"
+        "| category | decoding | cases | valid | correct | passes a case / a call | masks of a pass, share of a step |"
     )
     print("|---|---|---|---|---|---|---|")
     for category in CATEGORIES:
@@ -142,7 +139,7 @@ def report(rows: list[Row]) -> dict[str, dict[str, Row]]:
                 continue
             body = found.setdefault(category, {})[mode] = summary(own)
             mask = body.get("mask")
-            share = f"{mask['median_us']} µs, {mask['share']:.1%}" if mask else "–"
+            share = f"{mask['share'] * mask['step_us']:.0f} µs, {mask['share']:.1%}" if mask else "–"
             print(
                 f"| {category} | {mode} | {body['cases']} | {body['valid']} | {body['correct']} | "
                 f"{body['passes_per_case']} / {body['passes_per_call'] or '–'} | {share} |"

@@ -16,7 +16,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks"
-MEASURED = ("agentkit", "benchmarks", "knowledge", "tests/data", "training")
+MEASURED = ("agentkit", "benchmarks", "knowledge", "prompts", "tests/data", "tools", "training")
 """What figures depend on; the results themselves change with every benchmark."""
 PEERS = ("transformers", "llama-cpp-python", "smolagents", "bitsandbytes", "xgrammar", "txtai", "trl")
 

@@ -53,7 +53,6 @@ def ours(together: bool) -> Engine:
     endless = dataclasses.replace(loaded, eos_ids=frozenset())
 
     def play() -> tuple[float, float]:
-        model = LocalModel(endless)  # nothing is cached
         wrong: list[BaseException] = []
 
         def session(turns: list[str]) -> None:
@@ -72,6 +71,7 @@ def ours(together: bool) -> Engine:
                 wrong.append(error)
 
         started = time.perf_counter()
+        model = LocalModel(endless)  # nothing is cached; made within the clock, as the peer's manager is
         if together:
             threads = [threading.Thread(target=guarded, args=(turns,)) for turns in scripts()]
             for thread in threads:

@@ -72,7 +72,8 @@ def share(numerators: Sequence[float], denominators: Sequence[float] | None = No
     that the interval knows that sentences of one answer are not independent.
 
     Where each question counts once or not at all, and is right or wrong, the interval is `wilson`'s: resampled, ten
-    right ones of ten would have no width. Elsewhere it is a percentile bootstrap (Efron 1979), questions resampled.
+    right ones of ten would have no width. Elsewhere it is a percentile bootstrap (Efron 1979), questions resampled;
+    where every one of them has all or none, `wilson`'s over the questions, for the same reason.
 
     Args:
         numerators: One for each question.
@@ -92,6 +93,8 @@ def share(numerators: Sequence[float], denominators: Sequence[float] | None = No
     # A sample in which the share has no value says nothing of it.
     ratios = above[drawn].sum(1)[totals > 0] / totals[totals > 0]
     low, high = np.percentile(ratios, [2.5, 97.5])
+    if low == high and low in (0.0, 1.0):  # nothing to be resampled: all of them alike
+        low, high = wilson(float(low * count), count)
     return Share(float(above.sum() / below.sum()), float(low), float(high), count)
 
 

@@ -14,7 +14,7 @@ from agentkit.evaluation.toolset import ToolCase, read_tool_cases
 from agentkit.project import starter_root, suites_dir
 
 SPLIT = "report"
-"""The half of each suite by which nothing in agentkit was tuned."""
+"""The half of each suite on which no weights are fitted."""
 
 
 @dataclass(frozen=True, slots=True)

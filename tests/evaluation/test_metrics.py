@@ -86,6 +86,9 @@ def test_an_interval_has_width_where_all_are_right_or_none() -> None:
     assert (sure.low, sure.high) == (pytest.approx(0.7225, abs=1e-4), 1.0)  # 1 / (1 + 3.84 / 10)
     assert (never.low, never.high) == (0.0, pytest.approx(0.2775, abs=1e-4))
     assert precision([True] * 10 + [False], [True] * 10 + [True]) == sure
+    grounded, nothing = share([2.0, 1.0] * 5, [2.0, 1.0] * 5), share([0.0, 0.0] * 5, [2.0, 1.0] * 5)
+    assert (grounded.value, grounded.low, grounded.high) == (1.0, sure.low, 1.0)
+    assert (nothing.value, nothing.low, nothing.high) == (0.0, 0.0, never.high)
 
 
 def test_what_is_no_plain_share_is_resampled() -> None:
