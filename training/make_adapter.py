@@ -142,7 +142,8 @@ def write(path: Path, options: argparse.Namespace, stage: Stage = STAGES[0]) -> 
 
 
 def dialogues(options: argparse.Namespace, stage: Stage) -> Iterator[Grouped]:
-    """The dialogues of a stage, with their groups; what is held out is the same in all of them."""
+    """The dialogues of a stage, with their groups; what is held out is the same in all of them, but that
+    written dialogues are held out only where some are learned from."""
     for groups, example in grouped(options):
         drawn = zlib.crc32(f"{stage.number} {min(groups)}".encode()) % 100
         if drawn < stage.share or split_of(groups) == "validation":
@@ -265,7 +266,11 @@ def finish(build: Path) -> None:
         key: sum(card[key] for card in cards) for key in ("examples", "duplicates", "cut", "epochs", "steps")
     }
     seconds = round(sum(card["seconds"] for card in cards), 1)
-    whole = {**cards[-1], **summed, "seconds": seconds, "loss_before": cards[0]["loss_before"]}
+    whole = {
+        **cards[-1],
+        **summed,
+        "seconds": seconds,
+    }  # losses are the last stage's: each holds out dialogues of its own
     whole |= {"data_sha256": cards[0]["data_sha256"], **SERVED}
     shutil.copytree(folders[-1], build / "adapter", dirs_exist_ok=True)
     (build / "adapter" / CARD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
@@ -285,8 +290,9 @@ def told(stage: Stage, build: Path) -> dict[str, Any]:
 
 
 def progress(stage: Stage, build: Path) -> list[dict[str, Any]]:
-    """What was noted of its steps; those that a resumed run went through again are there once."""
-    lines = {line["step"]: line for line in read_jsonl(stage.folder(build) / "progress.jsonl")}
+    """What was noted of its steps; those that a resumed run went through again are there once, those of another not."""
+    noted = read_jsonl(stage.folder(build) / "progress.jsonl")
+    lines = {line["step"]: line for line in noted if line["steps"] == noted[-1]["steps"]}
     return [lines[step] for step in sorted(lines)]
 
 

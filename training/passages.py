@@ -35,7 +35,8 @@ CONTRAST = Path(__file__).parent / "data" / "contrast"
 CONTRAST_SHARE = 0.5
 """Of the judgements."""
 EVALUATED = "home goods shop"
-"""The domain of the knowledge base on which the product is evaluated: its passages train nothing."""
+"""The domain of the knowledge base on which the product is evaluated: passages of ``answerable.jsonl`` about it train
+nothing. Contrast pairs are about shops as well, some of home goods and with terms like those."""
 HELD_OUT_SHARE = 0.15
 WRITTEN_SHARE = 0.3
 """Of the documents that are passages of ``answerable.jsonl``; the others come from templates."""

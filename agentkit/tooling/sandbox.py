@@ -2,8 +2,8 @@
 
 A tool that was loaded from a file or an entry point runs in one persistent worker process: if it hangs,
 ends or crashes its process, or never gives up the GIL, the process group is killed and the next call gets
-a fresh one; a result that is too long is cut. A callable of the running program (a closure, a notebook cell) cannot move to
-another process: it runs in a daemon thread under the same limits, but Python cannot stop a thread, so
+a fresh one; a result that is too long is cut. A callable of the running program (a closure, a notebook cell)
+cannot move to another process: it runs in a daemon thread under the same limits, but Python cannot stop a thread, so
 one that hangs is abandoned and may go on running, and one that crashes takes the program with it.
 """
 

@@ -226,7 +226,11 @@ def test_a_resumed_run_is_told_as_one(tmp_path: Path) -> None:
     card = {"examples": 9, "steps": 30, "seconds": 7.5, "loss_before": 1.0, "loss_after": 0.5, "cut": 0}
     (folder / "adapter" / make_adapter.CARD).write_text(json.dumps(card), encoding="utf-8")
     steps = [*range(1, 26), *range(21, 31)]  # killed after the 25th, resumed from the 20th
-    lines = [{"step": step, "loss": float(n >= 25) if step > 20 else 2.0} for n, step in enumerate(steps)]
+    lines = [
+        {"step": step, "steps": 30, "loss": float(n >= 25) if step > 20 else 2.0}
+        for n, step in enumerate(steps)
+    ]
+    lines = [{"step": 31, "steps": 40, "loss": 9.0}, *lines]  # of a run by other settings
     (folder / "progress.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     told = make_adapter.told(stage, tmp_path)
     assert told.pop("loss") == [2.0, 1.0]
