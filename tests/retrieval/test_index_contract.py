@@ -225,6 +225,15 @@ def test_nearest_is_in_order_of_the_best_vector(index: Index) -> None:
     assert texts(index, index.nearest(AXES[0], 2)) == ["first", "second"]
 
 
+@on_all
+def test_a_chunk_of_many_lines_leaves_room_for_others(index: Index) -> None:
+    """Each line has a vector of its own, and the nearest are all of one chunk."""
+    tilted = np.array([0.6, 0.8, *[0] * (DIMENSION - 2)], np.float32)
+    vectors = [np.stack([AXES[0]] * 200), *([tilted[None]] * 3)]
+    index.put([document("a.md", ["long", "one", "two", "three"], vectors=vectors)])
+    assert set(texts(index, index.nearest(AXES[0], 4))) == {"long", "one", "two", "three"}
+
+
 def bm25(counts: Sequence[Sequence[float]], lengths: Sequence[int]) -> list[float]:
     """Of every chunk, over words: ``counts[word][chunk]``, headings doubled; as SQLite's FTS5 defines it."""
     mean, scores = sum(lengths) / len(lengths), [0.0] * len(lengths)

@@ -38,7 +38,7 @@ _FILTERED: LiteralString = """
 
 # The inner query is what HNSW answers, in half precision and roughly in order; the outer one puts it in order.
 _NEAREST: LiteralString = """
-    SELECT chunk FROM (
+    SELECT chunk, sum(count(*)) OVER () FROM (
         SELECT v.chunk, v.embedding <#> %(vector)s::vector AS distance FROM {s}.vectors v {filtered}
         ORDER BY v.embedding::halfvec({dimension}) <#> %(vector)s::halfvec({dimension}) LIMIT %(hits)s
     ) AS hit
@@ -192,9 +192,12 @@ class PostgresIndex:
         dimension = sql.Literal(self._dimension)
         rows, order = [], _IN_ORDER if narrowed else ""
         if not narrowed or self._passing(*narrowed) >= FEW:
-            rows = self._server.read(
-                self._server.sql(_NEAREST, filtered=filtered, dimension=dimension), values, order
-            )
+            statement = self._server.sql(_NEAREST, filtered=filtered, dimension=dimension)
+            while True:
+                rows = self._server.read(statement, values, order)
+                if len(rows) >= limit or not rows or rows[0][1] < values["hits"]:
+                    break
+                values["hits"] *= 4  # they were of too few chunks
         if narrowed and len(rows) < limit:
             rows = self._server.read(self._server.sql(_NEAREST_OF_FEW, filtered=filtered), values)
         return [int(row[0]) for row in rows]
