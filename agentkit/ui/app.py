@@ -22,6 +22,8 @@ from agentkit.ui.screens.chat import ChatScreen
 AGAIN_S = 2.0
 """How soon the second Ctrl+C must follow the first."""
 
+WAITING = "agentkit: ends as soon as what it was loading is there"
+
 DARK = Theme(
     "agentkit-dark",
     primary="#6f9fc8",
@@ -93,8 +95,7 @@ class ChatApp(App[str]):
                 asyncio.get_running_loop().add_signal_handler(number, self._terminated, number)
 
     def _terminated(self, number: int) -> None:
-        self._chat.quit()
-        self.exit(self._chat.session, return_code=128 + number)
+        self._end(128 + number)
 
     def on_load_failed(self, message: LoadFailed) -> None:
         """There is nothing to chat with: end, and let the command line tell why."""
@@ -104,8 +105,12 @@ class ChatApp(App[str]):
 
     async def action_quit(self) -> None:
         """Quit; every message that was sent is on disk, and the text being written by the agent is kept too."""
+        self._end()
+
+    def _end(self, return_code: int = 0) -> None:
         self._chat.quit()
-        self.exit(self._chat.session)
+        # What loads cannot be stopped, and the program ends after it.
+        self.exit(self._chat.session, return_code, message=WAITING if self._chat.is_opening else None)
 
     async def action_interrupt(self) -> None:
         """Copy what is selected; else stop the answer; twice: quit."""

@@ -19,7 +19,7 @@ from textual.widgets.markdown import MarkdownBlock
 from agentkit.errors import AgentkitError, ModelError, StoreError
 from agentkit.events import ApprovalRequired, Event, Notice, TextDelta, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
-from agentkit.ui.app import ChatApp, run_chat
+from agentkit.ui.app import WAITING, ChatApp, run_chat
 from agentkit.ui.messages import AgentEvent, Loading
 from agentkit.ui.runner import Runner
 from agentkit.ui.screens.chat import ChatScreen
@@ -443,6 +443,23 @@ async def test_a_new_session_tells_what_became_of_the_documents(tmp_path: Path) 
     runner.new_session()
     assert [message.event.text for message in posted if isinstance(message, AgentEvent)] == ["b.pdf skipped"]
     assert isinstance(posted[0], Loading)
+
+
+async def test_quitting_while_something_loads_says_what_it_waits_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = ScriptedWorkspace(tmp_path)
+    workspace.loaded.clear()
+    app = ChatApp(workspace)
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+q")
+        workspace.loaded.set()
+    assert WAITING in capsys.readouterr().err
+    app = ChatApp(workspace)
+    async with app.run_test() as pilot:
+        await ready(pilot)
+        await pilot.press("ctrl+q")
+    assert WAITING not in capsys.readouterr().err
 
 
 async def test_the_hint_of_ctrl_c_goes_when_it_is_over(

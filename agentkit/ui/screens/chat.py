@@ -81,6 +81,11 @@ class ChatScreen(Screen[None]):
         """Whether the agent is loading or in a turn."""
         return self._busy
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether what the first conversation needs is still being loaded."""
+        return self._busy and not self.session
+
     def quit(self) -> None:
         """Let the agent's thread end; `unsent` holds what waited, and last what was being written."""
         self.unsent += self._waiting
