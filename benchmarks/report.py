@@ -641,13 +641,17 @@ def _times(row: Any) -> tuple[str, ...]:
     return tuple(f"{row[share]} ms" for share in ("p50", "p95", "p99"))
 
 
-def main() -> None:
+def page() -> str:
+    """All of ``docs/benchmarks.md``."""
     parts = (
         speed(), adapters(), drafts(), sessions(), quality(), tool_loop(), bfcl(), arguments(),
         finetuning(), shipped(), recipe(), perplexity(), search(), index(), ingest(), rag(), routing(),
     )  # fmt: skip
-    text = "\n\n".join((HEAD.strip(), *parts)) + "\n"
-    (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
+    return "\n\n".join((HEAD.strip(), *parts)) + "\n"
+
+
+def main() -> None:
+    (DOCS / "benchmarks.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def test_open_names_the_candidates_or_the_nearest(store: SessionStore) -> None:
     with pytest.raises(NotFoundError, match="agentkit chat"):
         store.open("2026")
     ids = [store.create().id for _ in range(2)]
-    for wanted in (ids[0][:10], "", "nonsense", ids[0] + "x", "%"):
+    for wanted in (ids[0][:2], "", "nonsense", ids[0] + "x", "%"):  # the day may change between them
         with pytest.raises(NotFoundError) as error:
             store.open(wanted)
         assert all(id in str(error.value) for id in ids), wanted

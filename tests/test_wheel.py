@@ -42,6 +42,7 @@ def test_a_wheel_holds_the_code_the_starter_and_the_adapters(tmp_path: Path) -> 
         held = set(archive.namelist())
     expected = (
         files("agentkit", "*.py")
+        | {"agentkit/llm/routing.json", "agentkit/retrieval/abstention.json"}
         | files("agentkit/_adapters")
         | files("agentkit/_judges")
         | {"agentkit/py.typed"}

@@ -32,6 +32,11 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return change
 
 
+def test_the_page_is_what_the_results_say() -> None:
+    written = (report.DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    assert written == report.page(), "run `python benchmarks/report.py`"
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_every_section_names_the_commit_and_the_day(section: Callable[[], str]) -> None:
     text = section()

@@ -15,14 +15,16 @@ from conftest import CountingEmbedder
 from numpy.typing import NDArray
 
 from agentkit.assets import ASSETS, EMBEDDER
+from agentkit.build import DEFAULT_MODEL
 from agentkit.errors import KnowledgeError
+from agentkit.llm import routing
 from agentkit.llm.reading import CHAT
 from agentkit.messages import Passage
 from agentkit.retrieval import abstention
 from agentkit.retrieval.abstention import READ, SUREST, evidence, load_abstention
 from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.knowledge import KnowledgeBase
-from agentkit.training.adapters import JUDGES
+from agentkit.training.adapters import JUDGES, SHIPPED
 
 JUDGED = sorted(path.name for path in JUDGES.iterdir())
 
@@ -197,13 +199,18 @@ def test_the_embedders_that_come_with_agentkit_have_fits(minilm: MiniLMEmbedder)
         )
 
 
-def test_the_weights_are_those_of_the_judges_that_come_with_agentkit() -> None:
+def test_the_weights_are_those_of_the_adapters_that_come_with_agentkit() -> None:
     """The digest of each adapter is noted by the fit."""
+    folders = {CHAT: SHIPPED / DEFAULT_MODEL, **{name: JUDGES / name for name in JUDGED}}
+    digests = {
+        name: hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+        for name, folder in folders.items()
+    }
     file = Path(abstention.__file__).with_suffix(".json")
     for fit in json.loads(file.read_text(encoding="utf-8"))["fits"].values():
-        for name in JUDGED:
-            weights = (JUDGES / name / "adapter_model.safetensors").read_bytes()
-            assert fit["readings"][name]["adapter_sha256"] == hashlib.sha256(weights).hexdigest()
+        assert {name: reading["adapter_sha256"] for name, reading in fit["readings"].items()} == digests
+    router = json.loads(Path(routing.__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    assert router["adapter_sha256"] == digests[CHAT]
 
 
 def test_without_weights_for_a_reader_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

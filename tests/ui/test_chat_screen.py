@@ -19,7 +19,7 @@ from textual.widgets.markdown import MarkdownBlock
 from agentkit.errors import AgentkitError, ModelError, StoreError
 from agentkit.events import ApprovalRequired, Event, Notice, TextDelta, TurnDone, TurnFailed
 from agentkit.messages import Citation, Message, Reply, ToolCall, ToolResult
-from agentkit.ui.app import WAITING, ChatApp, run_chat
+from agentkit.ui.app import AGAIN_S, WAITING, ChatApp, run_chat
 from agentkit.ui.messages import AgentEvent, Loading
 from agentkit.ui.runner import Runner
 from agentkit.ui.screens.chat import ChatScreen
@@ -465,7 +465,15 @@ async def test_quitting_while_something_loads_says_what_it_waits_for(
 async def test_the_hint_of_ctrl_c_goes_when_it_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentkit.ui.app.AGAIN_S", 0.2)
+    set_timer, due = ChatScreen.set_timer, list[Callable[[], None]]()
+
+    def kept(self: ChatScreen, delay: float, callback: Any = None, **more: Any) -> Any:
+        if delay == AGAIN_S:
+            due.append(callback)
+            return None
+        return set_timer(self, delay, callback, **more)
+
+    monkeypatch.setattr(ChatScreen, "set_timer", kept)
     workspace = ScriptedWorkspace(tmp_path)
     workspace.loaded.clear()
     app = ChatApp(workspace)
@@ -473,7 +481,10 @@ async def test_the_hint_of_ctrl_c_goes_when_it_is_over(
         await wait_until(lambda: "indexing" in screen_text(app), "loading")
         await pilot.press("ctrl+c")
         assert "press Ctrl+C again" in screen_text(app)
-        await wait_until(lambda: "press Ctrl+C again" not in screen_text(app), "the end of the hint")
+        (over,) = due
+        over()
+        await pilot.pause()
+        assert "press Ctrl+C again" not in screen_text(app)
         assert "indexing" in screen_text(app)
         workspace.loaded.set()
         await ready(pilot)
