@@ -272,6 +272,8 @@ class AgentLoop:
 
     def _search(self, turn: Turn) -> Iterator[Event]:
         said = since_tools(turn.said)
+        if turn.said and turn.said[-1].meta.get("asked_for") and is_withdrawn(turn.question):
+            said = []  # nothing of the request goes on
         if self.knowledge is None:
             turn.asked = understood(turn.question, said)
             return

@@ -30,7 +30,8 @@ _SAID = re.compile(
 )
 _ORDERS = re.compile(
     r"(?:\b(?:(?:do not|don['’]t|never)(?! (?:forget|hesitate|mind|you|we)\b)|no longer|no need to"
-    r"|did(?: not|n['’]t) ask(?: you)?(?: to| for)?|without)\b"
+    r"|did(?: not|n['’]t) ask(?: you)?(?: to| for)?|without|instead of|rather than|avoid"
+    r"|(?:should|must|would|need)(?: not|n['’]t)(?! (?:it|you|we|i|forget|hesitate|mind|have)\b)|can you not)\b"
     r"|(?<!\w)not(?= (?:a|an|the|to)\b))(?P<reach>(?: [\w'’-]+){1,5})",
     re.I,
 )

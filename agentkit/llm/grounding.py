@@ -35,7 +35,9 @@ _LONG = 20_000
 """A longer turn is material as a whole: quotation marks within it set nothing off."""
 
 QUOTED = re.compile(
-    r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)", re.DOTALL
+    r"„([^“”]+)[“”]|»([^«»]+)«|“([^”]+)”|«([^»]+)»|(?<!\d)\"([^\"]+)\""
+    r"|(?<!\w)'((?:(?!(?<!\w)').){1,2000}?)(?<!s)'(?!\w)|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)",
+    re.DOTALL,
 )
 _AFTER_COLON = re.compile(r":\s+(\S.*)\Z", re.DOTALL)
 _SUFFIX = re.compile(r"[^\s.]\.[A-Za-z0-9]{2,5}\Z")
@@ -195,7 +197,9 @@ def _set_off(turn: str) -> tuple[tuple[str, ...], str]:
         return (), turn
     quotes = [match for match in QUOTED.finditer(turn) if _inner(match).strip()]
     quoted = [_inner(match).strip() for match in quotes]
-    after, (head, _, rest) = _AFTER_COLON.search(turn), turn.partition("\n")
+    head, _, rest = turn.partition("\n")
+    # A colon on a further line is one of the text's own.
+    after = _AFTER_COLON.search(turn) if not rest.strip() or re.search(r":(?:\s|$)", head) else None
     start = after.start(1) if after else len(head) + 1 if rest.strip() else len(turn)
     set_off = turn[start:].strip()
     if quotes and start < quotes[0].start() and not turn[start : quotes[0].start()].rstrip().endswith(":"):

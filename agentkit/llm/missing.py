@@ -8,6 +8,7 @@ from typing import Any
 
 from agentkit.events import Notice, TextDelta
 from agentkit.llm.english import is_english
+from agentkit.llm.fits import converted
 from agentkit.llm.grounding import mentions
 from agentkit.llm.named import named_in
 from agentkit.llm.slots import Slot, slot_of, stems, text_kind
@@ -24,13 +25,19 @@ _RELATIVE = re.compile(
 """A day or a time is given, though not as a date."""
 _WITHDRAWN = re.compile(
     r"\W*(?:(?:no|ok|okay|oh|sorry|please|thanks|thank you|actually)\b\W*)*"
-    r"(?:never ?mind|forget (?:it|that|about it)|cancel|stop|leave it|don't bother|not now|nothing|no thanks?)\b"
+    r"(?:never ?mind|forget (?:it|that|about it)|cancel|stop|leave it|don['’]t (?:bother|do (?:it|that))"
+    r"|skip (?:it|that)|not now|nothing|no thanks?|(?:i(?:['’]ve| have)? )?changed my mind"
+    r"|(?:i )?don['’]t want (?:it|that)(?: any ?more)?"
+    r"|abbrechen|vergiss es|lass es|nein(?:,? danke)?)\b"
     r"(?:\W+(?:it|that|this|all|please|then|now|the|my|request|thanks?|thank|you|sorry)\b)*\W*$"
-    r"|\W*(?:no|nope|thanks|thank you)(?:\W*(?:thanks|thank you))?\W*$",
+    r"|\W*(?:no|nope|thanks|thank you)(?:\W*(?:thanks|thank you))?\W*$|\W*never ?mind\b[^?]*$",
     re.I,
 )
 _UNKNOWN = re.compile(
-    r"\b(?:do not|don.?t) (?:know|have)|\bno idea\b|\b(?:not|un)\s?sure\b|^\W*(?:h+m+|uh+|um+|eh+|what|why)\W*$",
+    r"\b(?:do not|don.?t) (?:know|have)|\bno idea\b|\b(?:not|un)\s?sure\b"
+    r"|\b(?:can.?t|cannot) (?:remember|recall|find)\b"
+    r"|\bforg[eo]t(?:ten)?\b|\blost (?:it|the|my)\b|\bhave no\b|\bhaven.?t (?:got|any)\b"
+    r"|^\W*(?:h+m+|uh+|um+|eh+|what|why|ok|okay|yes|yeah|hello|hi|none)\W*$",
     re.I,
 )
 _NOT_ASKED = {"default", "const", "enum", "anyOf", "oneOf", "allOf", "$ref"}
@@ -137,7 +144,8 @@ def _supported(slot: Slot, found: Sequence[Span], said: str, own: set[str]) -> b
         return True
     if slot.type != "string":
         whole = slot.type == "integer"
-        return any(span.kind == "number" and not (whole and isinstance(span.value, float)) for span in found)
+        numbers = (converted(slot, span) for span in found if span.kind == "number")
+        return any(not whole or float(number).is_integer() for number in numbers)
     if named_in(slot.choices, said, (0, len(said))):
         return True
     kind = text_kind(slot)

@@ -31,19 +31,27 @@ _POWER = r"(?:[eE][-+]?\d+| ?[x×] ?10\^[-−]?\d+)"
 _TO_99 = (
     rf"(?:(?:{'|'.join(_TENS)})[- ](?:{'|'.join(_ONES)})|{'|'.join(w for w in _WORDS if w != 'hundred')})"
 )
+_TEENS = "eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
 _NUMBER = re.compile(
     rf"(?<![\w.^])(?:(?<=[\s(\[,=:])|(?<!.))(?:[-−][$€£]|[$€£][-−]|[-−$€£])?{_DIGITS}{_POWER}?"
     rf"|(?<![\w.^])[$€£]?{_DIGITS}"
-    rf"|(?<!\w)(?:(?:(?:{'|'.join(_ONES)}) )?hundred(?:(?: and)? {_TO_99})?|{_TO_99})(?!\w)",
+    rf"|(?<!\w)(?:(?:(?:{'|'.join(_ONES)}|{_TEENS}) )?hundred(?:(?: and)? {_TO_99})?|{_TO_99})(?!\w)",
     re.I,
 )
 _SPACES = {ord(space): " " for space in "\u00a0\u2009\u202f"}
-_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2})(?= ?(?:€|%|euros?\b|(?:m|cm|km|kg|l)\b))")
+_COMMA = re.compile(
+    r"(?<![\d.,])(\d+),(\d{1,2})(?= ?(?:€|£|%|(?i:euros?|eur|usd|gbp|chf|liter|stunden?|hours?)\b"
+    r"|(?:mm|m|cm|km|kg|g|l|ml)\b))|(?<=[€£])(\d+),(\d{2})(?!\d)"
+)
 """A comma before decimals, where a unit follows: "25,50 €". Without one it may divide a list."""
 _GROUPS = re.compile(r"(?<![\d.,])(?:\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:['’]\d{3})+)(?![,'’]?\d)")
 """1,00,000 and 1'000"""
 _POINTS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)")
 """1.234,56"""
+_EUROS = re.compile(
+    r"(?<![\d.,])\d{1,3}(?:\.\d{3})+(?= ?(?:€|(?i:euros?|eur)\b))|(?<=€)\d{1,3}(?:\.\d{3})+(?![.,]?\d)"
+)
+"""1.500 €"""
 _SWAPPED = str.maketrans(".,", ",.")
 _MINUS = re.compile(r"(?<![\w-])(?<!\d )(?:minus|negative) $", re.I)
 _LARGEST = 1e100
@@ -55,9 +63,15 @@ _AFTER_NUMBER = re.compile(
 )
 _MONEY = re.compile(r"[mMbB]\b")
 """Millions and billions behind a sum of money; "5M" may be molar."""
+_LENT = re.compile(
+    r"\b(?:loans?|salary|salaries|mortgage|budget|invest\w*|transfer\w*|pay(?:s|ing|ment)?|deposit\w*|borrow\w*|income"
+    r"|price|cost\w*|revenue|money|savings?|bank|fund\w*|donat\w*|followers|users|views|subscribers)\b",
+    re.I,
+)
+"""Where 250K are thousands, no kelvins."""
 _LISTED = re.compile(r",? ?(?:(?:and|or|to) )?")
 """Between the numbers of a list."""
-_HALF = re.compile(r" and a half\b", re.I)
+_HALF = re.compile(r" and a half\b| ?½| 1/2(?![\d/])", re.I)
 _ONE = re.compile(
     r"(?P<half>\bhalf )an? (?P<unit>[a-z]+)|\b(?:for|in|within|after|lasts?|takes?) an? (?P<other>[a-z]+)"
     r"|\ba (?P<many>hundred|thousand|million|billion|dozen)\b(?! (?:and|of|or|times)\b)",
@@ -104,6 +118,9 @@ def _quantities(text: str) -> Iterator[Number]:
             yield Number(match[0], match.start(), match.end(), int(_SCALES.get(many.lower(), 100)), unit_of)
             continue
         name = match["unit"] or match["other"]
+        if match["half"] and name == "dozen":
+            yield Number(match[0].strip(), match.start("half"), match.end(), 6, "")
+            continue
         if unit(name) is not None and len(name) > 2:
             start = match.start("half") if match["half"] else match.end() - len(name)
             yield Number(text[start : match.end()], start, match.end(), 0.5 if match["half"] else 1, name)
@@ -128,8 +145,12 @@ def _single_numbers(text: str) -> Iterator[Number]:
     said = text  # each of these keeps its length
     text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]).rjust(len(found[0]), "0"), text)
     text = _POINTS.sub(lambda found: found[0].translate(_SWAPPED), text)
-    text = _COMMA.sub(r"\1.\2", text.translate(_SPACES))
+    text = _EUROS.sub(lambda found: found[0].replace(".", "").rjust(len(found[0]), "0"), text)
+    text = _COMMA.sub(lambda found: found[0].replace(",", "."), text.translate(_SPACES))
+    halved = 0
     for match in _NUMBER.finditer(text):
+        if match.start() < halved:
+            continue  # "1 1/2" is one number
         is_version = re.match(r"\.\d", text[match.end() : match.end() + 2])
         if is_version or (text[match.end() : match.end() + 1].isalpha() and not match[0][-1].isdigit()):
             continue
@@ -140,10 +161,12 @@ def _single_numbers(text: str) -> Iterator[Number]:
             continue
         if half := _HALF.match(text, match.end()):
             value, end = value + 0.5, half.end()
+            halved = end
         after = _AFTER_NUMBER.match(text, end)
         if after is not None:
             scale = (after[1] or after[2] or "").lower()
             kelvins = after[2] == "K" and match[0][0] not in "$€£" and not currency(after[4] or "")
+            kelvins = kelvins and not _LENT.search(said)
             if kelvins:
                 scale, unit = "", "K"
             if not scale and match[0][0] in "$€£" and (money := _MONEY.match(text, match.end())):

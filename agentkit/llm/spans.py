@@ -32,7 +32,7 @@ MONTH = "|".join(f"{month}|{month[:3]}" for month in _MONTHS) + "|sept"
 """Names of months, whole and short."""
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _DATES = (
-    (re.compile(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\w-])"), "ymd"),
+    (re.compile(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?![^\WT]|-)"), "ymd"),
     (re.compile(r"(?<![\w/])(\d{4})/(\d{1,2})/(\d{1,2})(?![\w/])"), "ymd"),
     (re.compile(r"(?<![\w.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\w)"), "dmy"),
     (re.compile(r"(?<![\w/])(\d{1,2})[/-](\d{1,2})[/-](\d{4})(?![\w/])"), "mdy"),
@@ -40,11 +40,15 @@ _DATES = (
     (re.compile(rf"(?<!\w)({MONTH})[. ]{{0,2}}{_DAY},? (\d{{4}})(?!\w)", re.I), "mdy"),
 )
 _TIME = re.compile(
-    r"(?<![\w:.])(\d{1,2})(?::(\d{2}))?(?::\d{2})? ?([ap])\.?m\b\.?|(?<![\w:.])(\d{1,2}):(\d{2})(?![\w:])",
+    r"(?<![\w:.])(\d{1,2})(?::(\d{2}))?(?::\d{2})? ?([ap])\.?m\b\.?"
+    r"|(?:(?<![\w:.])|(?<=\dT))(\d{1,2}):(\d{2})(?::\d{2})?(?![\w:])"
+    r"|(?<![\w:.])(\d{1,2})(?:[.:](\d{2}))? ?(?:o['’]?clock|uhr)\b",
     re.I,
 )
 _LATE = re.compile(r"\b(?:tonight|evening|afternoon|dinner|at night)\b", re.I)
 """What makes half past seven 19:30."""
+_EARLY = re.compile(r"\b(?:morning|breakfast|lunch|noon)\b", re.I)
+_NEXT_CLAUSE = re.compile(r"[,.;!?]|\b(?:and|then|but)\b")
 _NEAR = 30
 """Characters before and behind a time in which that is looked for."""
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
@@ -54,11 +58,13 @@ _PATH = re.compile(
 )
 _ADDRESSES: tuple[tuple[Kind, re.Pattern[str]], ...] = (("email", _EMAIL), ("path", _URL), ("path", _PATH))
 _QUOTED = re.compile(
-    r"“([^”]+)”|«([^»]+)»|\"([^\"]+)\"|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)|`([^`]+)`", re.DOTALL
+    r"„([^“”]+)[“”]|»([^«»]+)«|“([^”]+)”|«([^»]+)»|(?<!\d)\"([^\"]+)\""
+    r"|(?<!\w)'((?:(?!(?<!\w)').){1,2000}?)(?<!s)'(?!\w)|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)|`([^`]+)`",
+    re.DOTALL,
 )
-_AROUND = {('"', '"'), ("“", "”"), ("«", "»")}
+_AROUND = {('"', '"'), ("“", "”"), ("«", "»"), ("„", "“"), ("„", "”"), ("»", "«")}
 _CODE = re.compile(
-    r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|K|bn|kg|g|km|m|cm|mm|s|h|l|v|w)\b)(?!\d+-[a-z]{3,}\b)"
+    r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|K|bn|kg|g|km|m|cm|mm|s|h|l|v|w|x)\b)(?!\d+-[a-z]{3,}\b)"
     r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*(?![\w-]|[.,:]\d)"
     r"|(?<![\w/])\d{4}/\d{2}(?![\w/])|(?<!\w)[ACGTU]{4,}(?!\w)",
     re.A,
@@ -197,11 +203,15 @@ def _month(text: str) -> int:
 
 
 def _times(text: str) -> Iterator[Span]:
+    end = 0
     for match in _TIME.finditer(text):
-        hour, minute = int(match[1] or match[4]), int(match[2] or match[5] or 0)
+        hour, minute = int(match[1] or match[4] or match[6]), int(match[2] or match[5] or match[7] or 0)
+        around = text[max(end, match.start() - _NEAR) : match.start()]
+        around = f"{around} {_NEXT_CLAUSE.split(text[match.end() : match.end() + _NEAR])[0]}"
+        end = match.end()
         if match[3]:
             hour = hour % 12 + (12 if match[3].lower() == "p" else 0)
-        elif 0 < hour < 12 and _LATE.search(text, max(0, match.start() - _NEAR), match.end() + _NEAR):
+        elif 0 < hour < 12 and _LATE.search(around) and not _EARLY.search(around):
             hour += 12
         if hour < 24 and minute < 60:
             yield Span("time", match[0], match.start(), match.end(), f"{hour:02}:{minute:02}")

@@ -25,6 +25,30 @@ _CURRENCIES = {"dollar": "USD", "buck": "USD", "euro": "EUR", "yen": "JPY", "yua
                "krona": "SEK", "kronor": "SEK", "peso": "MXN", "pound": "GBP", "sterling": "GBP"}  # fmt: skip
 _OF_COUNTRIES = {"canadian": "CAD", "australian": "AUD", "new zealand": "NZD", "hong kong": "HKD", "singapore": "SGD",
                  "norwegian": "NOK", "danish": "DKK"}  # fmt: skip
+_OWN = frozenset(
+    {
+        "us",
+        "u.s.",
+        "american",
+        "japanese",
+        "chinese",
+        "indian",
+        "swiss",
+        "korean",
+        "south korean",
+        "brazilian",
+        "south african",
+        "russian",
+        "polish",
+        "turkish",
+        "thai",
+        "hungarian",
+        "swedish",
+        "mexican",
+        "british",
+    }
+)
+"""Of whom the plain name is the currency too; before it other words are not a part of its name."""
 CODES = frozenset({*_CURRENCIES.values(), *_OF_COUNTRIES.values()})
 
 
@@ -36,7 +60,8 @@ def currency(text: str) -> str | None:
     plain = next((form for form in (word, word.removesuffix("s")) if form in _CURRENCIES), None)
     if plain is None:
         return None
-    return _OF_COUNTRIES.get(" ".join(of), _CURRENCIES[plain])
+    owner = " ".join(of)
+    return _OF_COUNTRIES.get(owner, _CURRENCIES[plain] if not of or owner in _OWN else None)
 
 
 Unit = tuple[str, float]

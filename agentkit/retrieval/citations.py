@@ -27,7 +27,10 @@ _REFUSAL = re.compile(
     r"|\b(?:(?:das|dies|dazu)\s)?kann ich (?:(?:leider|es|dazu|das) ){0,2}nicht (?:sagen|beantworten)\b"
     r"|\bich kann (?:(?:leider|es|dazu|das) ){0,3}nicht (?:sagen|beantworten)\b"
     r"|\bje ne (?:le )?sais pas\b|\bno (?:lo )?sé\b"
-    r"|(?P<subject>\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the\b)|\bno information\b",
+    r"|(?P<subject>\bnot (?:mentioned|stated|specified|answered|covered) (?:in|by) the (?:\w+ ){0,2}"
+    r"(?:passages?|documents?|texts?|information|context|sources?|excerpts?|knowledge base)\b)"
+    r"|\bno information (?:about|on|regarding|concerning|available|(?:is|was) (?:given|available|provided|found))\b"
+    r"|\b(?:there(?: is|'s)|I(?: have|'ve)|I found|we have|contains?|provides?|gives?) no information\b",
     re.IGNORECASE,
 )
 _ENDS, _STRAY = ".!?…。！？", ",; "

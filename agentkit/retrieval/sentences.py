@@ -16,12 +16,20 @@ _ABBREVIATIONS_TEXT = (
     "wed thu fri sat sun z.b bzw usw d.h ggf inkl zzgl bspw evtl std"
 )
 _ABBREVIATIONS = frozenset(_ABBREVIATIONS_TEXT.split())
-_ALWAYS_TEXT = "mr mrs ms dr prof e.g i.e cf approx ca no nr vs fig z.b d.h bzw ggf inkl zzgl bspw evtl"
+_ALWAYS_TEXT = (
+    "mr mrs ms dr prof e.g i.e cf approx ca no nr vs fig incl excl z.b d.h bzw ggf inkl zzgl bspw evtl"
+)
 _ALWAYS_INSIDE = frozenset(_ALWAYS_TEXT.split())
 """Abbreviations that never end a sentence; the others do before a capital letter."""
 _BEFORE_A_NUMBER = "mind"
 """German for "at least", where a number follows; else the last word of "change your mind"."""
 _BEFORE_A_NAME = ("Hr", "Fr")
+_DAYS = ("Mo", "Di", "Mi", "Do", "Fr", "Sa", "So")
+"""German days of the week, where an hour follows."""
+_OF_A_DAY = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*(?: ?[-–] ?| (?:to|through|and) )|(?:[ECMPBG][DS]?T|UTC|GMT|CET|CEST)\b"
+)
+"""What goes on behind "9 a.m.": days of the week, a time zone."""
 _ORDINAL = re.compile(
     r"\b(?:zum|(?<!I )am|der|die|das|dem|den|des|vom|im|ab|zur|beim|bis|jede[nrsm]?)\s+\d{1,2}$",
     re.IGNORECASE,
@@ -77,7 +85,7 @@ def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _ends_sentence(text: str, begin: int, mark: re.Match[str], end: int) -> bool:
     """Whether the punctuation at ``mark`` closes the sentence that starts at ``begin``."""
-    following = text[mark.end() : min(mark.end() + 8, end)].lstrip()
+    following = text[mark.end() : min(mark.end() + 20, end)].lstrip()
     if following[:1].islower():  # also after "?": a label such as "Forgot password?" stands inside a sentence
         return False
     if mark.group()[0] != ".":
@@ -85,6 +93,12 @@ def _ends_sentence(text: str, begin: int, mark: re.Match[str], end: int) -> bool
     found = _LAST_WORD.search(text[max(begin, mark.start() - 40) : mark.start()])
     word = found.group() if found else ""
     if word.lower() in _ALWAYS_INSIDE or (len(word) == 1 and word.isupper() and word != "I"):
+        return False
+    if len(word) == 1 and word.islower() and re.match(r"[A-Z]\.", following):  # "z. B."
+        return False
+    if word.rpartition("-")[2] in _DAYS and following[:1].isdigit():  # "Mo.-Fr. 9-17 Uhr"
+        return False
+    if word.lower() in ("a.m", "p.m") and _OF_A_DAY.match(following):
         return False
     if word.lower() == _BEFORE_A_NUMBER and following[:1].isdigit():
         return False

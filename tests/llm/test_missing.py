@@ -27,6 +27,8 @@ from agentkit.messages import Completion, Message, ToolSpec
 EVERYTHING = read_tool_cases(Path(__file__).parents[1] / "data" / "tools.jsonl")
 CASES = [case for case in EVERYTHING if not case.missing]
 KNOWN_WRONG = {
+    "Change dollars for me please.",  # "dollars" stands for both currencies
+    "I want to fly to Tokyo in business class.",  # and "Tokyo" for both cities
     "Please reserve a table for tomorrow evening.",  # "evening" is a time, "tomorrow" a date
     'Send an email saying "I am late".',
     'Write an email to Maria with the subject "Lunch".',

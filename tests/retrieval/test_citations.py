@@ -228,6 +228,10 @@ def test_a_quote_of_two_sentences_stays_one(minilm: MiniLMEmbedder) -> None:
     ("sentence", "expected"),
     [
         ("I do not know.", True),
+        ("Water damage is not covered by the warranty.", False),
+        ("No information is shared with third parties.", False),
+        ("There is no information about that.", True),
+        ("I have no information on this.", True),
         ("The passages do not mention the weight of the lamp.", True),
         ("This is not stated in the documents.", True),
         ("The lamp does not contain mercury.", False),
