@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import reprlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +107,7 @@ class ToolSettings(_Section):
     """Seconds a call may take before it is stopped."""
     output_limit: int = Field(default=20_000, ge=100)
     """Characters of a tool's JSON result."""
-    options: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = Field(default={}, repr=False)
     """``[tools.options.NAME]``: free settings a tool reads with `agentkit.tool_options`."""
 
 
@@ -233,6 +233,14 @@ def _from_text(text: str, free: bool) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
+def _is_secret(place: Sequence[int | str]) -> bool:
+    """Whether what stands there may hold a key or a password: tools' own options, an address, or all of a section."""
+    return tuple(place[:2]) in (("tools", "options"), ("knowledge", "index")) or tuple(place) in (
+        ("tools",),
+        ("knowledge",),
+    )
+
+
 def _validate(values: dict[str, Any], source: str) -> Settings:
     try:
         settings = Settings.model_validate(values)
@@ -242,9 +250,8 @@ def _validate(values: dict[str, Any], source: str) -> Settings:
         if first["type"] == "extra_forbidden":
             known = _known(first["loc"])
             raise SettingsError(f"{source}: unknown setting {key!r}", f"known here: {known}") from error
-        raise SettingsError(
-            f"{source}: {key}: {first['msg']}", f"got {reprlib.repr(first['input'])}"
-        ) from error
+        remedy = "see docs/settings.md" if _is_secret(first["loc"]) else f"got {reprlib.repr(first['input'])}"
+        raise SettingsError(f"{source}: {key}: {first['msg']}", remedy) from error
     if (
         "://" in settings.model and "@" in settings.model.partition("#")[0]
     ):  # it would be shown in many places

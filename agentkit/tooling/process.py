@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import signal
+import site
 import subprocess
 import sys
 import threading
@@ -37,6 +38,11 @@ class Cancelled(Exception):
     """The caller's event was set."""
 
 
+def _installed() -> list[str]:
+    """Folders that every process of this interpreter looks into."""
+    return [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+
+
 class Worker:
     """The parent's end of one worker process."""
 
@@ -46,7 +52,9 @@ class Worker:
         inherited = os.environ.get("PYTHONPATH")
         home = str(Path(next(iter(agentkit.__path__))).resolve().parent)
         variables = {**os.environ, **environment}
-        variables["PYTHONPATH"] = os.pathsep.join([home, inherited] if inherited else [home])
+        # Installed packages are found anyway, and must not come before the standard library.
+        if Path(home) not in {Path(folder).resolve() for folder in _installed()}:
+            variables["PYTHONPATH"] = os.pathsep.join([home, inherited] if inherited else [home])
         self._inherited_path = inherited
         self._process = subprocess.Popen(
             command,

@@ -31,6 +31,11 @@ _ABANDONED = "abandoned: it runs inside this process, and may still take effect"
 _UNKNOWN = "it may or may not have taken effect"
 
 
+def _effect(tool: Tool) -> str:
+    """What a model has to know before it calls a tool again that has not come to its end."""
+    return f"; {_UNKNOWN}" if tool.side_effect else ""
+
+
 class Sandbox:
     """Runs one tool call at a time in its worker process, and any number in threads.
 
@@ -71,7 +76,7 @@ class Sandbox:
             begun = True
             return self._in_thread(tool, arguments, timeout_s, output_limit, cancel)
         except TimedOut:
-            end = "stopped" if isolated else _ABANDONED
+            end = f"stopped{_effect(tool)}" if isolated else _ABANDONED
             return Outcome(False, error=f"{tool.name} took longer than {timeout_s:g} s and was {end}")
         except Cancelled:
             end = f"was cancelled; {_UNKNOWN}" if isolated else f"was cancelled and {_ABANDONED}"
@@ -131,7 +136,7 @@ class Sandbox:
                 return Outcome(False, error=f"{tool.name} was stopped, as the tools were closed; {_UNKNOWN}")
             ending = worker.kill()
             self._workers.clear()
-            return Outcome(False, error=f"{tool.name} ended its process ({ending})")
+            return Outcome(False, error=f"{tool.name} ended its process ({ending}){_effect(tool)}")
         return Outcome(reply["ok"], reply["value"], reply["error"], reply["truncated"])
 
     def _in_thread(

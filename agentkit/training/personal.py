@@ -207,7 +207,7 @@ def house_values(chats: Sequence[Sequence[Message]]) -> frozenset[Value]:
     for messages, about in zip(chats, conversations, strict=True):
         heard: set[Value] = set()
         for message in messages:
-            values = values_in(message.content)
+            values = values_of(message)
             if message.role in ("system", "assistant"):
                 for value in values if message.role == "system" else values - heard:
                     (told if message.role == "system" else said).setdefault(value, set()).add(about)
@@ -255,6 +255,13 @@ def _said(messages: Sequence[Message]) -> list[list[Any]]:
 def normal(text: str) -> str:
     """Equal for texts that differ in spaces and capitals alone."""
     return " ".join(text.casefold().split())
+
+
+def values_of(message: Message) -> set[Value]:
+    """`values_in` what a message says; of a tool's result that is JSON in its texts, not in how these are written."""
+    redactor = Redactor()
+    redactor.message(replace(message, tool_calls=()))
+    return set(redactor._known)
 
 
 def values_in(text: str) -> set[Value]:

@@ -11,7 +11,7 @@ from agentkit.messages import Message, ToolSpec
 from agentkit.store import RATINGS, Rating, SessionInfo, SessionStore
 from agentkit.training.checks import check_chat
 from agentkit.training.data import Example
-from agentkit.training.personal import Value, values_in
+from agentkit.training.personal import Value, values_in, values_of
 from agentkit.training.prepare import Chosen
 from agentkit.turn import conversation
 
@@ -117,7 +117,7 @@ def _shown(stored: Sequence[Message]) -> Iterator[Value]:
         if message.role == "user" and message.meta.get("kind") == "context":
             yield from values_in(message.content) - asked
         elif message.role != "assistant":
-            asked |= values_in(message.content)
+            asked |= values_of(message)
 
 
 def _origin(id: str, parents: dict[str, str | None]) -> str:

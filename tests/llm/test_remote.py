@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -196,6 +197,49 @@ def test_gzip(fake: Fake) -> None:
     assert fake.model().chat(ASK).text == "Grüße, 日本 😀"
     broken = reply(b"no gzip", kind=EVENTS, headers={"Content-Encoding": "gzip"})
     assert "decompressed" in fails(fake, broken).cause
+    twice = reply(gzip.compress(gzip.compress(SENT)), kind=EVENTS, headers={"Content-Encoding": "gzip, gzip"})
+    assert "it is encoded as 'gzip, gzip'" in fails(fake, twice).cause
+
+
+def test_a_small_answer_that_inflates_to_a_huge_one_is_not_kept(fake: Fake) -> None:
+    bomb = gzip.compress(b" " * 200_000_000)
+    fake.answers = [reply(bomb, kind=EVENTS, headers={"Content-Encoding": "gzip"})]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError):
+            fake.model().chat(ASK)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+def test_an_answer_that_was_broken_off_is_none(fake: Fake, reason: str) -> None:
+    broken = it.stream(chunk(content="The refund is"), chunk(reason))
+    assert f"broke its answer off ({reason})" in fails(fake, broken).cause
+
+
+def test_half_a_call_does_not_run(fake: Fake) -> None:
+    begun = chunk(tool_calls=[it.part('{"ci', "get_weather", index=0, id="c0")])
+    broken = reply(event(begun) + event(b"[DONE]"), kind=EVENTS)
+    assert "ended in the middle of its answer" in fails(fake, broken).cause
+    error = reply(event(begun) + event({"object": "error", "message": "no memory"}), kind=EVENTS)
+    assert "failed while answering: no memory" in fails(fake, error).cause
+
+
+def test_other_names_of_a_cut_answer(fake: Fake) -> None:
+    fake.answers = [it.stream(chunk(content="Hello"), chunk("model_length"))]
+    assert fake.model().chat(ASK).finish_reason == "length"
+
+
+def test_pieces_of_one_call_may_have_ids_of_their_own(fake: Fake) -> None:
+    pieces = ['{"city"', ': "Par', 'is"}']
+    chunks = [
+        chunk(tool_calls=[it.part(text, None if n else "get_weather", index=0, id=f"c{n}")])
+        for n, text in enumerate(pieces)
+    ]
+    fake.answers = [it.stream(*chunks, chunk("tool_calls"))]
+    assert proposed(list(fake.model().stream(ASK, tools=TOOLS))) == [PARIS]
 
 
 def test_a_server_that_does_not_stream(fake: Fake) -> None:

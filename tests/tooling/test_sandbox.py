@@ -50,6 +50,12 @@ BAD = """
         while True:
             time.sleep(60)
 
+    @tool(timeout_s=1, side_effect=True)
+    def sends_and_hangs() -> str:
+        '''Send, and hang.'''
+        while True:
+            time.sleep(60)
+
     @tool(timeout_s=1)
     def keeps_the_gil() -> str:
         '''Hang in C.'''
@@ -164,6 +170,11 @@ def check(result: ToolResult, text: str) -> None:
     [
         ("raises", {"text": "no\nsuch order"}, "ValueError: no such order"),
         ("hangs", {}, "hangs took longer than 1 s and was stopped"),
+        (
+            "sends_and_hangs",
+            {},
+            "sends_and_hangs took longer than 1 s and was stopped; it may or may not have",
+        ),
         ("keeps_the_gil", {}, "keeps_the_gil took longer than 1 s and was stopped"),
         ("exits", {}, "SystemExit: the tool tried to end the process (3)"),
         ("ends_process", {}, "ends_process ended its process (exit code 7)"),

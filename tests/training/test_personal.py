@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from agentkit.messages import Message, ToolCall
@@ -172,3 +174,16 @@ def test_a_greeting_does_not_make_chats_one_conversation() -> None:
     ):
         assert house_values([chat(n, *first) for n in range(5)]) == {("EMAIL", "shop@shop.example")}
         assert len({conversation_of(chat(n, *first)) for n in range(5)}) == 5
+
+
+def test_the_ends_of_lines_in_a_result_are_no_part_of_an_address() -> None:
+    result = json.dumps({"result": "Contact:\nanna@example.com"})
+    chats = [
+        [
+            Message("user", f"Who is customer {n}?"),
+            Message("tool", result, tool_call_id="c", name="find"),
+            Message("assistant", f"Number {n} is anna@example.com."),
+        ]
+        for n in range(6)
+    ]
+    assert house_values(chats) == frozenset()

@@ -117,7 +117,8 @@ class Answer:
             draft = next((call for call in self.calls if call.id == id), None)
         else:
             draft = self.calls[-1] if self.calls else None
-        other_id = draft is not None and id and draft.id and id != draft.id
+        # A call begins with its name: some servers give each of its pieces another id.
+        other_id = draft is not None and name and id and draft.id and id != draft.id
         if draft is None or other_id or (name and more and draft.is_whole()):
             draft = CallDraft(id)
             self.calls.append(draft)

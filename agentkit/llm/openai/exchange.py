@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ class Cancelled(Exception):
 
 class TooMuch(Exception):
     """The server sends more than any honest answer has."""
+
+
+_PIECE = 65_536
+"""Bytes of an answer that are inflated at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +131,42 @@ class Exchange:
         async with (
             httpx.AsyncClient(verify=_verification(request.url), **options) as client,
             client.stream(
-                request.method, request.url, headers=request.headers, content=request.body
+                request.method,
+                request.url,
+                headers={**request.headers, "Accept-Encoding": "gzip"},
+                content=request.body,
             ) as response,
         ):
             self._items.put(Head(response.status_code, response.headers))
             size = 0
-            async for data in response.aiter_bytes():
+            async for data in _decoded(response):
                 size += len(data)
                 if size > request.limit:
                     raise TooMuch
                 self._items.put(data)
+
+
+async def _decoded(response: Any) -> AsyncIterator[bytes]:
+    """The body in pieces of bounded size, whatever its compression makes of them: httpx would inflate each as a whole.
+
+    Raises:
+        httpx.DecodingError: It is compressed in another way than it may be, or not as it says.
+    """
+    import httpx
+
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise httpx.DecodingError(f"the answer cannot be decompressed: it is encoded as {encoding[:40]!r}")
+    inflate = zlib.decompressobj(31) if encoding == "gzip" else None
+    async for data in response.aiter_raw():
+        if inflate is None:
+            yield data
+        while inflate is not None and data:
+            try:
+                yield inflate.decompress(data, _PIECE)
+            except zlib.error as error:
+                raise httpx.DecodingError(f"the answer cannot be decompressed: {error}") from error
+            data = inflate.unconsumed_tail
 
 
 def _verification(url: str) -> Any:

@@ -25,6 +25,8 @@ RETRIED = (429, 502, 503, 504)
 """Statuses that pass by themselves."""
 LONGEST_WAIT_S = 30.0
 """However long the server asks to wait."""
+_SECRET_CHARS = 8
+"""A shorter key is none: servers that check no keys are given "x" or "1", and names hold those."""
 AGAIN = "ask again; what was said so far is no answer"
 _ERROR_BYTES = 65_536
 _JSON_BYTES = 4_000_000
@@ -118,7 +120,7 @@ class Server:
     def clean(self, text: str) -> str:
         """The first line of what a server said, without control characters and without the key."""
         line = next(filter(None, map(plain, text.splitlines())), "")
-        if self.key:
+        if self.key and len(self.key) >= _SECRET_CHARS:
             line = line.replace(self.key, "…")
         return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
 

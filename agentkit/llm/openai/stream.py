@@ -18,6 +18,10 @@ from agentkit.llm.openai.sse import EventReader
 from agentkit.settings import SamplingSettings
 
 _DONE = "[DONE]"
+_BROKEN = re.compile(r"error|abort|cancel|insufficient|timeout|fail|interrupt", re.IGNORECASE)
+"""Reasons to end that are no end of the answer: DeepSeek's ``insufficient_system_resource``, SGLang's ``abort``."""
+_TOO_LONG = ("model_length", "max_tokens", "max_length")
+"""Other names of ``length``."""
 _FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?:data|event|id|retry)[:\r\n]|:[^\r\n]*[\r\n])")
 """How server-sent events begin: a field of theirs, or a comment, which is a whole line."""
 _UNSURE = re.compile(rb"(?:\xef(?:\xbb\xbf?)?)?\s*(?:[deir][a-z]{0,4}|:[^\r\n]*)?\Z")
@@ -121,7 +125,9 @@ class Reader:
                 raise Cancelled  # many events may have come at once
             self._heard = self._heard or bool(data.strip())
             if data.strip() == _DONE:
-                self.answer.finish = self.answer.finish or "stop"
+                calls = self.answer.calls
+                if not calls or calls[-1].is_whole():  # half a call is no end
+                    self.answer.finish = self.answer.finish or "stop"
                 self._ended = True
             elif data.strip():
                 yield from self._add(read_chunk(data))
@@ -139,7 +145,7 @@ class Reader:
         self.answer.finish = self.answer.finish or "stop"
 
     def _add(self, chunk: Any) -> Iterator[TextDelta]:
-        if chunk.get("error"):
+        if chunk.get("error") or chunk.get("object") == "error":
             said = self._server.error(chunk)
             raise ModelError(f"{self._server.address.base_url} failed while answering: {said}", "ask again")
         text = self._filter.push(self.answer.add(chunk))
@@ -161,5 +167,10 @@ class Reader:
             raise Silent(f"{self._server.address.base_url} gave an empty answer", "see the server's log")
         if not self.answer.has_choices:
             raise BadAnswer("it holds no choices")
+        if _BROKEN.search(self.answer.finish or ""):
+            reason = self._server.clean(self.answer.finish or "")
+            raise Lost(f"{self._server.address.base_url} broke its answer off ({reason})", AGAIN)
+        if self.answer.finish in _TOO_LONG:
+            self.answer.finish = "length"
         if self.answer.finish is None:
             raise Lost(f"{self._server.address.base_url} ended in the middle of its answer", AGAIN)
