@@ -742,6 +742,43 @@ def test_response_formats_of_openai(fake: Fake) -> None:
     assert "response_format" not in fake.bodies[1]
 
 
+def test_a_server_that_takes_tool_choice_as_a_word(fake: Fake) -> None:
+    told = {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto, required"}
+    fake.answers = [reply(json.dumps(told).encode(), 400), it.called(("get_weather", '{"city": "Paris"}'))]
+    model = fake.model()
+    events = list(model.stream(ASK, tools=TOOLS, tool_choice={"name": "get_weather"}))
+    assert proposed(events) == [PARIS]
+    assert codes(events) == ["unsupported"]
+    first, second = fake.bodies
+    assert first["tool_choice"]["function"]["name"] == "get_weather"
+    assert (second["tool_choice"], [tool["function"]["name"] for tool in second["tools"]]) == (
+        "required",
+        ["get_weather"],
+    )
+    fake.answers = [it.called(("get_weather", '{"city": "Paris"}'))]  # it is remembered
+    assert codes(list(model.stream(ASK, tools=TOOLS, tool_choice={"name": "get_weather"}))) == []
+    assert fake.bodies[-1]["tool_choice"] == "required"
+
+
+def test_a_server_that_takes_no_user_behind_a_tool(fake: Fake) -> None:
+    told = {
+        "object": "error",
+        "message": "Unexpected role 'user' after role 'tool'",
+        "type": "invalid_request_error",
+    }
+    fake.answers = [reply(json.dumps(told).encode(), 400), said("Sunny.")]
+    messages = [
+        Message("user", "Weather?"),
+        Message("assistant", "", (ToolCall("c0", "get_weather", {"city": "Paris"}),)),
+        Message("tool", "sunny", tool_call_id="c0", name="get_weather"),
+        Message("user", "And now say it."),
+    ]
+    assert fake.model().chat(messages).text == "Sunny."
+    assert [message["role"] for message in fake.bodies[-1]["messages"]] == [
+        "user", "assistant", "tool", "assistant", "user",
+    ]  # fmt: skip
+
+
 def test_servers_that_know_other_response_formats_or_none(fake: Fake) -> None:
     refused = reply(b'{"detail": "body.response_format.type: unknown"}', 422)
     fake.answers = [refused, refused, said('{"city": "Paris"}'), said('{"city": "Rome"}')]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentkit.events import Notice
@@ -26,6 +26,8 @@ _COMPLAINT_CHARS = 300
 _REPEATED = re.compile(r"""['"]?\binput(?:_value)?\b['"]?\s*[:=]""")
 """What follows is the request, as pydantic repeats it."""
 _RENAMED = "max_completion_tokens"
+_UNANSWERED = re.compile(r"role ['\"]?user['\"]? after role ['\"]?tool\b")
+"""Mistral's."""
 
 
 @dataclass(slots=True)
@@ -38,17 +40,23 @@ class Dialect:
     """The form of ``response_format`` that it takes; see `agentkit.llm.openai.request.format_fields`."""
     renames: bool = False
     """It calls ``max_tokens`` by its newer name."""
+    in_a_word: bool = False
+    """It takes ``tool_choice`` as a word only, not the name of a tool."""
+    answers: bool = False
+    """It wants a word of the assistant between a tool's result and the user's next message."""
     silent: set[bool] = field(default_factory=set)
     """Whether it streams nothing where the model is free to call a tool, and where it is not."""
 
     def copy(self) -> Dialect:
-        return Dialect(set(self.left_out), self.form, self.renames, set(self.silent))
+        return replace(self, left_out=set(self.left_out), silent=set(self.silent))
 
     def learn(self, other: Dialect) -> None:
         """Add what another call found out; calls may run at once."""
         self.left_out |= other.left_out
         self.form = max(self.form, other.form)
         self.renames = self.renames or other.renames
+        self.in_a_word = self.in_a_word or other.in_a_word
+        self.answers = self.answers or other.answers
         self.silent |= other.silent
 
 
@@ -76,13 +84,15 @@ class Trial:
             "stream": stream,
             **({"stream_options": {"include_usage": True}} if stream else {}),
             **form.sampling_fields(task.sampling),
-            **form.tool_fields(task.specs, task.choice, task.forced, task.parallel),
+            **form.tool_fields(task.specs, task.choice, task.forced, task.parallel, in_a_word=now.in_a_word),
             **form.format_fields(task.schema, now.form),
         }
         if now.renames:
             body[_RENAMED] = body.pop("max_tokens")
         if task.schema is not None and "response_format" not in body:
             body["messages"] = form.with_request(task.messages, task.schema)
+        if now.answers:
+            body["messages"] = form.answered(body["messages"])
         return {key: value for key, value in body.items() if key not in now.left_out}
 
     def refused(self, body: Mapping[str, Any], refused: Refused) -> bool:
@@ -102,6 +112,13 @@ class Trial:
             self._now.renames = True
             self._lasting.renames = self._lasting.renames or lasting
             return self._tell(f"max_tokens: it is called {_RENAMED}")
+        if isinstance(body.get("tool_choice"), dict) and _naming("tool_choice", told):
+            self._now.in_a_word = True
+            self._lasting.in_a_word = self._lasting.in_a_word or lasting
+            return self._tell("a tool_choice that names a tool: it is offered alone, and required")
+        if not self._now.answers and any(map(_UNANSWERED.search, told)):
+            self._now.answers = self._lasting.answers = True
+            return self._tell("a message behind a tool's result: a word of the assistant goes between")
         field = next((name for name in form.OPTIONAL if name in body and _naming(name, told)), None)
         if field is None:
             return False

@@ -33,16 +33,34 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {"role": first["role"], "content": content, **({"tool_calls": calls} if calls else {})}
 
 
+def answered(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation with a word of the assistant between a tool's result and what the user says next."""
+    found: list[dict[str, Any]] = []
+    for body in messages:
+        if found and found[-1]["role"] == "tool" and body["role"] == "user":
+            found.append({"role": "assistant", "content": "…"})
+        found.append(body)
+    return found
+
+
 def tool_fields(
-    specs: Sequence[ToolSpec], choice: ToolChoice, forced: Sequence[ToolSpec], parallel: bool
+    specs: Sequence[ToolSpec],
+    choice: ToolChoice,
+    forced: Sequence[ToolSpec],
+    parallel: bool,
+    *,
+    in_a_word: bool = False,
 ) -> dict[str, Any]:
     """``tools``, ``tool_choice`` and ``parallel_tool_calls``; nothing without tools.
 
-    Where only one tool can be meant it is named: more servers know that than know ``required``.
+    Where only one tool can be meant it is named: more servers know that than know ``required``. For those that know
+    words alone (``in_a_word``) it is the only one, and required.
     """
     if not specs:
         return {}
     named = forced if len(forced) == 1 else []
+    if named and in_a_word:
+        return {"tools": [named[0].to_openai()], "tool_choice": "required", "parallel_tool_calls": parallel}
     return {
         "tools": [spec.to_openai() for spec in specs],
         "tool_choice": {"type": "function", "function": {"name": named[0].name}} if named else choice,
