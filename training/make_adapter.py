@@ -80,7 +80,7 @@ class Stage:
 
 STAGES = (
     Stage(1, 55, 0, 0, 12, 8e-4, 4),
-    Stage(2, 4, 100, 2, 24, 6e-4),
+    Stage(2, 16, 140, 2, 24, 6e-4),
 )
 """Half of them; then what was written dialogue by dialogue, and many judgements, each of which has a single token to be
 learned by."""

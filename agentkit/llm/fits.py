@@ -92,6 +92,12 @@ def fit_of(slot: Slot, span: Span, turn: str, known: set[str]) -> float | None:
     return None if base is None else base + _cues(slot, span, turn, known)
 
 
+_DEGREES = frozenset(
+    ["K", "°C", "°F", "celsius", "Celsius", "fahrenheit", "Fahrenheit", "kelvin", "Kelvin", "kelvins"]
+)
+_TEMPERATURE = re.compile(r"temp|heat|cool|kelvin|celsius|fahrenheit|degree|°", re.I)
+
+
 def _number_fit(slot: Slot, span: Span, turn: str) -> float | None:
     if span.kind != "number" or turn[: span.start].endswith("per "):
         return None
@@ -103,7 +109,9 @@ def _number_fit(slot: Slot, span: Span, turn: str) -> float | None:
     rate = _PER.match(turn[span.end :].lstrip())
     if rate and re.search(rf"per {re.escape(stem_of(rate[1].lower()))}", slot.about_text):
         fit += 3.0
-    if span.unit and not rate:
+    if span.unit in _DEGREES and slot.type in ("number", "integer"):
+        fit += 2.5 if _TEMPERATURE.search(f"{slot.name} {slot.about_text}") else -2.0
+    elif span.unit and not rate:
         measured = unit(span.unit)
         wanted = slot.units()
         if measured and measured[0] in {each[0] for each in wanted}:

@@ -74,6 +74,7 @@ _LISTED = re.compile(r",? ?(?:(?:and|or|to) )?")
 _HALF = re.compile(r" and a half\b| ?½| 1/2(?![\d/])", re.I)
 _ONE = re.compile(
     r"(?P<half>\bhalf )an? (?P<unit>[a-z]+)|\b(?:for|in|within|after|lasts?|takes?) an? (?P<other>[a-z]+)"
+    r"|\b(?:over|during|in|within|for) the (?:past|last|next|coming) (?P<period>[a-z]+)"
     r"|\ba (?P<many>hundred|thousand|million|billion|dozen)\b(?! (?:and|of|or|times)\b)",
     re.I,
 )
@@ -117,7 +118,7 @@ def _quantities(text: str) -> Iterator[Number]:
             unit_of = after[4] if after and after[4] and after[4].lower() not in _NO_UNIT else ""
             yield Number(match[0], match.start(), match.end(), int(_SCALES.get(many.lower(), 100)), unit_of)
             continue
-        name = match["unit"] or match["other"]
+        name = match["unit"] or match["other"] or match["period"]
         if match["half"] and name == "dozen":
             yield Number(match[0].strip(), match.start("half"), match.end(), 6, "")
             continue

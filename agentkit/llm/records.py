@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from agentkit.llm.english import words
 from agentkit.llm.fits import LEADS_TO, takes_regions
 from agentkit.llm.named import Part
-from agentkit.llm.places import REGIONS
+from agentkit.llm.places import CITIES, REGIONS
 from agentkit.llm.slots import Slot, stem_of, takes_currency
 from agentkit.llm.spans import Span
 from agentkit.llm.tuples import pairwise, tuples
@@ -114,7 +114,19 @@ class _Reading:
                 found[n] = max([slot.fits[n], *(fit for m, fit in before if self._follows(m, n))])
         if takes_regions(slot) and self.spans[slot.chosen].text in REGIONS:
             found = {n: fit for n, fit in found.items() if self.spans[n].text in REGIONS}
+        else:
+            found = {n: fit for n, fit in found.items() if not self._tells_where(n)}
         return {n: fit for n, fit in found.items() if fit > worst}
+
+    def _tells_where(self, n: int) -> bool:
+        """Whether a region only says where the city before it is: "Lyon, France"."""
+        span = self.spans[n]
+        return span.text in REGIONS and any(
+            self.turn[self.spans[m].end : span.start] == ", "
+            and (self.spans[m].text in CITIES or self.spans[m].text not in REGIONS)
+            for m in self.inside
+            if self.spans[m].kind == "name"
+        )
 
     def _is_new(self, n: int, found: Mapping[int, float]) -> bool:
         """Whether a word stands elsewhere than those that were found."""

@@ -17,7 +17,8 @@ _OTHERS = {"inch": ("metre", 0.0254), "inches": ("metre", 0.0254), "foot": ("met
            "minute": ("second", 60.0), "min": ("second", 60.0), "hour": ("second", 3600.0),
            "hr": ("second", 3600.0), "h": ("second", 3600.0), "day": ("second", 86400.0),
            "week": ("second", 604800.0), "%": ("percent", 1.0), "percent": ("percent", 1.0),
-           "percentage": ("percent", 1.0), "month": ("month", 1.0), "year": ("month", 12.0)}  # fmt: skip
+           "percentage": ("percent", 1.0), "month": ("month", 1.0), "year": ("month", 12.0),
+           "decade": ("month", 120.0), "century": ("month", 1200.0), "fortnight": ("second", 1209600.0)}  # fmt: skip
 
 _CURRENCIES = {"dollar": "USD", "buck": "USD", "euro": "EUR", "yen": "JPY", "yuan": "CNY", "renminbi": "CNY",
                "rupee": "INR", "franc": "CHF", "won": "KRW", "real": "BRL", "reais": "BRL", "rand": "ZAR",

@@ -134,3 +134,26 @@ def test_items_go_with_the_call_beside_which_they_stand() -> None:
         {"city": "Rome", "wants": ["pool", "gym"]},
         {"city": "Oslo", "wants": ["sauna", "garden"]},
     ]
+
+
+@pytest.mark.parametrize(
+    ("turn", "cities"),
+    [
+        ("Weather in Lyon, France", 1),
+        ("Hotels in Paris, France and New York, USA", 2),
+        ("Weather in Oslo and in Bergen", 2),
+    ],
+)
+def test_where_a_city_is_makes_no_call_of_its_own(turn: str, cities: int) -> None:
+    made = calls(turn, "city", city={**STRING, "description": "The city."})
+    assert len(made) == cities
+    assert not {call["city"] for call in made} & {"France", "USA"}
+
+
+def test_a_temperature_is_no_amount() -> None:
+    gas = {"type": "number", "description": "Amount of the gas."}
+    heat = {"type": "number", "description": "Temperature of the gas."}
+    made = calls("Mix gas at 300 K, 2 of it", "amount temperature", 1, amount=gas, temperature=heat)
+    assert made == [{"amount": 2, "temperature": 300}]
+    years = {"type": "integer", "description": "Length of the study in years."}
+    assert calls("How did it grow over the past decade?", "years", 1, years=years) == [{"years": 10}]

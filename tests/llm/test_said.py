@@ -35,6 +35,8 @@ from agentkit.messages import ToolSpec
         ("1½ hours", [1.5]),
         ("on 1/2/2024", [1, 2, 2024]),
         ("half a dozen eggs", [6]),
+        ("how it grew over the past decade", [1]),
+        ("in the next 3 days", [3]),
         ("2x Lamp Oslo", [2]),
     ],
 )
