@@ -15,6 +15,7 @@ from cli_helpers import Cli, ScriptedWorkspace
 from agentkit.assets import ASSETS
 from agentkit.build import open_project
 from agentkit.cli import doctor, turns
+from agentkit.cli.output import note
 from agentkit.events import ApprovalRequired
 from agentkit.messages import Passage, ToolCall
 
@@ -369,6 +370,23 @@ def test_the_chat_is_drawn_where_all_of_it_is_seen(
     monkeypatch.setattr("agentkit.ui.app.run_chat", lambda *_: pytest.fail("it was drawn"))
     assert cli("chat", stdin="/help\n") == 0
     assert "/sessions" in cli.out
+
+
+def test_the_chat_is_drawn_at_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.steps = ["One."]
+    assert cli("ask", "first") == 0
+    assert cli("sessions", "list", "--json") == 0
+    [info] = cli.lines()
+    drawn: list[tuple[object, ...]] = []
+    monkeypatch.setattr("agentkit.cli.chat.is_terminal", lambda stream: True)
+    monkeypatch.setattr("agentkit.ui.app.run_chat", lambda *given: drawn.append(given))
+    assert cli("chat", "--session", info["id"][11:]) == 0
+    [(workspace, session, tell, again)] = drawn
+    assert (session, tell, again) == (info["id"], note, "")
+    assert hasattr(workspace, "ready_knowledge")
+    for option in ("--no-input", "--json"):
+        assert cli("chat", option, stdin="/help\n") == 0
+    assert len(drawn) == 1
 
 
 def test_chat_goes_on_after_an_error(cli: Cli) -> None:
