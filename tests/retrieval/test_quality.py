@@ -67,7 +67,7 @@ def test_answers_stand_in_their_documents() -> None:
 
 
 def test_no_report_question_is_trained_on() -> None:
-    every = [*QUESTIONS, *read("rag.jsonl")]
+    every = [*QUESTIONS, *read("rag.jsonl"), *read("routing.jsonl")]
     report = {question["id"] for question in every if question["split"] == "report"}
     twins = [question for question in every if "same_as" in question]
     assert {question["same_as"] for question in twins} <= report
