@@ -63,7 +63,7 @@ _AFTER_NUMBER = re.compile(
 )
 _MONEY = re.compile(r"[mMbB]\b")
 """Millions and billions behind a sum of money; "5M" may be molar."""
-_LENT = re.compile(
+_COUNTED = re.compile(
     r"\b(?:loans?|salary|salaries|mortgage|budget|invest\w*|transfer\w*|pay(?:s|ing|ment)?|deposit\w*|borrow\w*|income"
     r"|price|cost\w*|revenue|money|savings?|bank|fund\w*|donat\w*|followers|users|views|subscribers)\b",
     re.I,
@@ -167,7 +167,7 @@ def _single_numbers(text: str) -> Iterator[Number]:
         if after is not None:
             scale = (after[1] or after[2] or "").lower()
             kelvins = after[2] == "K" and match[0][0] not in "$€£" and not currency(after[4] or "")
-            kelvins = kelvins and not _LENT.search(said)
+            kelvins = kelvins and not _COUNTED.search(said)
             if kelvins:
                 scale, unit = "", "K"
             if not scale and match[0][0] in "$€£" and (money := _MONEY.match(text, match.end())):

@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any, Literal
 
 from agentkit.llm.english import SMALL, WORD, words
+from agentkit.llm.grounding import QUOTED
 from agentkit.llm.numbers import numbers
 from agentkit.llm.places import CITIES, REGIONS, WITHIN
 from agentkit.llm.units import unit
@@ -57,11 +58,7 @@ _PATH = re.compile(
     r"(?<![\w./\\~-])(?:~?/[\w.-]+(?:/[\w.-]*\w)*|(?:[\w-]+/)+[\w.-]*\w|[\w./\\~-]*\w\.[A-Za-z]\w{1,4}\b)"
 )
 _ADDRESSES: tuple[tuple[Kind, re.Pattern[str]], ...] = (("email", _EMAIL), ("path", _URL), ("path", _PATH))
-_QUOTED = re.compile(
-    r"„([^“”]+)[“”]|»([^«»]+)«|“([^”]+)”|«([^»]+)»|(?<!\d)\"([^\"]+)\""
-    r"|(?<!\w)'((?:(?!(?<!\w)').){1,2000}?)(?<!s)'(?!\w)|(?<!\w)'(.{1,2000}?)'(?!\w)|‘(.{1,2000}?)’(?!\w)|`([^`]+)`",
-    re.DOTALL,
-)
+_QUOTED = re.compile(rf"{QUOTED.pattern}|`([^`]+)`", re.DOTALL)
 _AROUND = {('"', '"'), ("“", "”"), ("«", "»"), ("„", "“"), ("„", "”"), ("»", "«")}
 _CODE = re.compile(
     r"(?<![\w.,^-])(?=[\w-]*\d)(?!\d+(?:st|nd|rd|th|k|K|bn|kg|g|km|m|cm|mm|s|h|l|v|w|x)\b)(?!\d+-[a-z]{3,}\b)"

@@ -26,29 +26,10 @@ _CURRENCIES = {"dollar": "USD", "buck": "USD", "euro": "EUR", "yen": "JPY", "yua
                "krona": "SEK", "kronor": "SEK", "peso": "MXN", "pound": "GBP", "sterling": "GBP"}  # fmt: skip
 _OF_COUNTRIES = {"canadian": "CAD", "australian": "AUD", "new zealand": "NZD", "hong kong": "HKD", "singapore": "SGD",
                  "norwegian": "NOK", "danish": "DKK"}  # fmt: skip
-_OWN = frozenset(
-    {
-        "us",
-        "u.s.",
-        "american",
-        "japanese",
-        "chinese",
-        "indian",
-        "swiss",
-        "korean",
-        "south korean",
-        "brazilian",
-        "south african",
-        "russian",
-        "polish",
-        "turkish",
-        "thai",
-        "hungarian",
-        "swedish",
-        "mexican",
-        "british",
-    }
-)
+_OWN = {
+    "us", "u.s.", "american", "japanese", "chinese", "indian", "swiss", "korean", "south korean", "brazilian",
+    "south african", "russian", "polish", "turkish", "thai", "hungarian", "swedish", "mexican", "british",
+}  # fmt: skip
 """Of whom the plain name is the currency too; before it other words are not a part of its name."""
 CODES = frozenset({*_CURRENCIES.values(), *_OF_COUNTRIES.values()})
 
