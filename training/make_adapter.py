@@ -266,11 +266,8 @@ def finish(build: Path) -> None:
         key: sum(card[key] for card in cards) for key in ("examples", "duplicates", "cut", "epochs", "steps")
     }
     seconds = round(sum(card["seconds"] for card in cards), 1)
-    whole = {
-        **cards[-1],
-        **summed,
-        "seconds": seconds,
-    }  # losses are the last stage's: each holds out dialogues of its own
+    # Losses are the last stage's: each holds out dialogues of its own.
+    whole = {**cards[-1], **summed, "seconds": seconds}
     whole |= {"data_sha256": cards[0]["data_sha256"], **SERVED}
     shutil.copytree(folders[-1], build / "adapter", dirs_exist_ok=True)
     (build / "adapter" / CARD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

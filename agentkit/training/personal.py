@@ -45,6 +45,8 @@ _CARD_BRANDS = re.compile(
     r"|(?:5[1-5]\d\d|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))\d{12}"  # Mastercard
     r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"  # American Express, Diners Club, JCB
     r"|6(?:011|5\d\d|4[4-9]\d)\d{12}"  # Discover
+    r"|62\d{14,17}|220[0-4]\d{12,15}"  # UnionPay, Mir
+    r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])\d{9,15}"  # Maestro
 )
 
 
@@ -89,8 +91,8 @@ _KINDS: tuple[tuple[str, re.Pattern[str], Check], ...] = (
     ("PHONE", _PHONE, _is_phone),
 )
 """In this order: what an earlier one has taken, a later one does not see."""
-_GROUPED = ("IBAN", "CARD")
-"""Numbers written in groups, with a check digit: what stands behind them may look like one more group."""
+_GROUPED = {"IBAN": "[ -]", "CARD": "[ -]", "PHONE": " (?=0)"}
+"""Where a number that is written in groups may end: what stands behind it may look like one more group."""
 _PLAIN = str.maketrans("\u00a0\u2007\u202f\u2010\u2011", "   --")
 """Spaces and hyphens that do not break a line: numbers are typeset with them."""
 KINDS = tuple(dict.fromkeys(kind for kind, _, _ in _KINDS))
@@ -173,13 +175,16 @@ class Redactor:
         parts, done, at = [], 0, 0
         plain = text.translate(_PLAIN)  # of the same length
         while match := pattern.search(plain, at):
-            groups = [gap.start() for gap in re.finditer("[ -]", match[0])] if kind in _GROUPED else []
+            ends = re.finditer(_GROUPED[kind], match[0]) if kind in _GROUPED else ()
+            groups = [gap.start() for gap in ends]
             found = next((part for n in (None, *reversed(groups)) if check(part := match[0][:n])), "")
             at = match.start() + (len(found) or next(iter(groups), len(match[0])) or 1)
             if found and (kind, _key(kind, found)) not in self.kept:
                 self.counts[kind] += 1
                 parts += [text[done : match.start()], self._placeholder(kind, _key(kind, found))]
                 done = at
+            if found:
+                plain = " " * at + plain[at:]  # what is another value is no part of the next
         return "".join([*parts, text[done:]])
 
     def _placeholder(self, kind: str, key: str) -> str:

@@ -13,14 +13,55 @@ import pytest
 from agentkit.cli import demo
 from agentkit.errors import AgentkitError
 
+OFFLINE = """
+import os, socket, sys
 
-def test_every_step_does_its_job(tmp_path: Path) -> None:
+def told(event, arguments):
+    if event == "import":
+        return
+    asks = event in ("socket.getaddrinfo", "socket.gethostbyname")
+    if asks or event == "socket.connect" and arguments[0].family != socket.AF_UNIX:
+        with open(os.environ["NETWORK_LOG"], "a") as log:
+            print("asked for", arguments if asks else arguments[1], file=log)
+        raise OSError("this test has no network")
+
+sys.addaudithook(told)
+with open(os.environ["NETWORK_LOG"], "a") as log:
+    print("watched", file=log)
+"""
+"""A ``sitecustomize`` that writes down whatever a process asks of the network, and refuses it."""
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that is watched; it is not told to keep off the hub."""
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch" / "sitecustomize.py").write_text(OFFLINE)
+    watched = {"PYTHONPATH": str(tmp_path / "watch"), "NETWORK_LOG": str(tmp_path / "network.log")}
+    return {**{key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}, **watched}
+
+
+def asked_for(offline: dict[str, str]) -> list[str]:
+    """What processes asked of the network."""
+    lines = Path(offline["NETWORK_LOG"]).read_text().splitlines()
+    assert "watched" in lines
+    return [line for line in lines if line != "watched"]
+
+
+def test_what_asks_for_the_network_is_noticed(offline: dict[str, str]) -> None:
+    code = "import socket; socket.create_connection(('localhost', 9))"
+    run = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, check=False)
+    assert b"this test has no network" in run.stderr
+    assert len(asked_for(offline)) == 1
+
+
+def test_every_step_does_its_job_without_the_network(tmp_path: Path, offline: dict[str, str]) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "agentkit", "demo", "--json"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "AGENTKIT_DATA_DIR": str(tmp_path / "data"), "HF_HUB_OFFLINE": "1"},
+        env={**offline, "AGENTKIT_DATA_DIR": str(tmp_path / "data")},
         check=False,
         timeout=600,
     )
@@ -31,6 +72,7 @@ def test_every_step_does_its_job(tmp_path: Path) -> None:
     # Only the translation may be left out, where its Debian package is missing.
     assert lines[-1]["done"] >= 11
     assert lines[-1]["done"] + lines[-1]["skipped"] == 12
+    assert asked_for(offline) == []
 
 
 def test_the_transcript_is_styled_on_a_terminal(

@@ -17,6 +17,10 @@ from agentkit.training.personal import Redactor, conversation_of, house_values, 
         ("(020) 7946 0958 or 0171/1234567", "[PHONE_1] or [PHONE_2]"),
         ("555-010-4477, (555) 010 4477, 0049 30 901820", "[PHONE_1], [PHONE_1], [PHONE_2]"),
         ("tel:+353-1-496-0123.", "tel:[PHONE_1]."),
+        ("Ring 0301 123456 0171 2345678", "Ring [PHONE_1] [PHONE_2]"),
+        ("555-010-4477 555-010-4478", "[PHONE_1] [PHONE_2]"),
+        ("(020) 7946 0958 (020) 7946 0959", "[PHONE_1] [PHONE_2]"),
+        ("+49 30 123456 0171 2345678 0172 345678", "[PHONE_1] [PHONE_2] [PHONE_3]"),
         ("IBAN DE89 3704 0044 0532 0130 00, please", "IBAN [IBAN_1], please"),
         ("gb82west12345698765432", "[IBAN_1]"),
         ("card 4111 1111 1111 1111 and 378282246310005", "card [CARD_1] and [CARD_2]"),
@@ -58,6 +62,9 @@ def test_what_only_looks_like_it_stays(text: str) -> None:
 
 def test_check_digits() -> None:
     assert is_card("4111111111111111")
+    assert is_card("6200000000000005")  # UnionPay
+    assert is_card("2202000000000002")  # Mir
+    assert is_card("6759000000005")  # Maestro
     assert not is_card("4111111111111112")
     assert not is_card("1234567812345670")  # right by Luhn, but of no brand
     assert is_iban("DE89 3704 0044 0532 0130 00")
