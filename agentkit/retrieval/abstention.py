@@ -6,7 +6,7 @@ whether the question adds anything to the sentences it is held against, and whic
 `benchmarks/tune_abstention.py --fit` fits the weights and writes ``abstention.json``.
 
 A model with an adapter for it can judge whether a passage *states* what is asked (`llm.reading`). With such a reader
-its judgement is one more signal, and the weights are others.
+its judgements, of passages and of single sentences, are two more signals, and the weights are others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -33,7 +33,7 @@ PASSAGES = 4
 JOINED = 2
 """Sentences that the question is joined to; each costs an embedding."""
 READ = 2
-"""Passages that a reader is shown; each costs a forward pass over it and the question."""
+"""Passages that a reader is shown, and sentences; each costs a forward pass over it and the question."""
 SUREST = 12.0
 """Log-odds of a reader beyond which more say nothing new."""
 EVIDENCE_WORDS = 24
@@ -65,12 +65,13 @@ def evidence(
     the nearest sentences change when the question is added to them; ``unknown_words`` the share of the
     question's content words that occur nowhere in the base; ``coverage`` the share, weighted by rarity, that
     the best passage holds; ``length`` the logarithm of the number of words, as long questions lie farther
-    from every sentence; ``stated`` the reader's log-odds for the best of `READ` passages, only with a reader;
-    the others are `_FORMS`.
+    from every sentence; ``stated`` the reader's log-odds for the best of `READ` passages and ``stated_alone`` for the
+    better of that one's `READ` nearest sentences without the others, only with a reader; the rest are `_FORMS`.
     """
-    groups = _chunks_of(passages[:PASSAGES], index)
-    if not groups:
+    found = _chunks_of(passages[:PASSAGES], index)
+    if not found:
         return {}
+    groups = [group for _, group in found]
     chunks = [chunk for group in groups for chunk in group]
     vector = embedder.embed([query])[0]
     rows = np.concatenate([matrix for chunk in chunks for matrix in (chunk.vectors, chunk.phrase_vectors)])
@@ -80,21 +81,41 @@ def evidence(
         **_word_signals(query, groups, index),
         "length": math.log(1 + len(words(query))),
         **{name: float(form.search(query.lower()) is not None) for name, form in _FORMS.items()},
-        **({"stated": _stated(query, passages, reader)} if reader else {}),
+        **(_stated(query, vector, found[:READ], reader) if reader else {}),
     }
 
 
-def _chunks_of(passages: Sequence[Passage], index: Index) -> list[list[StoredChunk]]:
-    """The chunks of every passage; what has left the index meanwhile is left out."""
+Found = tuple[Passage, list[StoredChunk]]
+"""A passage and the chunks it is made of."""
+
+
+def _chunks_of(passages: Sequence[Passage], index: Index) -> list[Found]:
+    """Every passage with its chunks; what has left the index meanwhile is left out."""
     wanted = [passage.chunks or (passage.id,) for passage in passages]
-    found = index.fetch([id_ for ids in wanted for id_ in ids])
-    groups = [[found[id_] for id_ in ids if id_ in found] for ids in wanted]
-    return [group for group in groups if group]
+    known = index.fetch([id_ for ids in wanted for id_ in ids])
+    groups = [[known[id_] for id_ in ids if id_ in known] for ids in wanted]
+    return [(passage, group) for passage, group in zip(passages, groups, strict=True) if group]
 
 
-def _stated(query: str, passages: Sequence[Passage], reader: Reader) -> float:
-    best = max(reader.supported(query[:EVIDENCE_CHARACTERS], passage) for passage in passages[:READ])
-    return max(-SUREST, min(SUREST, best))
+def _stated(query: str, vector: Vectors, found: Sequence[Found], reader: Reader) -> dict[str, float]:
+    """``stated`` and ``stated_alone``."""
+    asked = query[:EVIDENCE_CHARACTERS]
+    read = [reader.supported(asked, passage) for passage, _ in found]
+    passage, chunks = found[read.index(max(read))]
+    nearest = [sentence for _, sentence, _ in _nearest(vector, chunks)[:READ]]
+    alone = [reader.supported(asked, replace(passage, text=sentence)) for sentence in nearest]
+    told = {"stated": max(read), "stated_alone": max(alone, default=-SUREST)}
+    return {name: max(-SUREST, min(SUREST, odds)) for name, odds in told.items()}
+
+
+def _nearest(vector: Vectors, chunks: Sequence[StoredChunk]) -> list[tuple[float, str, Vectors]]:
+    """The sentences of chunks, nearest first: cosine, text and vector."""
+    found = [
+        (float(row @ vector), sentence, row)
+        for chunk in chunks
+        for sentence, row in zip(sentences(chunk.text), chunk.vectors[1:], strict=False)
+    ]
+    return sorted(found, key=lambda item: -item[0])
 
 
 def _joined(query: str, vector: Vectors, chunks: Sequence[StoredChunk], embedder: Embedder) -> float:
@@ -102,12 +123,7 @@ def _joined(query: str, vector: Vectors, chunks: Sequence[StoredChunk], embedder
 
     The encoder reads both together, so this is what a bi-encoder has of a cross-encoder.
     """
-    found = [
-        (float(row @ vector), sentence, row)
-        for chunk in chunks
-        for sentence, row in zip(sentences(chunk.text), chunk.vectors[1:], strict=False)
-    ]
-    nearest = sorted(found, key=lambda item: -item[0])[:JOINED]
+    nearest = _nearest(vector, chunks)[:JOINED]
     if not nearest:
         return 0.0
     tail = query[:EVIDENCE_CHARACTERS]
