@@ -24,6 +24,7 @@ from agentkit.retrieval import abstention
 from agentkit.retrieval.abstention import READ, SUREST, evidence, load_abstention
 from agentkit.retrieval.embedder import MiniLMEmbedder
 from agentkit.retrieval.knowledge import KnowledgeBase
+from agentkit.retrieval.sentences import sentences
 from agentkit.training.adapters import JUDGES, SHIPPED
 
 JUDGED = sorted(path.name for path in JUDGES.iterdir())
@@ -104,19 +105,36 @@ class Reader:
         return self.scores[len(self.read) - 1]
 
 
-def test_a_reader_adds_its_best_judgement(starter: KnowledgeBase) -> None:
-    found, reader = starter.search("How much is delivery?"), Reader(-1.0, 2.5)
-    without = signals(starter, "How much is delivery?")
-    read = evidence("How much is delivery?", found, starter.embedder, starter._index(), reader)
-    assert read == {**without, "stated": 2.5}
-    assert reader.read == [("How much is delivery?", passage) for passage in found[:READ]]
+def test_a_reader_adds_its_best_judgements(starter: KnowledgeBase) -> None:
+    question = "How much is delivery?"
+    found, reader = starter.search(question), Reader(-1.0, 2.5, 0.5, 1.5)
+    read = evidence(question, found, starter.embedder, starter._index(), reader)
+    assert read == {**signals(starter, question), "stated": 2.5, "stated_alone": 1.5}
+    asked, passages = zip(*reader.read, strict=True)
+    assert set(asked) == {question}
+    assert passages[:READ] == tuple(found[:READ])
+    better = found[1]
+    for sentence in passages[READ:]:
+        assert sentence.text in better.text
+        assert sentence == replace(better, text=sentence.text)
+    vectors = starter.embedder.embed([question, *(passage.text for passage in passages[READ:])])
+    nearest = starter.embedder.embed(sentences(better.text)) @ vectors[0]
+    assert sorted(nearest)[-READ:] == pytest.approx(sorted(vectors[1:] @ vectors[0]), abs=1e-5)
+
+
+def test_a_reader_of_a_passage_that_has_left_the_index_reads_the_others(starter: KnowledgeBase) -> None:
+    found = starter.search("How much is delivery?")
+    left = replace(found[0], id=10**9, chunks=())
+    reader = Reader(1.0, 1.0, 1.0, 1.0)
+    evidence("How much is delivery?", [left, *found[1:]], starter.embedder, starter._index(), reader)
+    assert [passage for _, passage in reader.read[:READ]] == found[1 : 1 + READ]
 
 
 def test_a_reader_that_is_very_sure_does_not_decide_alone(starter: KnowledgeBase) -> None:
     found = starter.search("How much is delivery?")
     for score in (-900.0, 900.0):
-        read = evidence("x", found, starter.embedder, starter._index(), Reader(score, score))
-        assert read["stated"] == (SUREST if score > 0 else -SUREST)
+        read = evidence("x", found, starter.embedder, starter._index(), Reader(*[score] * 4))
+        assert read["stated"] == read["stated_alone"] == (SUREST if score > 0 else -SUREST)
 
 
 def test_a_reader_has_weights_of_its_own(starter: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +146,7 @@ def test_a_reader_has_weights_of_its_own(starter: KnowledgeBase, monkeypatch: py
     )
     question = "Do you sell trampolines?"
     found = starter.search(question)
-    low, high = (starter.answerable(question, found, Reader(score, score)) for score in (-9.0, 9.0))
+    low, high = (starter.answerable(question, found, Reader(*[score] * 4)) for score in (-9.0, 9.0))
     assert low < starter.answerable(question, found) < high
 
 
@@ -150,7 +168,7 @@ def test_a_reranker_that_judges_reads_instead_of_the_chat_model(
     )
     (tmp_path / "a.md").write_text("# Shop\n\nWe open at nine.\n", encoding="utf-8")
     for reads in (True, False):
-        judge, chat = Reader(1.0), Reader(2.0)
+        judge, chat = Reader(1.0, 1.0), Reader(2.0, 2.0)
         reranker = Judge(judge if reads else None)
         with KnowledgeBase(tmp_path, tmp_path / "i.db", minilm, reranker=reranker) as base:
             base.sync()
@@ -158,7 +176,7 @@ def test_a_reranker_that_judges_reads_instead_of_the_chat_model(
             probability = base.answerable("When do you open?", found, chat)
             assert base.judged == reads
         assert probability == pytest.approx(1 / (1 + math.exp(-1.0 if reads else -2.0)))
-        assert (len(judge.read), len(chat.read)) == ((1, 0) if reads else (0, 1))
+        assert (len(judge.read), len(chat.read)) == ((2, 0) if reads else (0, 2))
     assert asked == ["scripted"] * 2
 
 
@@ -195,7 +213,8 @@ def test_the_embedders_that_come_with_agentkit_have_fits(minilm: MiniLMEmbedder)
     for fit in fits.values():
         assert set(fit["readings"]) == {CHAT, *JUDGED}
         assert all(
-            set(reading["weights"]) == {*fit["weights"], "stated"} for reading in fit["readings"].values()
+            set(reading["weights"]) == {*fit["weights"], "stated", "stated_alone"}
+            for reading in fit["readings"].values()
         )
 
 
