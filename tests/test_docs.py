@@ -181,11 +181,22 @@ ABSENT = ("start_finetune(", "warm-wishes")
 """Blocks with one of these need a training run."""
 
 
+def printed(code: str) -> list[str]:
+    """The lines that a block says it prints: behind a call of ``print``, or on lines of their own without indent."""
+    behind = re.findall(r"^.*\bprint\(.*\)  # (.+)$|^# (.+)$", code, re.MULTILINE)
+    return [inline or own for inline, own in behind]
+
+
+def test_what_a_block_prints_is_found() -> None:
+    code = "x = 1  # not this\nprint(x)  # 1\nfor y in x:\n    # nor this\n    print(y)\n# 2\n# 3\n"
+    assert printed(code) == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("page", [REPOSITORY / "README.md", DOCS / "python.md"], ids=name)
 def test_python_of_a_page_runs_with_the_embedded_model(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One block after the other, in a folder as their text supposes."""
+    """One block after the other, in a folder as their text supposes; each prints what it says, ``…`` being anything."""
     picture = Image.new("RGB", (64, 64), "green")
     picture.save(tmp_path / "photo.jpg")
     for file, text in {
@@ -202,6 +213,11 @@ def test_python_of_a_page_runs_with_the_embedded_model(
     for language, code in blocks(page):
         if language == "python" and not any(word in code for word in ABSENT):
             exec(compile(code, name(page), "exec", dont_inherit=True), names)
+            shown = capsys.readouterr().out
+            for line in printed(code):
+                assert re.search(rf"^{'.*'.join(map(re.escape, line.split('…')))}$", shown, re.MULTILINE), (
+                    shown
+                )
             ran += 1
     assert ran >= 4
 
