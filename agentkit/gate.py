@@ -204,12 +204,13 @@ def held_out_problem(adapter: Adapter) -> str:
     if (adapter.path / HELD_OUT).is_file():
         return ""
     try:
-        held = read_report(adapter.path / FILE).splits.get("test", 0)
+        splits = read_report(adapter.path / FILE).splits
     except (OSError, ValueError):
-        held = -1
-    if held == 0:
-        return "none: no chat was held out of the training, which takes ten or more"
-    return f"none: {HELD_OUT} is not in the adapter's folder"
+        splits = {"test": -1}
+    if splits.get("test", 0):
+        return f"none: {HELD_OUT} is not in the adapter's folder"
+    why = "which takes ten or more" if sum(splits.values()) < 10 else "as its settings or its data say"
+    return f"none: no chat was held out of the training, {why}"
 
 
 def _settings(user: Settings, base: str) -> Settings:

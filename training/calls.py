@@ -156,7 +156,7 @@ class Scene:
         return [_user(self._dressed(said)), _assistant(self.random.choice(PHRASES["no_tool"]))]
 
     def _ask_back(self) -> list[Json] | None:
-        """Something is missing, is asked for, is told, and then the call is made."""
+        """Something is missing, and is asked for."""
         able = [function for function in self.functions if function.partial and function.missing]
         if not able:
             return None

@@ -16,12 +16,15 @@ def check_chat(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> None:
     """Check one chat; messages are counted from 1.
 
     Raises:
-        UsageError: There is no assistant's message to learn from; a call names no tool of the chat or violates its
-            schema; a result answers no call; a call is left without a result although the chat goes on.
+        UsageError: There is no assistant's message to learn from; a tool's schema is none; a call names no tool of
+            the chat or violates its schema; a result answers no call; a call is left without a result although the
+            chat goes on.
     """
     if not any(m.role == "assistant" and (m.content.strip() or m.tool_calls) for m in messages):
         raise UsageError("no assistant message", "each chat needs an answer to learn from")
     specs = {tool.name: tool for tool in tools}
+    for name, tool in specs.items():
+        _validator(json.dumps(tool.schema), name)
     waiting: dict[str, str] = {}
     """Id and tool of the calls that have no result yet."""
     for number, message in enumerate(messages, 1):

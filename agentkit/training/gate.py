@@ -14,7 +14,7 @@ has learned something always answers a few cases differently, and one in fifty i
 
 The held-out chats are compared by loss: a rise of more than `LOSS_TOLERANCE` of the base's is a fall where the paired
 bootstrap over chats (`evaluation.metrics.share`) excludes zero, and under `FEW_CHATS` chats, too few to resample, by
-itself.
+itself; one of more than `LARGE` is, proven or not.
 """
 
 from __future__ import annotations
@@ -280,6 +280,8 @@ def compare_losses(name: str, base: Sequence[Loss], adapter: Sequence[Loss]) -> 
     if after - before > LOSS_TOLERANCE * before:
         if few or _rises(base, adapter):
             verdict = "worse"
+        elif after - before > LARGE * before:
+            verdict, remark = "worse", f"not proven, but over {LARGE:.0%} is no match"
         else:
             remark = "so few chats cannot prove the rise"
     return Part(name, verdict, "nats", len(base), before, after, better, worse, None, remark)

@@ -99,13 +99,14 @@ def start(
         "data_name": "sessions" if isinstance(data, Chosen) else data.name,
         "data_sha256": hashlib.sha256(source).hexdigest(),
         "adapters_dir": adapters_dir.absolute(),
+        "keep_personal_data": keep_personal_data,
     }
     settings = make_settings(values | ({"epochs": epochs} if epochs is not None else {}))
     check_name(adapters_dir, settings.name)
     begin = find_start(settings)
     settings = settings_for(settings, begin)
     check_folder(settings.model_source, model_name, task, settings.method)
-    ready, report = _prepared(loaded, settings, keep_personal_data)
+    ready, report = _prepared(loaded, settings)
     if settings.patience is not None and not report.splits["validation"]:
         cause = f"patience needs {report.unit} to validate by, and none is held out"
         remedy = f"leave patience out, or hold some out: validation above 0, of ten {report.unit} or more"
@@ -123,7 +124,7 @@ def resume(job: Job) -> Job:
         TrainingError: The process cannot be started.
     """
     jobs_dir, now = job.folder.parent, get_job(job.folder.parent, job.id)
-    reasons = {"done": "is done", "cancelled": "was cancelled, and nothing of it was kept"}
+    reasons = {"done": "is done", "cancelled": "was cancelled, and what it had learned is gone"}
     if now.status != "failed":
         raise UsageError(
             f"job {job.id} {reasons.get(now.status, 'is under way')}", "see `agentkit finetune status`"
@@ -223,20 +224,18 @@ def _load(data: Path | Chosen, task: Task) -> Chosen | list[Labelled]:
     return Chosen(load_chats(data), (), frozenset()) if task == "chat" else load_labelled(data, task)
 
 
-def _prepared(
-    loaded: Chosen | list[Labelled], settings: JobSettings, keep_personal_data: bool
-) -> tuple[bytes, DataReport]:
+def _prepared(loaded: Chosen | list[Labelled], settings: JobSettings) -> tuple[bytes, DataReport]:
     """The data of a job as it is stored, and what became of it."""
     shares: dict[Split, float] = {"validation": settings.validation, "test": settings.test}
     if not isinstance(loaded, Chosen):
         labelled, report = partition(
-            loaded, settings.task, shares=shares, keep_personal_data=keep_personal_data
+            loaded, settings.task, shares=shares, keep_personal_data=settings.keep_personal_data
         )
         return labelled_lines(labelled, settings.task), report
     chats, report = prepare(
         loaded.examples,
         shares=shares,
-        keep_personal_data=keep_personal_data,
+        keep_personal_data=settings.keep_personal_data,
         house=loaded.house,
         skipped=loaded.skipped,
     )

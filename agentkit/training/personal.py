@@ -39,6 +39,32 @@ _PHONE = re.compile(
     )(?![\w-]|[.,/]\d)""",
     re.VERBOSE,
 )
+_PHONE_WORDS = frozenset(
+    [
+        "phone",
+        "phones",
+        "telephone",
+        "mobile",
+        "cell",
+        "fax",
+        "whatsapp",
+        "sms",
+        "tel",
+        "handy",
+        "telefon",
+        "rufnummer",
+    ]
+)
+_BETWEEN = (
+    r"(?:[\s:=#.,-]|\b(?:me|us|him|her|them|my|the|is|it|it's|at|on|under|number|num|no|nr|back|please)\b)"
+)
+_CUED = re.compile(
+    rf"\b(?:{'|'.join(sorted(_PHONE_WORDS))}|call|ring|dial|text|reach|number\s+is){_BETWEEN}{{1,12}}"
+    r"(?P<value>\d{9,13})(?![\w-]|[.,/]\d)",
+    re.IGNORECASE,
+)
+"""A number without anything that tells it from others, behind a word that does: ``call me at 5550104477``."""
+_KEY_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _DATE = re.compile(r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}){1,2}|\d{4}-\d{2}-\d{2})(?= |$)")
 _CARD_BRANDS = re.compile(
     r"4\d{12}(?:\d{3}){0,2}"  # Visa
@@ -89,6 +115,7 @@ _KINDS: tuple[tuple[str, re.Pattern[str], Check], ...] = (
     ("IP", _IPV4, _is_ip),
     ("IP", _IPV6, _is_ip),
     ("PHONE", _PHONE, _is_phone),
+    ("PHONE", _CUED, _is_phone),
 )
 """In this order: what an earlier one has taken, a later one does not see."""
 _GROUPED = {"IBAN": "[ -]", "CARD": "[ -]", "PHONE": " (?=0)"}
@@ -140,7 +167,7 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+            return {self.text(str(key)): self._under(str(key), item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.value(item) for item in value]
         if isinstance(value, int) and not isinstance(value, bool):
@@ -150,6 +177,15 @@ class Redactor:
                 self.counts[known[0][1:].split("_")[0] if known else "CARD"] += 1
                 return known[0] if known else self._placeholder("CARD", text)
         return value
+
+    def _under(self, key: str, item: Any) -> Any:
+        """The value of a key, which may tell that it is a phone number."""
+        text = str(item) if isinstance(item, str | int) else ""
+        says_so = not _PHONE_WORDS.isdisjoint(word.lower() for word in _KEY_WORD.findall(key))
+        if not (says_so and text.isdecimal() and _is_phone(text)) or ("PHONE", text) in self.kept:
+            return self.value(item)
+        self.counts["PHONE"] += 1
+        return self._placeholder("PHONE", text)
 
     def message(self, message: Message) -> Message:
         """The message with placeholders; a result that is JSON stays JSON."""
@@ -174,14 +210,16 @@ class Redactor:
         """
         parts, done, at = [], 0, 0
         plain = text.translate(_PLAIN)  # of the same length
+        group = "value" if "value" in pattern.groupindex else 0
         while match := pattern.search(plain, at):
-            ends = re.finditer(_GROUPED[kind], match[0]) if kind in _GROUPED else ()
+            whole, begin = match[group], match.start(group)
+            ends = re.finditer(_GROUPED[kind], whole) if kind in _GROUPED else ()
             groups = [gap.start() for gap in ends]
-            found = next((part for n in (None, *reversed(groups)) if check(part := match[0][:n])), "")
-            at = match.start() + (len(found) or next(iter(groups), len(match[0])) or 1)
+            found = next((part for n in (None, *reversed(groups)) if check(part := whole[:n])), "")
+            at = begin + (len(found) or next(iter(groups), len(whole)) or 1)
             if found and (kind, _key(kind, found)) not in self.kept:
                 self.counts[kind] += 1
-                parts += [text[done : match.start()], self._placeholder(kind, _key(kind, found))]
+                parts += [text[done:begin], self._placeholder(kind, _key(kind, found))]
                 done = at
             if found:
                 plain = " " * at + plain[at:]  # what is another value is no part of the next

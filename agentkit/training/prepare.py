@@ -74,19 +74,29 @@ def prepare(
         counts += redactor.counts
     if len(unique) < MIN_CHATS:
         cause = f"{len(unique) or 'no'} usable chat{'s' * (len(unique) != 1)} in {len(examples)}"
-        raise UsageError(cause, f"at least {MIN_CHATS} different chats are needed; some dozen teach a tone")
+        raise UsageError(
+            _named(examples) + cause,
+            f"at least {MIN_CHATS} different chats are needed; some dozen teach a tone",
+        )
     splits = split(
         {key: places[key] for key in unique}, shares, {k: e.split for k, e in unique.items() if e.split}
     )
     ready = [replace(example, split=splits[key]) for key, example in unique.items()]
     by_split = Counter(example.split for example in ready)
     if not by_split["train"]:
-        raise UsageError("no chat is left to learn from", "mark fewer as validation and test")
+        cause = _named(examples) + "no chat is left to learn from"
+        raise UsageError(cause, "mark fewer as validation and test")
     personal = {} if keep_personal_data else dict(counts)
     sizes: dict[str, int] = {name: by_split[name] for name in SPLITS}
     return ready, DataReport(
         len(examples), duplicates, personal, unredactable, skipped=tuple(skipped), splits=sizes
     )
+
+
+def _named(examples: Sequence[Example]) -> str:
+    """The file that they are from, for an error's beginning; empty for chats of sessions."""
+    file, found, _ = examples[0].origin.rpartition(", line ") if examples else ("", "", "")
+    return f"{file}: " if found else ""
 
 
 def _bare(example: Example) -> Example:

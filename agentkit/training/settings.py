@@ -23,6 +23,7 @@ Task = Literal["chat", "classification", "tagging", "seq2seq"]
 """What is learned: to answer in chats, to label texts, to label tokens, to turn texts into others."""
 OWN = (
     "name", "task", "model_name", "model_source", "data_name", "data_sha256", "adapters_dir", "device", "start_sha256",
+    "keep_personal_data",
 )  # fmt: skip
 """What a run takes from its command line and its project, not from a settings file."""
 OF_ADAPTERS = ("rank", "alpha", "loraplus_lr_ratio")
@@ -48,6 +49,8 @@ class JobSettings(BaseModel):
     """File name the data came with; the run reads its own copy."""
     data_sha256: str
     """Of the file; of chosen sessions, of them as chats."""
+    keep_personal_data: bool = False
+    """Whether e-mail addresses, phone numbers and the like were left as they are."""
     adapters_dir: Path
     device: Device = "auto"
     method: Literal["lora", "dora", "adalora", "qlora", "full"] = "lora"

@@ -110,14 +110,19 @@ def test_options_win_over_the_settings_file(
         "--name",
         "again",
     ]
-    assert run([*again, "--json"]) == 0
+    assert kept["keep_personal_data"] is False
+    assert run([*again, "--keep-personal-data", "--json"]) == 0
     job = json.loads(capsys.readouterr().out)
     assert (job["name"], job["ahead"]) == ("again", 1)
     (other,) = data_dir().glob(f"**/jobs/{job['id']}")
-    assert json.loads((other / "settings.json").read_text()) == {**kept, "name": "again"}
+    assert json.loads((other / "settings.json").read_text()) == {
+        **kept,
+        "name": "again",
+        "keep_personal_data": True,
+    }
     assert run(["finetune", "cancel", id]) == 0
     assert run(["finetune", "resume", id]) == 2
-    assert "was cancelled, and nothing of it was kept" in capsys.readouterr().err
+    assert "was cancelled, and what it had learned is gone" in capsys.readouterr().err
 
 
 def test_settings_of_running_a_model_stand_in_no_ones_way(
@@ -225,7 +230,7 @@ def test_the_shipped_adapter_takes_the_place_of_one_that_goes(
         (("start", "chats.jsonl", "--start", "shipped"), "no adapter for smollm2-135m comes with agentkit"),
         (("start", "chats.jsonl", "--adapter", "tone"), "says nothing about training; use --start tone"),
         (("start", "chats.jsonl", "--quantize", "nf4"), "use --method qlora for a base of nf4 weights"),
-        (("start", "one.jsonl"), "1 usable chat in 1; at least 2 different chats are needed"),
+        (("start", "one.jsonl"), "one.jsonl: 1 usable chat in 1; at least 2 different chats are needed"),
         (("status", "--plot", "a.png"), "--plot needs a job"),
         (("evaluate",), "Missing argument 'NAME'"),
     ],

@@ -205,6 +205,9 @@ def test_what_cannot_be_compared_is_said(shop: Path, measured: Measured, cli: An
     assert "none: no chat was held out of the training, which takes ten or more" in out
     assert "the model cannot call tools" in out
     assert out.count("not run") == 2
+    (shop / "data.json").write_text('{"found": 30, "duplicates": 0, "splits": {"train": 30, "test": 0}}')
+    code, out, _ = cli("evaluate", "shop")
+    assert "none: no chat was held out of the training, as its settings or its data say" in out
     measured.base_problems = dict.fromkeys((gate.ROUTING, gate.ANSWERS, gate.CALLS), "out of order")
     code, out, _ = cli("evaluate", "shop")
     assert code == 1

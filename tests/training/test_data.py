@@ -99,6 +99,10 @@ def odd(parameters: dict[str, Any]) -> list[dict[str, Any]]:
         (says(USER, tools=[TOOL, TOOL]), "two tools"),
         (says(USER, calls(CALL)), "'add' is called, but is no tool of this chat; tools: none"),
         (
+            says(USER, {"role": "assistant", "content": "Hi"}, tools=odd({"type": "what"})),
+            "the schema of add's arguments is wrong at #/type",
+        ),
+        (
             says(USER, calls(CALL), tools=odd({"type": "what"})),
             "the schema of add's arguments is wrong at #/type",
         ),

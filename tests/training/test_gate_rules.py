@@ -103,8 +103,14 @@ def test_held_out_losses() -> None:
     assert compare_losses("chats", base, [(loss * 1.005, n) for loss, n in base]).verdict == "match"
     # One chat that rose much, and eleven that fell a little.
     mixed = [(base[0][0] + 20, 10), *((loss - 0.5, n) for loss, n in base[1:])]
+    total = sum(loss for loss, _ in base)
+    assert 0.01 < sum(loss for loss, _ in mixed) / total - 1 < gate.LARGE
     unsure = compare_losses("chats", base, mixed)
     assert (unsure.verdict, unsure.remark) == ("match", "so few chats cannot prove the rise")
+    much = [(base[0][0] + 40, 10), *((loss - 0.5, n) for loss, n in base[1:])]
+    unsure = compare_losses("chats", base, much)
+    assert sum(loss for loss, _ in much) / total - 1 > gate.LARGE
+    assert (unsure.verdict, unsure.remark) == ("worse", "not proven, but over 10% is no match")
     few = compare_losses("chats", base[:2], [(base[0][0] + 20, 10), (base[1][0] - 0.5, 10)])
     assert (few.verdict, few.remark) == ("worse", "under 5 chats the figure itself decides")
     assert compare_losses("chats", base, [(float("nan"), 10)] * 12).verdict == "worse"

@@ -17,6 +17,11 @@ from agentkit.training.personal import Redactor, conversation_of, house_values, 
         ("(020) 7946 0958 or 0171/1234567", "[PHONE_1] or [PHONE_2]"),
         ("555-010-4477, (555) 010 4477, 0049 30 901820", "[PHONE_1], [PHONE_1], [PHONE_2]"),
         ("tel:+353-1-496-0123.", "tel:[PHONE_1]."),
+        ("Please call me back on 07911123456.", "Please call me back on [PHONE_1]."),
+        (
+            "My phone number is 5550104477, mobile: 491711234567",
+            "My phone number is [PHONE_1], mobile: [PHONE_2]",
+        ),
         ("Ring 0301 123456 0171 2345678", "Ring [PHONE_1] [PHONE_2]"),
         ("555-010-4477 555-010-4478", "[PHONE_1] [PHONE_2]"),
         ("(020) 7946 0958 (020) 7946 0959", "[PHONE_1] [PHONE_2]"),
@@ -52,6 +57,7 @@ def test_personal_data_is_replaced(text: str, redacted: str) -> None:
         "DE89 3704 0044 0532 0130 01 has a wrong check digit",
         "1700000000000 ms, 3.14159265358979, 0.5, 007, 0-0, x::y, std::vector, ::",
         "ISBN 978-3-16-148410-0 and 2,000,000 or 2.000.000",
+        "I call about order 5550104477; the text says 123456789 items",
     ],
 )
 def test_what_only_looks_like_it_stays(text: str) -> None:
@@ -91,6 +97,24 @@ def test_one_value_has_one_placeholder_in_a_chat() -> None:
     assert plain.content == '{"result":  7}'
     assert answer.content == "Sent to [EMAIL_1], not to [EMAIL_2]."
     assert dict(redactor.counts) == {"EMAIL": 5, "CARD": 3}
+
+
+def test_a_key_tells_a_phone_number() -> None:
+    redactor = Redactor()
+    given = {
+        "phone": "07911123456",
+        "contactPhone": 5550104477,
+        "tel_no": "491711234567",
+        "phones": ["07911123456"],
+    }
+    assert redactor.value(given) == {
+        "phone": "[PHONE_1]",
+        "contactPhone": "[PHONE_2]",
+        "tel_no": "[PHONE_3]",
+        "phones": ["[PHONE_1]"],
+    }
+    others = {"order": "07911123457", "phone": "yes", "hotel": 5550104478, "phone_calls": True, "tel": None}
+    assert redactor.value(others) == others
 
 
 def test_a_known_phone_number_is_replaced_without_its_separators() -> None:
