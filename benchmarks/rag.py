@@ -2,8 +2,9 @@
 
     python benchmarks/rag.py                     # prints the tables, writes docs/benchmarks/rag.json
 
-As it comes, with the larger embedder, and with that and the model that judges passages as reranker. The rows are kept
-in ``build/rag`` and ``build/rag-NAME``, with a page of plots each; a run that was stopped goes on from there.
+As it comes, without the adapter of the model, with the larger embedder, and with that and the model that judges
+passages as reranker. The rows are kept in ``build/rag`` and ``build/rag-NAME``, with a page of plots each; a run that
+was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from tune_abstention import fitted_on
 from agentkit.llm.reading import CHAT
 
 DEFAULT = "default"
-RUNS = {DEFAULT: ("minilm", ""), "mpnet": ("mpnet", ""), "judged": ("mpnet", "qwen2.5-coder-1.5b")}
-"""Embedder and reranker by the name of the run."""
+RUNS = {
+    DEFAULT: ("minilm", "", "auto"),
+    "untuned": ("minilm", "", "none"),
+    "mpnet": ("mpnet", "", "auto"),
+    "judged": ("mpnet", "qwen2.5-coder-1.5b", "auto"),
+}
+"""Embedder, reranker and the model's adapter by the name of the run."""
 
 
 def evaluated(name: str) -> dict[str, Any]:
@@ -29,8 +35,12 @@ def evaluated(name: str) -> dict[str, Any]:
     out = ROOT / "build" / ("rag" if name == DEFAULT else f"rag-{name}")
     data = ROOT / "tests" / "data" / "rag.jsonl"
     command = ["-m", "agentkit", "eval", "rag", "--data", str(data), "--split", "report", "--out", str(out)]
-    embedder, reranker = RUNS[name]
-    chosen = {"AGENTKIT_KNOWLEDGE__EMBEDDER": embedder, "AGENTKIT_KNOWLEDGE__RERANKER": reranker}
+    embedder, reranker, adapter = RUNS[name]
+    chosen = {
+        "AGENTKIT_KNOWLEDGE__EMBEDDER": embedder,
+        "AGENTKIT_KNOWLEDGE__RERANKER": reranker,
+        "AGENTKIT_ADAPTER": adapter,
+    }
     subprocess.run([sys.executable, *command], check=True, env={**os.environ, **chosen})
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return {"abstention_fitted_on": fitted_on(embedder, reranker or CHAT), **summary}

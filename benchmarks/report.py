@@ -436,7 +436,10 @@ def rag() -> str:
     judged = (
         '; judged is with mpnet and `[knowledge] reranker = "qwen2.5-coder-1.5b"`' if "judged" in body else ""
     )
-    runs = {"": body, **{f", {name}": body[name] for name in ("mpnet", "judged") if name in body}}
+    runs = {"": body, **{f", {name}": body[name] for name in ("untuned", "mpnet", "judged") if name in body}}
+    of_search = {
+        name: run for name, run in runs.items() if name != ", untuned"
+    }  # which no adapter takes part in
     measures = ("hit@1", "hit@3", "hit@5", "mrr", "ndcg@10")
     answers, abstained = (
         ("groundedness", "right"),
@@ -461,12 +464,13 @@ def rag() -> str:
         "Groundedness is the share of sentences whose cited quote stands in the document and supports them; right is "
         "an answer with all labelled facts. The agent quotes, so its groundedness is nearly given; right is the figure "
         "to look at. The embedder is MiniLM, or mpnet where that is said (`[knowledge] embedder`), whose run is one of "
-        f"its own{judged}. {reproduce(body, 'rag.py')}\n\n"
+        f"its own{judged}; untuned is as it comes, but for the model's adapter (`--adapter none`). "
+        f"{reproduce(body, 'rag.py')}\n\n"
         + table(
             ("retrieval", *measures),
             [
                 (f"{name}{which}", *cells(run["retrieval"][side], measures))
-                for which, run in runs.items()
+                for which, run in of_search.items()
                 for side, name in (("agent", "agentkit"), ("dense", "the dense part alone"))
                 if (side, which) != ("dense", ", judged")  # that of mpnet
             ],

@@ -10,11 +10,36 @@ from random import Random
 
 import calls
 import domains
+import passages
 import pytest
-from recipe_texts import ROOT, calling_texts, chat_texts, reading_texts, runs, strings, written_texts
+from recipe_texts import (
+    GRAM,
+    ROOT,
+    calling_texts,
+    chat_texts,
+    reading_texts,
+    runs,
+    strings,
+    words,
+    written_texts,
+)
 
 LEADERBOARD = importlib.util.find_spec("bfcl_eval")
 SEED, SCENES = 6, 60
+ALL = {"scenes": 1300, "judgements": 6000, "conversations": 600}
+"""Of each as many as the recipe makes."""
+EVERYBODYS = {
+    *(
+        "coefficient of x 2",
+        "day of the week",
+        "height of the cone",
+        "radius of the circle",
+        "width of the rectangle",
+    ),
+    *(f"name of the {thing}" for thing in ("artist", "company", "country", "game", "show")),
+    *("tell me a joke", "what can you do", "you are a helpful assistant"),
+}
+"""Short texts that recipe and leaderboard share: descriptions of parameters, and what everybody asks an assistant."""
 DATA = ROOT / "tests" / "data"
 
 
@@ -65,6 +90,22 @@ def test_nothing_is_taken_from_the_leaderboard(trained: dict[tuple[str, ...], st
     tested = runs(leaderboard_texts())
     assert len(tested) > 100_000
     assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}
+
+
+@pytest.mark.skipif(LEADERBOARD is None, reason="pip install --no-deps bfcl-eval")
+def test_no_dialogue_of_the_whole_recipe_shares_anything_with_the_leaderboard() -> None:
+    """But for what anybody would write in four to seven words."""
+    dialogues = (example.to_json() for example in calls.examples(SEED, ALL["scenes"]))
+    read = (
+        *(example for _, example in passages.grouped_judgements(SEED, ALL["judgements"])),
+        *(example for _, example in passages.grouped_conversations(SEED, ALL["conversations"])),
+    )
+    made = set(strings([*dialogues, *read]))
+    asked = set(leaderboard_texts())
+    assert len(made) > 40_000
+    assert not runs(made).keys() & runs(asked).keys()
+    short = {text for text in (tuple(words(text)) for text in asked) if 4 <= len(text) < GRAM}
+    assert {" ".join(text) for text in short & {tuple(words(text)) for text in made}} == EVERYBODYS
 
 
 def test_nothing_of_our_own_evaluations_is_trained(trained: dict[tuple[str, ...], str]) -> None:
