@@ -127,6 +127,7 @@ class HeadLearner(Learner):
 
     def learn(self, step: Batch) -> tuple[float, int]:
         loss, count, _ = self._read(step)
+        count = max(count, 1)  # no token may be left of a text that is all invisible characters
         self.backward(loss / count)
         return float(loss.detach()) / count, sum(row.tokens for row in step)
 
