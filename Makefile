@@ -30,7 +30,7 @@ test-all: $(VENV)/.dev test-assets $(VENV)/.apertium ## run all tests
 
 .PHONY: bench
 bench: $(VENV)/.bench assets ## measure against llama.cpp, transformers, smolagents, xgrammar, txtai and TRL; about two hours
-	for each in speed adapters drafts sessions quality tool_loop bfcl arguments index search ingest rag finetuning shipped perplexity; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+	for each in speed adapters drafts sessions quality tool_loop bfcl arguments index search ingest rag finetuning beside shipped perplexity; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 	$(BIN)/python benchmarks/finetuning.py --traces shared
 	$(BIN)/python benchmarks/tune_routing.py --adapter auto --summary docs/benchmarks/routing.json
 	$(BIN)/python benchmarks/report.py

@@ -551,6 +551,26 @@ def finetuning() -> str:
         "tokens all but padding, a beginning that several traces share counted for each. The loss is over the labels "
         f"of {body['held_out']} traces with other sets of tools, measured by one program in fp32. "
         f"{reproduce(body, 'finetuning.py')}\n\n{markdown(body)}\n\nagentkit's useful tokens a second are {times}."
+        f"{beside()}"
+    )
+
+
+def beside() -> str:
+    """The chat while a job runs."""
+    if not (DOCS / "benchmarks" / "beside.json").exists():
+        return ""
+    body = load("beside.json")
+    rows = [
+        (name, f"{found['turn_p50_s']:.2f}", f"{found['turn_max_s']:.2f}", f"{found['tokens_per_s']:.0f}")
+        for name, found in body.items()
+        if isinstance(found, dict) and "turn_p50_s" in found
+    ]
+    return (
+        f"\n\n**The chat while a job runs**, {machine(body)}: questions to the starter's help centre, and free answers "
+        f"of the embedded model. {reproduce(body, 'beside.py')}\n\n"
+        + table(("the chat", "seconds of a turn, p50", "the longest", "tokens a second"), rows)
+        + f"\n\nThe job goes through {body['steps_per_s']:.2f} steps a second by itself and "
+        f"{body['steps_per_s_beside']:.2f} while it is talked to."
     )
 
 
