@@ -46,7 +46,7 @@ def turns(agent: Agent, model: Any) -> dict[str, Any]:
         seconds.append(time.perf_counter() - began)
     paces = []
     for _ in range(ANSWERS):
-        usage = model.chat([{"role": "user", "content": FREE}], max_tokens=TOKENS).usage
+        usage = model.chat([{"role": "user", "content": FREE}], max_new_tokens=TOKENS).usage
         paces.append((usage.completion_tokens - 1) / (usage.seconds - usage.ttft_s))
     return {
         "turn_p50_s": statistics.median(seconds),
