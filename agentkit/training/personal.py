@@ -39,22 +39,9 @@ _PHONE = re.compile(
     )(?![\w-]|[.,/]\d)""",
     re.VERBOSE,
 )
-_PHONE_WORDS = frozenset(
-    [
-        "phone",
-        "phones",
-        "telephone",
-        "mobile",
-        "cell",
-        "fax",
-        "whatsapp",
-        "sms",
-        "tel",
-        "handy",
-        "telefon",
-        "rufnummer",
-    ]
-)
+_PHONE_WORDS = frozenset({
+    "phone", "phones", "telephone", "mobile", "cell", "fax", "whatsapp", "sms", "tel", "handy", "telefon", "rufnummer",
+})  # fmt: skip
 _BETWEEN = (
     r"(?:[\s:=#.,-]|\b(?:me|us|him|her|them|my|the|is|it|it's|at|on|under|number|num|no|nr|back|please)\b)"
 )
