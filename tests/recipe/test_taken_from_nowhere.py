@@ -92,6 +92,7 @@ def test_nothing_is_taken_from_the_leaderboard(trained: dict[tuple[str, ...], st
     assert not {" ".join(gram): (trained[gram], tested[gram]) for gram in trained.keys() & tested.keys()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(LEADERBOARD is None, reason="pip install --no-deps bfcl-eval")
 def test_no_dialogue_of_the_whole_recipe_shares_anything_with_the_leaderboard() -> None:
     """But for what anybody would write in four to seven words."""

@@ -279,7 +279,7 @@ def test_a_shutdown_saves_and_a_cancelled_job_is_over(begin: Begin, dirs: dict[s
     assert running(job, job.step + 1).id == job.id
     cancel(job)
     assert not (job.folder / "checkpoints").exists()
-    with pytest.raises(UsageError, match="was cancelled, and nothing of it was kept"):
+    with pytest.raises(UsageError, match="was cancelled, and what it had learned is gone"):
         resume(job)
 
 
