@@ -3,8 +3,8 @@
     python benchmarks/beside.py                # prints a table, writes docs/benchmarks/beside.json
 
 The same turns alone, beside a job that trains on ``examples/chats.jsonl``, and alone again: questions to the starter's
-help centre, which are answered by quotes, and free answers of the model, which is asked by itself. The job's own pace
-is told beside them and without them.
+help centre, asked once before, so that what was read for them is in the cache, and free answers of the model, which is
+asked by itself. The job's own pace is told beside them and without them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from machine import ROOT, write
@@ -75,7 +74,7 @@ def main() -> None:
             model = load_model("smollm2-135m")
             turns(agent, model)  # compiles, and reads the system prompt
             alone = turns(agent, model)
-            job = workspace.start_finetune(Path("examples/chats.jsonl"), "beside", EPOCHS)
+            job = workspace.start_finetune(ROOT / "examples" / "chats.jsonl", "beside", EPOCHS)
             try:
                 begin = time.monotonic()
                 while steps(job) < 3:

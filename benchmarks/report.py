@@ -438,9 +438,8 @@ def rag() -> str:
         '; judged is with mpnet and `[knowledge] reranker = "qwen2.5-coder-1.5b"`' if "judged" in body else ""
     )
     runs = {"": body, **{f", {name}": body[name] for name in ("untuned", "mpnet", "judged") if name in body}}
-    of_search = {
-        name: run for name, run in runs.items() if name != ", untuned"
-    }  # which no adapter takes part in
+    # No adapter takes part in search.
+    of_search = {name: run for name, run in runs.items() if name != ", untuned"}
     measures = ("hit@1", "hit@3", "hit@5", "mrr", "ndcg@10")
     answers, abstained = (
         ("groundedness", "right"),
@@ -566,8 +565,9 @@ def beside() -> str:
         if isinstance(found, dict) and "turn_p50_s" in found
     ]
     return (
-        f"\n\n**The chat while a job runs**, {machine(body)}: questions to the starter's help centre, and free answers "
-        f"of the embedded model. {reproduce(body, 'beside.py')}\n\n"
+        f"\n\n**The chat while a job runs**, {machine(body)}: questions to the starter's help centre, each asked once "
+        "before, so that what was read for it is in the cache, and free answers of the embedded model. "
+        f"{reproduce(body, 'beside.py')}\n\n"
         + table(("the chat", "seconds of a turn, p50", "the longest", "tokens a second"), rows)
         + f"\n\nThe job goes through {body['steps_per_s']:.2f} steps a second by itself and "
         f"{body['steps_per_s_beside']:.2f} while it is talked to."

@@ -583,3 +583,15 @@ def test_scores_are_those_of_the_field() -> None:
     assert chrf([""], ["abc"]) == 0.0
     # one of two characters right, no run of two: F of 1/2 and of 0
     assert chrf(["ab"], ["ac"]) == pytest.approx(100 * (0.5 + 0.0) / 2)
+
+
+def test_a_batch_without_a_label_teaches_nothing() -> None:
+    """As a tagger's is, whose only tokens are characters that its tokenizer drops."""
+    import torch
+
+    learner = object.__new__(HeadLearner)
+    asked: list[float] = []
+    learner._read = lambda batch: (torch.zeros(()), 0, torch.zeros(0))  # type: ignore[method-assign]
+    learner.backward = lambda loss: asked.append(float(loss))  # type: ignore[method-assign]
+    assert learner.learn([]) == (0.0, 0)
+    assert asked == [0.0]
